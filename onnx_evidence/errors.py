@@ -1,0 +1,54 @@
+"""The errors that a user of the package can cause, as one small tree.
+
+::
+
+    EvidenceError
+    |-- ModelError       the .onnx file cannot be read, or is no image classifier that can be explained
+    |-- CutError         the named layer is not a cut
+    |-- DataError        a picture, label file, preprocessing file or background cannot be used
+    |-- TargetError      the named class is unknown or ambiguous
+    |-- SettingError     settings that contradict each other or the model
+    |-- DeviceError      the device that was asked for does not work
+    `-- StoreError       the results cannot be written
+
+A message is one line: the value, the rule that it breaks, the remedy. Only the command line turns these
+into exit codes.
+"""
+
+
+class EvidenceError(Exception):
+    """Root of the tree; catch this to catch every error that bad input can cause."""
+
+
+class ModelError(EvidenceError):
+    """The file is not an image classifier in ONNX that can be explained."""
+
+
+class CutError(EvidenceError):
+    """The named tensor does not separate the input from the output."""
+
+
+class DataError(EvidenceError):
+    """A picture, label file, preprocessing file or background cannot be used."""
+
+
+class TargetError(EvidenceError):
+    """The named class is unknown, or two classes share its name."""
+
+
+class SettingError(EvidenceError):
+    """A setting is out of range, or contradicts another one or the model."""
+
+
+class DeviceError(EvidenceError):
+    """The device that was asked for does not work here."""
+
+
+class StoreError(EvidenceError):
+    """A result cannot be written."""
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of a library's message, for quoting inside ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

@@ -1,0 +1,35 @@
+"""Shared fixtures: one tiny model file and seeded pictures per session."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import tiny
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20180105)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny classifier with preprocessing and labels recorded."""
+    return tiny.save(tiny.classifier(), tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture(scope="session")
+def lite0() -> Path:
+    """EfficientNet-Lite0, built by ``make model`` before the tests run."""
+    path = Path(__file__).parent.parent / "models" / "efficientnet-lite0.onnx"
+    assert path.exists(), "run 'make test', which builds the model first"
+    return path
+
+
+@pytest.fixture(scope="session")
+def hopper() -> Path:
+    """The demo's photograph, from matplotlib's sample data."""
+    from matplotlib import cbook
+
+    return Path(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
