@@ -26,6 +26,11 @@ class Sampler(Protocol):
         """Whether every draw is the same, so that one is enough."""
         ...
 
+    @property
+    def window(self) -> int | None:
+        """Side in cells of the window that it was made for; None if any will do."""
+        ...
+
     def check(self, size: tuple[int, int]) -> None:
         """Refuse windows of this size with a `SettingError` if they cannot be drawn."""
         ...
@@ -53,6 +58,7 @@ class Sampler(Protocol):
 
 class _Constant:
     deterministic = True
+    window: int | None = None
 
     def check(self, size: tuple[int, int]) -> None:
         """Any window can be replaced by constants."""
@@ -87,12 +93,15 @@ class ConditionalSampler:
     ----------
     background : Background
         Fitted at the cut whose features are given to `draw`.
+    window : int, optional
+        Side of the window for which the fit was judged.
     """
 
     deterministic = False
 
-    def __init__(self, background: Background) -> None:
+    def __init__(self, background: Background, window: int | None = None) -> None:
         self.background = background
+        self.window = window
         # One gain and factor per place of the window in its patch: a few, shared by all windows.
         self._conditional = lru_cache(maxsize=None)(self._solve)
 

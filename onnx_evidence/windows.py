@@ -35,7 +35,7 @@ class Windows:
 
     @classmethod
     def place(cls, grid: tuple[int, int], size: int, stride: int = 1) -> "Windows":
-        """Place ``size x size`` windows every ``stride`` cells, the last one flush with the border.
+        """PreparedCut ``size x size`` windows every ``stride`` cells, the last one flush with the border.
 
         A window larger than the grid in one direction is cut to the grid there.
 
