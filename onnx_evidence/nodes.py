@@ -1,0 +1,65 @@
+"""Facts about ONNX nodes: what they read, what they cost, what they depend on."""
+
+from collections.abc import Callable, Iterable, Iterator
+from math import prod
+
+import onnx
+
+from onnx_evidence.shapes import Shape
+
+
+def node_inputs(node: onnx.NodeProto) -> list[str]:
+    """Every tensor that a node reads, those that its subgraphs (If, Loop) capture included."""
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+            own = {name for inner in graph.node for name in inner.output}
+            own |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+            captured = {name for inner in graph.node for name in node_inputs(inner)}
+            captured |= {value.name for value in graph.output}
+            names += sorted(captured - own)
+    return names
+
+
+def multiply_adds(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
+    """Multiply-adds of one node for one picture; 0 for operators that only move or map values."""
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return 0
+    data, weight, result = (shapes.get(name, ()) for name in (node.input[0], node.input[1], node.output[0]))
+    if node.op_type == "Conv":
+        return _size(result) * _size(weight[1:])
+    if node.op_type == "ConvTranspose":
+        return _size(data) * _size(weight[1:])
+    return _size(result) * _inner_side(node, data, weight)
+
+
+def _size(shape: Shape) -> int:
+    return prod(side or 1 for side in shape)
+
+
+def _inner_side(node: onnx.NodeProto, data: Shape, weight: Shape) -> int:
+    """Length of the sums of a matrix product: from the weight, whose shape is always known, or the data."""
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    if len(weight) >= 2 and (side := weight[-1] if transposed else weight[-2]):
+        return side
+    return (data[-1] if data else None) or 1
+
+
+def ancestors(
+    tensor: str,
+    producer: dict[str, onnx.NodeProto],
+    stop: Iterable[str] = (),
+    is_leaf: Callable[[onnx.NodeProto], bool] = lambda node: False,
+) -> Iterator[onnx.NodeProto]:
+    """Nodes that ``tensor`` depends on, not looking behind the tensors in ``stop`` nor behind leaf nodes."""
+    seen = set(stop)
+    waiting = [tensor]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in producer:
+            continue
+        node = producer[name]
+        seen.update(node.output)
+        yield node
+        if not is_leaf(node):
+            waiting += node_inputs(node)

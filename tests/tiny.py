@@ -1,0 +1,100 @@
+"""Tiny classifiers in ONNX for the tests, written with ``onnx.helper``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+PREPROCESS = {
+    "size": [32, 32],
+    "resize": "short",
+    "resize_to": 36,
+    "interpolation": "bilinear",
+    "color": "RGB",
+    "scale": 1 / 255,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+}
+LABELS = ["ant", "bee", "crane", "dog", "crane"]
+
+
+def make_model(
+    nodes: list[onnx.NodeProto],
+    weights: dict[str, np.ndarray],
+    *,
+    input_shape: tuple[int | str, ...] = ("N", 3, 32, 32),
+    output: str = "logits",
+    output_shape: tuple[int | str, ...] | None = ("N", 5),
+    metadata: dict[str, Any] | None = None,
+    opset: int = 17,
+) -> onnx.ModelProto:
+    """Put nodes and weights into a checked model with input 'input'."""
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, input_shape)],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, output_shape)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    if metadata:
+        helper.set_model_props(model, {f"onnx_evidence.{key}": json.dumps(value) for key, value in metadata.items()})
+    return model
+
+
+def classifier(*, seed: int = 0, ending: str = "logits", recorded: bool = True) -> onnx.ModelProto:
+    """A residual classifier of 32 x 32 RGB pictures with five classes (two are named 'crane').
+
+    Tensors: input -> stem (8 x 16 x 16) -> stem.relu -> block.a -> block.relu -> block.b -> block.add
+    (8 x 16 x 16) -> down (12 x 8 x 8) -> down.relu -> deep.b -> deep.add (12 x 8 x 8) -> pool -> flat ->
+    logits, then Softmax where ``ending`` is 'softmax', Sigmoid where it is 'sigmoid'.
+    """
+    rng = np.random.default_rng(seed)
+
+    def kernel(out: int, inside: int, size: int) -> np.ndarray:
+        return (rng.normal(size=(out, inside, size, size)) / np.sqrt(inside * size * size)).astype(np.float32)
+
+    weights = {
+        "w1": kernel(8, 3, 3) * 2,
+        "w2": kernel(8, 8, 3),
+        "w3": kernel(8, 8, 3),
+        "w4": kernel(12, 8, 3) * 2,
+        "w5": kernel(12, 12, 3),
+        "w6": (rng.normal(size=(5, 12)) * 2).astype(np.float32),
+        "b6": rng.normal(size=5).astype(np.float32),
+    }
+
+    def conv(x: str, w: str, y: str, stride: int = 1) -> onnx.NodeProto:
+        return helper.make_node("Conv", [x, w], [y], pads=[1] * 4, strides=[stride] * 2, kernel_shape=[3, 3])
+
+    nodes = [
+        conv("input", "w1", "stem", stride=2),
+        helper.make_node("Relu", ["stem"], ["stem.relu"]),
+        conv("stem.relu", "w2", "block.a"),
+        helper.make_node("Relu", ["block.a"], ["block.relu"]),
+        conv("block.relu", "w3", "block.b"),
+        helper.make_node("Add", ["block.b", "stem.relu"], ["block.add"]),
+        conv("block.add", "w4", "down", stride=2),
+        helper.make_node("Relu", ["down"], ["down.relu"]),
+        conv("down.relu", "w5", "deep.b"),
+        helper.make_node("Add", ["deep.b", "down.relu"], ["deep.add"]),
+        helper.make_node("GlobalAveragePool", ["deep.add"], ["pool"]),
+        helper.make_node("Flatten", ["pool"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w6", "b6"], ["logits"], transB=1),
+    ]
+    output = "logits"
+    if ending in ("softmax", "sigmoid"):
+        output = "probabilities"
+        nodes.append(helper.make_node(ending.capitalize(), ["logits"], [output]))
+    metadata = {"preprocess": PREPROCESS, "labels": LABELS} if recorded else None
+    return make_model(nodes, weights, output=output, metadata=metadata)
+
+
+def save(model: onnx.ModelProto, path: Path) -> Path:
+    """Check and write a model."""
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return path
