@@ -1,0 +1,275 @@
+"""Photographs: decode, resize and crop to the model's input, and the way back for maps.
+
+The only module that knows OpenCV, and so the only one where sizes are (width, height).
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnx_evidence.errors import DataError, one_line
+from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.types import Features, FloatArray, Pixels
+
+# The largest picture that is decoded, in pixels: above what cameras make, below what fills a server.
+MAX_PIXELS = 250_000_000
+# OpenCV reads its own limit once, when it is loaded, and checks it before it allocates.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+
+import cv2  # noqa: E402
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"})
+
+_INTERPOLATION = {
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+    "nearest": cv2.INTER_NEAREST,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A decoded picture.
+
+    Attributes
+    ----------
+    pixels : ndarray of uint8, shape (H, W, 3)
+        RGB, upright (EXIF orientation applied), alpha dropped.
+    sha256 : str
+        Of the file's bytes, or of the pixels where there was no file.
+    name : str
+        Where it came from, as the user named it.
+    """
+
+    pixels: Pixels
+    sha256: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the model's input lies in the photograph.
+
+    Pixel (row, col) of the input, its centre at ``(row + 0.5, col + 0.5)``, sits in the photograph at
+    ``(row + 0.5 + top) / scale_rows`` and likewise for columns.
+
+    Attributes
+    ----------
+    original : (int, int)
+        Height and width of the photograph.
+    size : (int, int)
+        Height and width of the model's input.
+    resized : (int, int)
+        Height and width of the photograph after resizing, before the crop.
+    corner : (int, int)
+        Top and left of the crop in the resized photograph.
+    """
+
+    original: tuple[int, int]
+    size: tuple[int, int]
+    resized: tuple[int, int]
+    corner: tuple[int, int]
+
+    def seen(self) -> tuple[float, float, float, float]:
+        """Top, left, bottom and right, in the photograph's pixels, of what the model saw."""
+        scale = [new / old for new, old in zip(self.resized, self.original, strict=True)]
+        top, left = (corner / factor for corner, factor in zip(self.corner, scale, strict=True))
+        height, width = (side / factor for side, factor in zip(self.size, scale, strict=True))
+        return top, left, top + height, left + width
+
+
+def list_images(paths: list[Path], leave_out: Path | None = None) -> list[Path]:
+    """The pictures that ``paths`` name: files as they are, folders by the pictures in them, sorted.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Files and folders.
+    leave_out : Path, optional
+        A folder inside a folder whose pictures are not meant: the output's own figures.
+
+    Raises
+    ------
+    DataError
+        If a folder holds no picture.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if leave_out is not None:
+                inside = [p for p in inside if leave_out.resolve() not in p.resolve().parents]
+            if not inside:
+                raise DataError(f"{path}: no pictures in this folder ({', '.join(sorted(SUFFIXES))})")
+            found += inside
+        else:
+            found.append(path)
+    return found
+
+
+def read_photograph(path: Path) -> Photograph:
+    """Decode a picture of any common format: colour, grey, alpha, palette, 8 or 16 bits.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, empty, truncated, no picture, or larger than `MAX_PIXELS`.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the picture: {error.strerror or error}") from error
+    if not data:
+        raise DataError(f"{path}: the file is empty, not a picture")
+    try:
+        with _silence():
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in str(error):
+            _check_pixels(path, None)
+        raise DataError(f"{path}: cannot decode the picture: {one_line(error)}") from error
+    if pixels is None:
+        raise DataError(f"{path}: cannot decode the picture: the file is truncated, damaged or no picture")
+    _check_pixels(path, pixels.shape[0] * pixels.shape[1])  # OpenCV may have been loaded with another limit
+    return Photograph(pixels.astype(np.uint8), hashlib.sha256(data).hexdigest(), printable(path))
+
+
+def printable(path: str | Path) -> str:
+    """A path as text that can be written: bytes that are no UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _check_pixels(path: Path, pixels: int | None) -> None:
+    """Refuse pictures beyond `MAX_PIXELS`; None stands for a number that the decoder found too large."""
+    if pixels is None or pixels > MAX_PIXELS:
+        raise DataError(
+            f"{path}: the picture is absurdly large: at most {MAX_PIXELS / 1e6:.0f} million pixels are read"
+        )
+
+
+def as_photograph(pixels: Pixels) -> Photograph:
+    """Take pixels from memory.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (H, W, 3) or (H, W)
+        RGB or grey.
+
+    Raises
+    ------
+    DataError
+        If shape or dtype is another.
+    """
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise DataError(
+            f"the image is {pixels.dtype} of shape {pixels.shape}: give uint8 RGB of shape (height, width, 3)"
+        )
+    return Photograph(pixels, hashlib.sha256(pixels.tobytes()).hexdigest(), "array")
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the decoders' own chatter off stderr: C libraries write there past Python; we raise instead."""
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
+def place(original: tuple[int, int], preprocess: Preprocess) -> Placement:
+    """Where the model's input will lie in a photograph of height and width ``original``.
+
+    Raises
+    ------
+    DataError
+        If resizing would make the picture absurdly large (a very long and narrow one).
+    """
+    if preprocess.resize == "stretch":
+        return Placement(original, preprocess.size, preprocess.size, (0, 0))
+    scale = preprocess.short_side / min(original)
+    resized = (max(round(original[0] * scale), 1), max(round(original[1] * scale), 1))
+    if resized[0] * resized[1] > MAX_PIXELS:
+        raise DataError(
+            f"a picture of {original[1]} x {original[0]} pixels becomes {resized[1]} x {resized[0]} when resized: "
+            "too long and narrow to explain"
+        )
+    corner = (round((resized[0] - preprocess.size[0]) / 2), round((resized[1] - preprocess.size[1]) / 2))
+    return Placement(original, preprocess.size, resized, corner)
+
+
+def to_input(photograph: Photograph, preprocess: Preprocess) -> tuple[Features, Placement]:
+    """Make the model's input.
+
+    Returns
+    -------
+    input : ndarray of float32, shape (channels, height, width)
+    placement : Placement
+    """
+    height, width = photograph.pixels.shape[:2]
+    placement = place((height, width), preprocess)
+    pixels = photograph.pixels
+    if preprocess.color == "BGR":
+        pixels = pixels[:, :, ::-1]
+    elif preprocess.color == "GRAY":
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.uint8)
+    resized = cv2.resize(
+        np.ascontiguousarray(pixels), placement.resized[::-1], interpolation=_INTERPOLATION[preprocess.interpolation]
+    )
+    (top, left), (rows, cols) = placement.corner, placement.size
+    crop = np.atleast_3d(resized[top : top + rows, left : left + cols]).astype(np.float32)
+    mean, std = (np.array(values, np.float32) for values in (preprocess.mean, preprocess.std))
+    scaled = (crop * np.float32(preprocess.scale) - mean) / std
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1), dtype=np.float32), placement
+
+
+def to_original(values: Features, placement: Placement) -> Features:
+    """Carry a map from the model's input to the photograph's own pixels.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (height, width)
+        One value per pixel of the model's input.
+    placement : Placement
+        From `to_input`.
+
+    Returns
+    -------
+    ndarray of float32, shape of the photograph
+        Bilinear between input pixels; exactly 0 where the crop kept the model from looking.
+    """
+    rows, cols = (
+        (np.arange(old, dtype=np.float64) + 0.5) * (new / old) - corner - 0.5
+        for old, new, corner in zip(placement.original, placement.resized, placement.corner, strict=True)
+    )
+    carried = _interpolate(_interpolate(values, rows).T, cols).T
+    height, width = placement.size
+    carried[(rows < -0.5) | (rows > height - 0.5), :] = 0
+    carried[:, (cols < -0.5) | (cols > width - 0.5)] = 0
+    return np.ascontiguousarray(carried)
+
+
+def _interpolate(values: Features, places: FloatArray) -> Features:
+    """Rows of ``values`` at fractional ``places``, linear between rows, constant beyond the first and last."""
+    places = np.clip(places, 0, len(values) - 1)
+    before = np.floor(places).astype(np.int64)
+    after = np.minimum(before + 1, len(values) - 1)
+    share = (places - before).astype(np.float32)[:, None]
+    return values[before] + (values[after] - values[before]) * share
+
+
+def blur(values: Features, sigma: float) -> Features:
+    """Gaussian blur over rows and columns of an array (C, H, W)."""
+    return np.stack([cv2.GaussianBlur(channel, (0, 0), sigma) for channel in values]).astype(np.float32)

@@ -1,0 +1,212 @@
+"""ONNX Runtime sessions: which device really runs, and model bytes turned into plain callables.
+
+ONNX Runtime falls back to the CPU in silence. Here the device is settled once, by trying, and every
+session is compared with it.
+"""
+
+import ctypes
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from onnx_evidence.errors import DeviceError, ModelError, SettingError, one_line
+from onnx_evidence.types import AnyArray, Features, FloatArray
+
+DEVICES = ("auto", "cpu", "cuda")
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# Shared libraries that ONNX Runtime's CUDA provider loads, and the package that brings each.
+_CUDA_LIBRARIES = {
+    "libcuda.so.1": "the NVIDIA driver",
+    "libcudart.so.13": "the CUDA 13 runtime",
+    "libcublasLt.so.13": "cuBLAS for CUDA 13",
+    "libcufft.so.12": "cuFFT for CUDA 13",
+    "libcudnn.so.9": "cuDNN 9",
+}
+# Above its errors: what fails is raised, and said in our own line.
+_FATAL = 4
+RUNTIME_VERSION = str(ort.__version__)
+
+
+@dataclass(frozen=True)
+class Device:
+    """The device that sessions run on.
+
+    Attributes
+    ----------
+    name : {'cpu', 'cuda'}
+        Where the work is done.
+    reason : str
+        Why it was taken.
+    """
+
+    name: str
+    reason: str
+
+    @property
+    def provider(self) -> str:
+        """ONNX Runtime's name of the execution provider."""
+        return _PROVIDERS[self.name]
+
+
+def settle_device(requested: str) -> Device:
+    """Settle where to run, by trying.
+
+    Parameters
+    ----------
+    requested : {'auto', 'cpu', 'cuda'}
+        'auto' takes the GPU where it works.
+
+    Raises
+    ------
+    DeviceError
+        If 'cuda' was asked for and does not work; the message says what is missing.
+    SettingError
+        If it is none of the three.
+    """
+    if requested not in DEVICES:
+        raise SettingError(f"device {requested!r} is unknown: take one of {', '.join(DEVICES)}")
+    if requested == "cpu":
+        return Device("cpu", "asked for")
+    missing = _why_no_cuda()
+    if missing is None:
+        return Device("cuda", "asked for" if requested == "cuda" else "a working GPU was found")
+    if requested == "cuda":
+        raise DeviceError(f"device 'cuda' does not work here: {missing}; or take --device cpu")
+    return Device("cpu", f"no working GPU: {missing}")
+
+
+def _why_no_cuda() -> str | None:
+    """What keeps CUDA from working; None if it works."""
+    if _PROVIDERS["cuda"] not in ort.get_available_providers():
+        return "the installed onnxruntime has no CUDA provider (install onnxruntime-gpu, without onnxruntime beside it)"
+    # The driver first: without it the provider would fail after printing a page to stderr.
+    if not _loads("libcuda.so.1") and not _loads("nvcuda.dll"):
+        return "the NVIDIA driver is missing (libcuda.so.1 cannot be loaded)"
+    ort.preload_dlls()
+    try:
+        session = _session(_identity(), "cuda", threads=1)
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime raises many types here; each means: no CUDA
+        return one_line(error)
+    if _PROVIDERS["cuda"] in session.get_providers():
+        return None
+    absent = [f"{owner} ({name})" for name, owner in _CUDA_LIBRARIES.items() if not _loads(name)]
+    return f"missing: {', '.join(absent)}" if absent else "ONNX Runtime fell back to the CPU (see its log)"
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _identity() -> bytes:
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1], value[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def _session(model: bytes, device: str, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.intra_op_num_threads = threads
+    # Threads that spin after a run slow numpy's own threads down many times.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = [_PROVIDERS[device]] if device == "cpu" else [_PROVIDERS[device], _PROVIDERS["cpu"]]
+    return ort.InferenceSession(model, options, providers=providers)
+
+
+def available_threads() -> int:
+    """Processors that this process may use (ONNX Runtime would count the machine's)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Session:
+    """One graph with one input and one output, ready to run batches.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The graph.
+    device : Device
+        Where to run.
+    batch : int, optional
+        The batch size that the graph insists on; batches are then cut and filled up to it.
+    threads : int, optional
+        Threads of the CPU provider; all available ones by default.
+
+    Raises
+    ------
+    ModelError
+        If ONNX Runtime cannot run the graph (an operator it does not have, for instance).
+    DeviceError
+        If the session does not run on ``device``.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, device: Device, *, batch: int | None = None, threads: int | None = None
+    ) -> None:
+        try:
+            self._session = _session(model.SerializeToString(), device.name, threads or available_threads())
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime cannot run the model: {one_line(error)}") from error
+        if device.provider not in self._session.get_providers():
+            raise DeviceError(f"the session fell back from {device.name} to {self._session.get_providers()[0]}")
+        self._input = self._session.get_inputs()[0].name
+        self._batch = batch
+        self.passes = 0
+
+    def run(self, batch: AnyArray) -> AnyArray:
+        """Run a batch of any size; rows of the result belong to rows of the batch."""
+        self.passes += len(batch)
+        if self._batch is None:
+            return self._run(batch)
+        parts = [batch[start : start + self._batch] for start in range(0, len(batch), self._batch)]
+        return np.concatenate([self._run(_filled(part, self._batch))[: len(part)] for part in parts])
+
+    def _run(self, batch: AnyArray) -> AnyArray:
+        try:
+            (result,) = self._session.run(None, {self._input: batch})
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime failed while running the model: {one_line(error)}") from error
+        rows = len(result) if np.ndim(result) else "no"
+        if rows != len(batch):
+            raise ModelError(
+                f"the model gave {rows} rows for a batch of {len(batch)}: its batch size is fixed inside the graph"
+            )
+        return np.asarray(result)
+
+
+def _filled(part: AnyArray, size: int) -> AnyArray:
+    if len(part) == size:
+        return part
+    return np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+
+
+class Classifier:
+    """A `Session` that ends in logits, as a `types.Predict`."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def __call__(self, batch: Features) -> FloatArray:
+        """Logits (N, K) in float64; singleton axes of the output are dropped."""
+        logits = self.session.run(batch)
+        return logits.reshape(len(batch), -1).astype(np.float64)
+
+
+class FeatureExtractor:
+    """A `Session` that ends at a cut, as a `types.Head`."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def __call__(self, batch: Features) -> Features:
+        """Features (N, C, A, B) in float32."""
+        features: Features = self.session.run(batch)
+        return features

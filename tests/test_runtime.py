@@ -1,0 +1,239 @@
+"""The device that was asked for is the device that runs; sessions that run batches of any size."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from onnx_evidence import runtime
+from onnx_evidence.errors import DeviceError, EvidenceError, ModelError
+from onnx_evidence.runtime import Classifier, Device, FeatureExtractor, Session, available_threads, settle_device
+
+node = helper.make_node
+CPU = Device("cpu", "asked for")
+CUDA = Device("cuda", "asked for")
+CUDA_PROVIDER = "CUDAExecutionProvider"
+CPU_PROVIDER = "CPUExecutionProvider"
+
+
+def one_node(item: onnx.NodeProto, shape: tuple[int | str, ...] = ("N", 3), domain: str = "") -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [item],
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    opsets = [helper.make_opsetid("", 17)] + ([helper.make_opsetid(domain, 1)] if domain else [])
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+NEGATION = node("Neg", ["x"], ["y"])
+
+
+# --- the device -----------------------------------------------------------------------------------------------
+
+
+def computer(monkeypatch: pytest.MonkeyPatch, *, built: bool, loads: set[str], runs_on: str | Exception) -> None:
+    """Make this computer one with these libraries, whose probing session runs on that provider."""
+    providers = [CUDA_PROVIDER, CPU_PROVIDER] if built else [CPU_PROVIDER]
+    monkeypatch.setattr(runtime.ort, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(runtime.ort, "preload_dlls", lambda: None)
+    monkeypatch.setattr(runtime, "_loads", lambda library: library in loads)
+
+    def session(model: bytes, device: str, threads: int) -> SimpleNamespace:
+        assert loads & {"libcuda.so.1", "nvcuda.dll"}, "without a driver the provider prints a page of its own"
+        assert device == "cuda"
+        if isinstance(runs_on, Exception):
+            raise runs_on
+        return SimpleNamespace(get_providers=lambda: [runs_on, CPU_PROVIDER])
+
+    monkeypatch.setattr(runtime, "_session", session)
+
+
+EVERYTHING = set(runtime._CUDA_LIBRARIES)
+BROKEN = {
+    "no CUDA build": (
+        {"built": False, "loads": EVERYTHING, "runs_on": CUDA_PROVIDER},
+        r"the installed onnxruntime has no CUDA provider \(install onnxruntime-gpu",
+    ),
+    "no driver": (
+        {"built": True, "loads": set(), "runs_on": CUDA_PROVIDER},
+        r"the NVIDIA driver is missing \(libcuda.so.1 cannot be loaded\)",
+    ),
+    "no cuDNN": (
+        {"built": True, "loads": EVERYTHING - {"libcudnn.so.9"}, "runs_on": CPU_PROVIDER},
+        r"missing: cuDNN 9 \(libcudnn.so.9\)(; or|$)",
+    ),
+    "no CUDA libraries": (
+        {"built": True, "loads": {"libcuda.so.1"}, "runs_on": CPU_PROVIDER},
+        r"missing: the CUDA 13 runtime \(libcudart.so.13\), cuBLAS .*, cuFFT .*, cuDNN 9 \(libcudnn.so.9\)",
+    ),
+    "silent": (
+        {"built": True, "loads": EVERYTHING, "runs_on": CPU_PROVIDER},
+        r"ONNX Runtime fell back to the CPU",
+    ),
+    "no GPU": (
+        {"built": True, "loads": EVERYTHING, "runs_on": RuntimeError("CUDA failure 100: no device\nstack\ntrace")},
+        r"CUDA failure 100: no device(; or|$)",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_cuda_that_does_not_work_is_an_error_that_says_what_is_missing(fault: str, monkeypatch: pytest.MonkeyPatch):
+    state, missing = BROKEN[fault]
+    computer(monkeypatch, **state)
+    with pytest.raises(DeviceError, match=rf"^device 'cuda' does not work here: {missing}") as caught:
+        settle_device("cuda")
+    assert str(caught.value).endswith("; or take --device cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_auto_takes_the_cpu_where_cuda_does_not_work_and_says_why(fault: str, monkeypatch: pytest.MonkeyPatch):
+    state, missing = BROKEN[fault]
+    computer(monkeypatch, **state)
+    device = settle_device("auto")
+    assert (device.name, device.provider) == ("cpu", CPU_PROVIDER)
+    assert re.match(rf"no working GPU: {missing}", device.reason)
+
+
+@pytest.mark.parametrize("driver", ["libcuda.so.1", "nvcuda.dll"])
+@pytest.mark.parametrize(("asked", "reason"), [("cuda", "asked for"), ("auto", "a working GPU was found")])
+def test_cuda_that_works_is_taken(asked: str, reason: str, driver: str, monkeypatch: pytest.MonkeyPatch):
+    computer(monkeypatch, built=True, loads={driver}, runs_on=CUDA_PROVIDER)
+    device = settle_device(asked)
+    assert device == Device("cuda", reason)
+    assert device.provider == CUDA_PROVIDER
+
+
+def test_the_cpu_is_taken_without_looking_for_a_gpu(monkeypatch: pytest.MonkeyPatch):
+    def look() -> None:
+        raise AssertionError("looked for a GPU")
+
+    monkeypatch.setattr(runtime, "_why_no_cuda", look)
+    assert settle_device("cpu") == CPU
+    with pytest.raises(AssertionError, match="looked for a GPU"):
+        settle_device("auto")
+
+
+@pytest.mark.parametrize("name", ["gpu", "CUDA", "tensorrt"])
+def test_an_unknown_device_is_refused_and_not_taken_for_auto(name: str, monkeypatch: pytest.MonkeyPatch):
+    computer(monkeypatch, built=True, loads=EVERYTHING, runs_on=CUDA_PROVIDER)
+    with pytest.raises(EvidenceError, match=rf"device '{name}'"):
+        settle_device(name)
+
+
+def test_a_library_that_cannot_be_loaded_is_seen():
+    assert not runtime._loads("libthere-is-no-such-library.so.0")
+
+
+class FallenBack:
+    """An ONNX Runtime session that was asked for CUDA and runs on the CPU without a word."""
+
+    def __init__(self, model: bytes, options: object, providers: list[str]) -> None:
+        assert providers == [CUDA_PROVIDER, CPU_PROVIDER]
+
+    def get_providers(self) -> list[str]:
+        return [CPU_PROVIDER]
+
+
+def test_a_session_that_fell_back_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(runtime.ort, "InferenceSession", FallenBack)
+    with pytest.raises(DeviceError, match="the session fell back from cuda to CPUExecutionProvider"):
+        Session(one_node(NEGATION), CUDA)
+
+
+def test_available_threads_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda pid: {3, 5, 8}, raising=False)
+    assert available_threads() == 3
+    monkeypatch.delattr(runtime.os, "sched_getaffinity")
+    monkeypatch.setattr(runtime.os, "cpu_count", lambda: 7)
+    assert available_threads() == 7
+
+
+# --- sessions -------------------------------------------------------------------------------------------------
+
+
+def rows(count: int) -> np.ndarray:
+    return np.arange(3 * count, dtype=np.float32).reshape(count, 3) + 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_a_session_runs_batches_of_any_size(count: int):
+    session = Session(one_node(NEGATION), CPU, threads=1)
+    np.testing.assert_array_equal(session.run(rows(count)), -rows(count))
+
+
+@pytest.mark.parametrize("fixed", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_a_fixed_batch_is_filled_and_looped_over(count: int, fixed: int):
+    session = Session(one_node(NEGATION, (fixed, 3)), CPU, batch=fixed, threads=1)
+    np.testing.assert_array_equal(session.run(rows(count)), -rows(count))
+
+
+def test_what_fills_a_fixed_batch_changes_nothing():
+    # Filled with zeros, the logarithm would be infinite.
+    session = Session(one_node(node("Log", ["x"], ["y"]), (4, 3)), CPU, batch=4, threads=1)
+    np.testing.assert_allclose(session.run(rows(5)), np.log(rows(5)), rtol=1e-6)
+
+
+def test_control_a_fixed_batch_does_not_run_another_size():
+    with pytest.raises(ModelError, match=r"ONNX Runtime failed while running the model: .*[Ii]nvalid"):
+        Session(one_node(NEGATION, (2, 3)), CPU, threads=1).run(rows(3))
+
+
+def test_passes_count_rows_asked_for_not_fillings():
+    session = Session(one_node(NEGATION, (4, 3)), CPU, batch=4, threads=1)
+    assert session.passes == 0
+    session.run(rows(5))
+    session.run(rows(1))
+    assert session.passes == 6
+
+
+def test_a_result_of_another_number_of_rows_is_refused():
+    constant = node("Constant", [], ["y"], value=helper.make_tensor("v", TensorProto.FLOAT, [1, 3], [1, 2, 3]))
+    session = Session(one_node(constant), CPU, threads=1)
+    np.testing.assert_array_equal(session.run(rows(1)), [[1, 2, 3]])
+    with pytest.raises(ModelError, match="the model gave 1 rows for a batch of 2: its batch size is fixed inside"):
+        session.run(rows(2))
+
+
+def test_a_result_without_rows_is_refused():
+    with pytest.raises(ModelError, match="for a batch of 1"):
+        Session(one_node(node("ReduceSum", ["x"], ["y"], keepdims=0)), CPU, threads=1).run(rows(1))
+
+
+def test_an_operator_that_onnx_runtime_lacks_is_one_line():
+    model = one_node(node("Wish", ["x"], ["y"], domain="com.example"), domain="com.example")
+    with pytest.raises(ModelError, match=r"^ONNX Runtime cannot run the model: .*Wish") as caught:
+        Session(model, CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_failure_while_running_is_one_line_and_nothing_else(capfd: pytest.CaptureFixture[str]):
+    # Three columns cannot be laid out in two: known only when it runs.
+    model = one_node(node("Reshape", ["x", "shape"], ["y"]), ("N", "C"))
+    model.graph.initializer.append(helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 2]))
+    session = Session(model, CPU, threads=1)
+    with pytest.raises(ModelError, match=r"^ONNX Runtime failed while running the model: ") as caught:
+        session.run(rows(1))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_classifier_gives_float64_logits_without_singleton_axes():
+    shape = ("N", 3, 1, 1)
+    logits = Classifier(Session(one_node(NEGATION, shape), CPU, threads=1))(rows(2).reshape(2, 3, 1, 1))
+    assert logits.dtype == np.float64
+    np.testing.assert_array_equal(logits, -rows(2))
+
+
+def test_a_feature_extractor_keeps_shape_and_float32():
+    x = rows(8).reshape(2, 3, 2, 2)
+    features = FeatureExtractor(Session(one_node(NEGATION, ("N", 3, 2, 2)), CPU, threads=1))(x)
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features, -x)
