@@ -1,0 +1,156 @@
+"""From cells to pixels of the model's input, through the measured receptive field.
+
+Where a cell looks is measured, not derived: bands of the input are blurred, and the energy of the change
+that each row (column) of cells feels has a centre and a spread. Nominal centres of networks with uneven
+padding are off by half a stride; measured ones are not. Cells are placed at their measured centres and
+interpolated between them. The spread is how far a map can be resolved; smearing by it too was measured
+and lost (docs/first-light.md).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_evidence.difference import WindowEvidence
+from onnx_evidence.images import blur
+from onnx_evidence.rng import generator
+from onnx_evidence.types import Features, FloatArray, Head, IntArray
+
+# Synthetic pictures that the field is measured on: two agree with photographs (docs/first-light.md).
+_PICTURES = 2
+_BANDS = 28
+_BLUR_SIGMA = 11.0
+# Standard deviation of the interpolation between cells, in pitches of the grid.
+_KERNEL = 0.5
+
+
+@dataclass(frozen=True)
+class AxisField:
+    """Where the cells of one axis look, in pixels of the model's input.
+
+    Attributes
+    ----------
+    pixels : int
+        Length of the input along this axis.
+    centre, spread : ndarray of float64, shape (cells,)
+        Centre and standard deviation of each row's (column's) effective receptive field; pixel 0 covers 0..1.
+    """
+
+    pixels: int
+    centre: FloatArray
+    spread: FloatArray
+
+    def weights(self) -> FloatArray:
+        """Weight of every cell in every pixel, shape (pixels, cells); each row sums to 1.
+
+        A Gaussian of half the cells' pitch around each centre, normalised over the cells: an interpolation,
+        so a constant map stays that constant. Far from every cell the nearest one decides.
+        """
+        place = np.arange(self.pixels)[:, None] + 0.5
+        pitch = self.pixels / len(self.centre)
+        exponent = -0.5 * ((place - self.centre) / (_KERNEL * pitch)) ** 2
+        exponent -= exponent.max(axis=1, keepdims=True)
+        weights = np.exp(exponent)
+        normalised: FloatArray = weights / weights.sum(axis=1, keepdims=True)
+        return normalised
+
+
+@dataclass(frozen=True)
+class CellField:
+    """Where the cells of a cut look: one `AxisField` for rows and one for columns."""
+
+    rows: AxisField
+    cols: AxisField
+
+    @property
+    def resolution(self) -> float:
+        """Mean spread of a cell's field in pixels: finer detail of a map is cosmetic."""
+        return float((self.rows.spread.mean() + self.cols.spread.mean()) / 2)
+
+    def to_input(self, values: FloatArray) -> FloatArray:
+        """Carry one value per cell (A, B) to one per pixel of the input (H, W), in the same unit."""
+        return self.rows.weights() @ values @ self.cols.weights().T
+
+    def project(self, evidence: WindowEvidence) -> tuple[FloatArray, FloatArray]:
+        """Carry windows to pixels: averaged over overlaps, then interpolated.
+
+        Both steps are one linear map of the windows, so the variance of a pixel is exact as well: windows
+        are drawn independently.
+
+        Returns
+        -------
+        bits : ndarray of float64, shape (H, W)
+        variance : ndarray of float64, shape (H, W)
+            Squared standard error, bits squared; NaN where a window that counts was not sampled.
+        """
+        rows = self.rows.weights() @ evidence.windows.row_weights
+        cols = self.cols.weights() @ evidence.windows.col_weights
+        return rows @ evidence.bits @ cols.T, rows**2 @ evidence.error**2 @ (cols**2).T
+
+
+def measure_field(head: Head, input_shape: tuple[int, int, int]) -> CellField:
+    """Measure where cells look, on seeded pictures with the spectrum of photographs.
+
+    Depends on the model alone, so the same for every picture and every run.
+
+    Parameters
+    ----------
+    head : Head
+        Input to features.
+    input_shape : (int, int, int)
+        Channels, height, width.
+    """
+    pictures = [natural_noise(input_shape, generator(0, index)) for index in range(_PICTURES)]
+    rows, cols = (_measure_axis(head, pictures, axis) for axis in (0, 1))
+    return CellField(rows, cols)
+
+
+def input_field(size: tuple[int, int]) -> CellField:
+    """The field at the input itself: every cell is its own pixel."""
+    rows, cols = (_Identity(side, np.arange(side, dtype=np.float64) + 0.5, np.zeros(side)) for side in size)
+    return CellField(rows, cols)
+
+
+class _Identity(AxisField):
+    def weights(self) -> FloatArray:
+        """Every pixel is its own cell."""
+        return np.eye(self.pixels)
+
+
+def natural_noise(shape: tuple[int, int, int], rng: np.random.Generator) -> Features:
+    """A picture of noise with amplitude falling as 1 / frequency, mean 0, standard deviation 0.5 (C, H, W)."""
+    rows, cols = np.fft.fftfreq(shape[1])[:, None], np.fft.rfftfreq(shape[2])[None, :]
+    frequency = np.maximum(np.hypot(rows, cols), 1 / max(shape[1:]))
+    spectrum = np.fft.rfft2(rng.standard_normal(shape)) / frequency
+    picture = np.fft.irfft2(spectrum, s=shape[1:])
+    picture -= picture.mean()
+    scaled: Features = (picture * (0.5 / picture.std())).astype(np.float32)
+    return scaled
+
+
+def _measure_axis(head: Head, pictures: list[Features], axis: int) -> AxisField:
+    pixels = pictures[0].shape[1 + axis]
+    edges = np.unique(np.linspace(0, pixels, min(_BANDS, pixels) + 1).round().astype(np.int64))
+    profile = np.mean([_responses(head, picture, axis, edges) for picture in pictures], axis=0)
+    centres = (edges[:-1] + edges[1:]) / 2
+    # A row of cells that no band moves looks nowhere: spread over everything.
+    share = profile + 1e-12 * (1 + profile.max())
+    share /= share.sum(axis=1, keepdims=True)
+    centre = share @ centres
+    width = np.diff(edges).mean()
+    # A band is not a line: its own variance is no part of the field's.
+    variance = (share * (centres - centre[:, None]) ** 2).sum(axis=1) - width**2 / 12
+    return AxisField(pixels, centre, np.sqrt(np.maximum(variance, 0)))
+
+
+def _responses(head: Head, picture: Features, axis: int, edges: IntArray) -> FloatArray:
+    """Change of each row (column) of cells when each band of the input is blurred, shape (cells, bands)."""
+    blurred = blur(picture, _BLUR_SIGMA)
+    batch = np.repeat(picture[None], len(edges), axis=0)
+    for copy, start, stop in zip(batch[1:], edges[:-1], edges[1:], strict=True):
+        band = np.s_[:, start:stop] if axis == 0 else np.s_[:, :, start:stop]
+        copy[band] = blurred[band]
+    features = head(batch).astype(np.float64)
+    change = ((features[1:] - features[0]) ** 2).sum(axis=1)
+    energy: FloatArray = change.mean(axis=2 - axis).T
+    return energy

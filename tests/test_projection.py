@@ -1,0 +1,89 @@
+"""Measured receptive fields, and the variance that goes with the change to pixels."""
+
+import numpy as np
+
+from onnx_evidence.difference import WindowEvidence
+from onnx_evidence.projection import AxisField, CellField, input_field, measure_field, natural_noise
+from onnx_evidence.windows import Windows
+
+
+def pooling_head(block: tuple[int, int], shift: tuple[int, int]):
+    """Mean over ``block`` pixels, read ``shift`` pixels further down and right: a field known exactly."""
+
+    def head(x: np.ndarray) -> np.ndarray:
+        moved = np.roll(x, (-shift[0], -shift[1]), axis=(2, 3))
+        n, c, height, width = x.shape
+        pooled = moved.reshape(n, c, height // block[0], block[0], width // block[1], block[1])
+        return pooled.mean(axis=(3, 5)).astype(np.float32)
+
+    return head
+
+
+def test_centres_and_spreads_of_a_known_head_are_found():
+    field = measure_field(pooling_head((16, 32), (5, -9)), (3, 112, 192))
+    assert (field.rows.pixels, field.cols.pixels) == (112, 192)
+    inner = slice(1, -1)  # np.roll wraps at the border, so the outer cells look at both ends
+    np.testing.assert_allclose(field.rows.centre[inner], (np.arange(7) * 16 + 8 + 5)[inner], atol=2.5)
+    np.testing.assert_allclose(field.cols.centre[inner], (np.arange(6) * 32 + 16 - 9)[inner], atol=5)
+    assert 3 < field.rows.spread[inner].mean() < 8  # 16 / sqrt(12) = 4.6
+    assert 6 < field.cols.spread[inner].mean() < 14  # 32 / sqrt(12) = 9.2
+
+
+def test_measuring_is_repeatable_and_knows_offsets():
+    first = measure_field(pooling_head((16, 16), (0, 0)), (3, 112, 112))
+    again = measure_field(pooling_head((16, 16), (0, 0)), (3, 112, 112))
+    np.testing.assert_array_equal(first.rows.centre, again.rows.centre)
+    moved = measure_field(pooling_head((16, 16), (6, 0)), (3, 112, 112))
+    assert 4 < (moved.rows.centre - first.rows.centre)[1:-1].mean() < 8
+    assert abs((moved.cols.centre - first.cols.centre)[1:-1].mean()) < 1.5
+
+
+def test_a_head_that_sees_nothing_still_gives_a_field():
+    field = measure_field(lambda x: np.zeros((len(x), 2, 4, 4), np.float32), (1, 32, 32))
+    assert np.isfinite(field.rows.centre).all()
+    np.testing.assert_allclose(field.to_input(np.ones((4, 4))), 1)
+
+
+def test_at_the_input_every_cell_is_its_pixel(rng):
+    values = rng.normal(size=(9, 13))
+    np.testing.assert_array_equal(input_field((9, 13)).to_input(values), values)
+    assert input_field((9, 13)).resolution == 0
+
+
+def test_variance_of_a_pixel_is_that_of_many_draws(rng):
+    windows = Windows.place((5, 6), 3, 2)
+    error = rng.uniform(0.1, 1, size=windows.shape)
+    field = CellField(
+        AxisField(40, (np.arange(5) + 0.5) * 8, np.ones(5)), AxisField(36, (np.arange(6) + 0.5) * 6, np.ones(6))
+    )
+    _, variance = field.project(WindowEvidence(windows, np.zeros(windows.shape), error))
+    draws = [
+        field.project(WindowEvidence(windows, rng.normal(size=windows.shape) * error, error))[0] for _ in range(4000)
+    ]
+    np.testing.assert_allclose(np.var(draws, axis=0) / variance, 1, atol=0.15)
+    independent = field.rows.weights() @ windows.average(error**2) @ field.cols.weights().T
+    assert np.abs(independent / variance - 1).max() > 0.5  # the control: overlaps do average errors away
+
+
+def test_projection_is_average_then_interpolation(rng):
+    windows = Windows.place((5, 6), 2)
+    bits = rng.normal(size=windows.shape)
+    field = CellField(
+        AxisField(20, np.arange(5) * 4 + 2.0, np.ones(5)), AxisField(12, np.arange(6) * 2 + 1.0, np.ones(6))
+    )
+    projected, _ = field.project(WindowEvidence(windows, bits, np.full(windows.shape, np.nan)))
+    np.testing.assert_allclose(projected, field.to_input(windows.average(bits)), atol=1e-12)
+
+
+def test_nothing_sampled_gives_nan_everywhere():
+    windows = Windows.place((5, 5), 3)
+    nothing = np.full(windows.shape, np.nan)
+    field = CellField(*(AxisField(20, np.arange(5) * 4 + 2.0, np.ones(5)) for _ in range(2)))
+    _, variance = field.project(WindowEvidence(windows, np.zeros(windows.shape), nothing))
+    assert np.isnan(variance).all()
+
+
+def test_noise_has_the_spectrum_of_photographs(rng):
+    power = np.abs(np.fft.rfft2(natural_noise((1, 128, 128), rng)[0])) ** 2
+    low, high = power[3:6, 3:6].mean(), power[24:48, 24:48].mean()
+    assert 20 < low / high < 300  # 1 / f in amplitude: about (36 / 4.5)^2 = 64
