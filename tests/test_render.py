@@ -1,0 +1,254 @@
+"""Pictures of maps: colours mean what the colour bar says, and matplotlib is loaded only to draw."""
+
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from onnx_evidence.explanation import Explanation, Named
+from onnx_evidence.images import as_photograph, place
+from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.render import COLORS, colorize, overlay
+from tests import tiny
+
+WHITE = (255, 255, 255)
+
+
+def explanation(
+    values: np.ndarray, *, shape: tuple[int, int] = (44, 60), target: str = "ant", versus: str | None = None
+) -> Explanation:
+    pixels = np.random.default_rng(5).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    return Explanation(
+        values=values.astype(np.float32),
+        stderr=np.full(values.shape, np.nan, np.float32),
+        grids=(np.zeros((8, 8), np.float32),),
+        target=Named(0, target),
+        versus=None if versus is None else Named(1, versus),
+        probability=0.25,
+        log_odds_bits=-1.585,
+        photograph=as_photograph(pixels),
+        placement=place(shape, Preprocess.model_validate(tiny.PREPROCESS)),
+        record={"cuts": [{"name": "block_1/add$0"}]},
+    )
+
+
+def some_map(rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(size=(32, 32))
+
+
+def bar_label(figure: Figure) -> str:
+    return figure.axes[-1].get_xlabel().replace(r"\$", "$")
+
+
+def png(figure: Figure) -> bytes:
+    stream = BytesIO()
+    figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+# Colours
+
+
+@pytest.mark.parametrize("limit", [1e-6, 0.37, 1.0, 3.3, 1e4])
+def test_zero_is_exactly_white(limit):
+    colours = colorize(np.array([[0.0, -0.0, limit]], np.float32), limit)
+    assert colours.shape == (1, 3, 4)
+    assert colours.dtype == np.uint8
+    assert tuple(colours[0, 0, :3]) == tuple(colours[0, 1, :3]) == WHITE
+    assert tuple(colours[0, 2, :3]) != WHITE
+
+
+def test_evidence_for_is_red_and_evidence_against_is_blue():
+    strengths = np.linspace(0.02, 1, 50)[None]
+    red, green, blue = colorize(strengths, 1.0)[..., :3].astype(int).transpose(2, 0, 1)
+    assert (red > blue).all()
+    assert (red >= green).all()
+    red, green, blue = colorize(-strengths, 1.0)[..., :3].astype(int).transpose(2, 0, 1)
+    assert (blue > red).all()
+    assert (blue >= green).all()
+
+
+@pytest.mark.parametrize("limit", [0.5, 2.0, 7.7])
+def test_opposite_values_lie_equally_far_from_white_on_the_scale(rng, limit):
+    scale = COLORS(np.arange(257), bytes=True)
+    values = rng.uniform(0, 1.2 * limit, (1, 300))
+    steps = np.minimum(np.floor(0.5 + 257 * values / (2 * limit)), 128).astype(int)
+    assert np.unique(steps).size > 50
+    assert np.array_equal(colorize(values, limit), scale[128 + steps])
+    assert np.array_equal(colorize(-values, limit), scale[128 - steps])
+
+
+def test_stronger_evidence_is_never_nearer_to_white():
+    strengths = np.linspace(0, 1, 200)[None]
+    for sign in (1, -1):
+        distance = np.abs(colorize(sign * strengths, 1.0)[0, :, :3].astype(int) - 255).sum(axis=1)
+        # The scale's far ends turn darker, not paler.
+        assert (np.diff(distance) >= 0).all()
+        assert distance[-1] > 400
+
+
+def test_values_beyond_the_limit_take_the_colour_of_the_limit():
+    colours = colorize(np.array([[1.0, 5.0, -1.0, -5.0]]), 1.0)
+    assert np.array_equal(colours[0, 0], colours[0, 1])
+    assert np.array_equal(colours[0, 2], colours[0, 3])
+    assert not np.array_equal(colours[0, 0], colours[0, 2])
+
+
+def test_the_overlay_is_the_grey_photograph_where_the_map_is_zero(rng):
+    pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    values = rng.normal(size=(40, 50)).astype(np.float32)
+    values[:, 20:] = 0
+    mixed = overlay(pixels, values, 2.0)
+    assert mixed.shape == pixels.shape
+    assert mixed.dtype == np.uint8
+    unseen = mixed[:, 20:].astype(int)
+    assert (unseen == unseen[..., :1]).all()
+    # Grey, and ordered as the photograph's brightness is.
+    brightness = pixels[:, 20:] @ np.array([0.299, 0.587, 0.114])
+    order = np.argsort(brightness.ravel())
+    assert (np.diff(unseen[..., 0].ravel()[order]) >= 0).all()
+    assert np.corrcoef(unseen[..., 0].ravel(), brightness.ravel())[0, 1] > 0.999
+    # Control: elsewhere there is colour.
+    seen = mixed[:, :20].astype(int)
+    assert (seen != seen[..., :1]).any(axis=2).mean() > 0.9
+
+
+def test_the_overlay_turns_red_for_and_blue_against():
+    pixels = np.full((1, 4, 3), 128, np.uint8)
+    mixed = overlay(pixels, np.array([[1.0, 0.3, -0.3, -1.0]], np.float32), 1.0)[0].astype(int)
+    difference = mixed[:, 0] - mixed[:, 2]
+    assert difference[0] > difference[1] > 0 > difference[2] > difference[3]
+
+
+# Figures
+
+
+def test_the_figure_shows_photograph_evidence_and_overlay_with_a_bar_in_bits(rng):
+    figure = explanation(some_map(rng), target="military uniform").figure()
+    assert isinstance(figure, Figure)
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["photograph", "evidence", "overlay"]
+    assert "bits" in bar_label(figure)
+    assert "military uniform" in bar_label(figure)
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_the_bar_of_a_comparison_names_both_classes(rng):
+    label = bar_label(explanation(some_map(rng), target="gown", versus="uniform").figure())
+    assert "gown rather than uniform" in label
+    assert "bits" in label
+
+
+def test_the_photograph_in_the_figure_is_the_photograph(rng):
+    shown = explanation(some_map(rng))
+    axes = shown.figure().axes
+    assert np.array_equal(axes[0].images[0].get_array(), shown.photograph.pixels)
+
+
+def test_the_map_in_the_figure_is_in_the_photographs_place_and_white_outside_the_crop(rng):
+    shown = explanation(np.abs(some_map(rng)) + 0.5, shape=(44, 90))
+    picture = np.asarray(shown.figure().axes[1].images[0].get_array())
+    assert picture.shape == (44, 90, 4)
+    outside = shown.pixels == 0
+    assert 0 < outside.sum() < outside.size
+    assert (picture[outside][:, :3] == 255).all()
+    assert (picture[~outside][:, :3] != 255).any(axis=1).all()
+
+
+@pytest.mark.parametrize("limit", [None, 2.5, 100.0])
+def test_the_scale_is_symmetric_and_reaches_the_limit(rng, limit):
+    shown = explanation(some_map(rng) + 1)
+    figure = shown.figure(limit)
+    norm = figure.axes[1].images[-1].norm
+    expected = np.abs(shown.values).max() if limit is None else limit
+    assert (norm.vmin, norm.vmax) == pytest.approx((-expected, expected))
+    assert figure.axes[-1].get_xlim() == pytest.approx((-expected, expected))
+
+
+def test_a_larger_limit_pales_the_map(rng):
+    shown = explanation(some_map(rng))
+    strong, pale = (np.asarray(shown.figure(limit).axes[1].images[0].get_array()).astype(int) for limit in (None, 50.0))
+    assert pale[..., :3].sum() > strong[..., :3].sum()
+
+
+def test_a_map_of_zeros_can_be_drawn_and_is_white():
+    figure = explanation(np.zeros((32, 32))).figure()
+    picture = np.asarray(figure.axes[1].images[0].get_array())
+    assert (picture[..., :3] == 255).all()
+    assert png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "label", ["a$b_c^d", "$x_1$", r"$\frac{$", "$$", r"100\$ or 5$", "under_score", "50 % off", "{brace", "a\\b"]
+)
+def test_a_class_name_is_never_taken_for_a_formula(rng, label):
+    figure = explanation(some_map(rng), target=label, versus=f"{label} too").figure()
+    assert png(figure).startswith(b"\x89PNG")
+    assert f"{label} rather than {label} too" in bar_label(figure)
+    texts = [text for text in figure.findobj(Text) if label in text.get_text().replace(r"\$", "$")]
+    assert len(texts) >= 2
+
+
+def test_a_formula_that_is_not_escaped_would_break_the_figure():
+    figure = Figure()
+    figure.suptitle(r"$\frac{$")
+    with pytest.raises(ValueError, match="frac"):
+        png(figure)
+
+
+@pytest.mark.parametrize("shape", [(30, 400), (400, 30), (1, 900), (36, 36)])
+def test_pictures_of_any_aspect_can_be_drawn(rng, shape):
+    figure = explanation(some_map(rng), shape=shape).figure()
+    width, height = figure.get_size_inches()
+    assert 2 < height < 12 < width < 15
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_a_large_photograph_is_drawn_smaller_but_in_its_own_coordinates(rng):
+    axes = explanation(some_map(rng), shape=(1500, 2600)).figure().axes
+    for axis in axes[:3]:
+        assert max(axis.images[0].get_array().shape) <= 1000
+        assert axis.images[0].get_extent() == [0, 2600, 1500, 0]
+
+
+def test_equal_maps_give_equal_pictures(rng):
+    values = some_map(rng)
+    assert png(explanation(values).figure()) == png(explanation(values.copy()).figure())
+    assert png(explanation(values).figure()) != png(explanation(-values).figure())
+
+
+# What is loaded
+
+
+def modules_after(code: str, folder: Path) -> set[str]:
+    program = f"import sys\n{code}\nprint(*sys.modules, sep='\\n')"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.split())
+
+
+INSPECT = "from onnx_evidence.cli import main\nmain(['inspect', {model!r}, '--device', 'cpu'], standalone_mode=False)"
+
+
+def test_importing_and_inspecting_do_not_load_matplotlib(tiny_model, tmp_path):
+    loaded = modules_after("import onnx_evidence\n" + INSPECT.format(model=str(tiny_model)), tmp_path)
+    assert "onnx_evidence.inspection" in loaded
+    assert not [name for name in loaded if name.split(".")[0] == "matplotlib"]
+
+
+def test_drawing_loads_matplotlib_but_never_pyplot(tiny_model, tmp_path):
+    code = (
+        "import numpy as np\nfrom onnx_evidence import Explainer\n"
+        f"explainer = Explainer({str(tiny_model)!r}, device='cpu')\n"
+        "figure = explainer.explain(np.zeros((40, 50, 3), np.uint8)).figure()\nfigure.savefig('figure.png')"
+    )
+    loaded = modules_after(code, tmp_path)
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+    assert "matplotlib.figure" in loaded
+    assert "matplotlib.pyplot" not in loaded
