@@ -1,0 +1,267 @@
+"""Who may import whom, read from the source: the mathematics knows no ONNX, each library has one home."""
+
+import ast
+import sys
+import tomllib
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "onnx_evidence"
+FOLDER = Path(__file__).parent.parent / PACKAGE
+LONGEST = 350
+
+# The home of each library; what is not listed here nor in EVERYWHERE may not be imported at all.
+HOMES = {
+    "onnx": {"model", "graph", "nodes", "shapes", "fields", "runtime"},
+    "onnxruntime": {"runtime"},
+    "cv2": {"images"},
+    "matplotlib": {"render", "explanation"},  # explanation names the type of a figure, see below
+    "click": {"cli"},
+    "tqdm": {"cli"},
+    "pydantic": {"preprocess", "background_file"},
+    "google": {"model"},
+}
+EVERYWHERE = {"numpy"}
+ABSENT = {"torch", "torchvision", "tensorflow", "keras", "jax", "PIL", "scipy", "skimage", "pandas"}
+
+# The mathematics: numpy alone, and inside the package only each other.
+MATHEMATICS = {
+    "types",
+    "errors",
+    "rng",
+    "evidence",
+    "windows",
+    "background",
+    "geometry",
+    "samplers",
+    "difference",
+}
+# What a module may never import, even through others.
+UNREACHABLE = {
+    "difference": {"graph", "model", "runtime", "pipeline", "images", "store"},
+    "evidence": {"graph", "model", "runtime", "pipeline", "images", "store"},
+    "graph": {"runtime", "pipeline", "images"},
+    "runtime": {"graph", "model", "pipeline"},
+    "projection": {"graph", "model", "runtime", "pipeline"},
+    "render": {"pipeline", "graph", "model", "runtime"},
+    "store": {"pipeline", "graph", "model", "runtime", "images"},
+}
+
+
+class Source:
+    """What one module imports, from its syntax tree; imports for type checkers only are kept apart."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name, self.tree = name, ast.parse(text)
+        self.inside: set[str] = set()
+        self.outside: set[str] = set()
+        self.outside_for_types: set[str] = set()
+        self.relative = False
+        for_types = {
+            id(statement)
+            for branch in ast.walk(self.tree)
+            if isinstance(branch, ast.If) and ast.unparse(branch.test).endswith("TYPE_CHECKING")
+            for inner in branch.body
+            for statement in ast.walk(inner)
+        }
+        for statement in ast.walk(self.tree):
+            for module in self._modules(statement):
+                self._note(module, typing_only=id(statement) in for_types)
+
+    def _modules(self, statement: ast.AST) -> list[str]:
+        if isinstance(statement, ast.Import):
+            return [alias.name for alias in statement.names]
+        if isinstance(statement, ast.ImportFrom):
+            self.relative |= statement.level > 0
+            if statement.module == PACKAGE:
+                return [f"{PACKAGE}.{alias.name}" for alias in statement.names]
+            return [statement.module or ""]
+        if isinstance(statement, ast.Call) and ast.unparse(statement.func) in ("__import__", "importlib.import_module"):
+            return ["dynamic"]
+        return []
+
+    def _note(self, module: str, *, typing_only: bool) -> None:
+        root, _, rest = module.partition(".")
+        if root == PACKAGE:
+            if not typing_only:
+                self.inside.add(rest.partition(".")[0] or "__init__")
+        elif typing_only:
+            self.outside_for_types.add(root)
+        else:
+            self.outside.add(root)
+
+
+@cache
+def _sources() -> dict[str, Source]:
+    return {path.stem: Source(path.stem, path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.py"))}
+
+
+def read() -> dict[str, Source]:
+    """The modules of the package, in a dictionary of one's own."""
+    return dict(_sources())
+
+
+def reach(sources: dict[str, Source], name: str) -> set[str]:
+    """Modules that a module imports, directly or through others."""
+    found: set[str] = set()
+    waiting = [*sources[name].inside]
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += sources[module].inside
+    return found
+
+
+def broken_by(source: Source, names: set[str]) -> list[str]:
+    """Rules that one module breaks by itself, in words."""
+    third_party = (source.outside | source.outside_for_types) - sys.stdlib_module_names
+    found = [
+        f"{source.name} imports {library}"
+        for library in sorted(third_party - EVERYWHERE)
+        if source.name not in HOMES.get(library, ())
+    ]
+    if source.relative:
+        found.append(f"{source.name} imports relatively")
+    if unknown := source.inside - names:
+        found.append(f"{source.name} imports what is not there: {sorted(unknown)}")
+    if source.name != "__main__" and "cli" in source.inside:
+        found.append(f"{source.name} imports cli")
+    if source.name not in ("__main__", "cli") and "__init__" in source.inside:
+        found.append(f"{source.name} imports the package as a whole")
+    return found
+
+
+def violations(sources: dict[str, Source]) -> list[str]:
+    """Every broken rule, in words; what modules reach is only asked where each imports what it may."""
+    found = [line for source in sources.values() for line in broken_by(source, set(sources))]
+    if found:
+        return found
+    for name in sorted(MATHEMATICS):
+        if outside := reach(sources, name) - MATHEMATICS:
+            found.append(f"{name} is mathematics and reaches {sorted(outside)}")
+    for name, forbidden in UNREACHABLE.items():
+        if reached := reach(sources, name) & forbidden:
+            found.append(f"{name} reaches {sorted(reached)}")
+    try:
+        TopologicalSorter({name: source.inside for name, source in sources.items()}).prepare()
+    except CycleError as error:
+        found.append(f"cycle: {' -> '.join(error.args[1])}")
+    return found
+
+
+def test_nobody_imports_what_is_not_theirs():
+    sources = read()
+    assert MATHEMATICS | set(UNREACHABLE) | set().union(*HOMES.values()) <= set(sources), "a rule names no module"
+    assert len(sources) > 20
+    assert violations(sources) == []
+
+
+def test_every_home_is_lived_in():
+    sources = read()
+    for library, homes in HOMES.items():
+        for home in homes:
+            assert library in sources[home].outside | sources[home].outside_for_types, f"{home}: {library}"
+
+
+PLANTED = [
+    ("evidence", "import onnx", "evidence imports onnx"),
+    ("difference", "from onnxruntime import InferenceSession", "difference imports onnxruntime"),
+    ("windows", "import cv2", "windows imports cv2"),
+    ("pipeline", "from matplotlib.figure import Figure", "pipeline imports matplotlib"),
+    ("output", "import click", "output imports click"),
+    ("settings", "import pydantic", "settings imports pydantic"),
+    ("fit", "def f():\n    import torch", "fit imports torch"),
+    ("images", "from PIL import Image", "images imports PIL"),
+    ("background", "import scipy.linalg", "background imports scipy"),
+    ("model", "from . import graph", "model imports relatively"),
+    ("output", "from onnx_evidence import cli", "output imports cli"),
+    ("fit", "from onnx_evidence.cli import main", "fit imports cli"),
+    ("fit", "import onnx_evidence", "fit imports the package as a whole"),
+    (
+        "fit",
+        "from importlib import import_module\nimport importlib\nimportlib.import_module('x')",
+        "fit imports dynamic",
+    ),
+    ("fit", "from onnx_evidence.absent import x", "fit imports what is not there: ['absent']"),
+    ("evidence", "from onnx_evidence.preprocess import Preprocess", "evidence is mathematics and reaches"),
+    ("difference", "from onnx_evidence.runtime import Session", "difference reaches ['runtime']"),
+    ("render", "def f():\n    from onnx_evidence.pipeline import Explainer", "render reaches"),
+    ("model", "from onnx_evidence.graph import Graph", "cycle: "),
+]
+
+
+@pytest.mark.parametrize(("name", "line", "complaint"), PLANTED, ids=[complaint for _, _, complaint in PLANTED])
+def test_control_a_planted_import_is_caught(name: str, line: str, complaint: str):
+    sources = read()
+    text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    sources[name] = Source(name, f"{text}\n{line}\n")
+    assert any(found.startswith(complaint) for found in violations(sources))
+
+
+def test_frameworks_of_training_are_named_nowhere_in_the_package_or_its_dependencies():
+    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
+    assert len(wanted) > 8
+    for line in wanted:
+        for library in ABSENT | {"Pillow", "opencv-python>", "opencv-python="}:
+            assert not line.casefold().startswith(library.casefold()), line
+
+
+def test_pictures_are_drawn_without_pyplot_and_only_when_asked_for():
+    sources = read()
+    modules = {
+        module
+        for statement in ast.walk(sources["render"].tree)
+        if isinstance(statement, ast.ImportFrom | ast.Import)
+        for module in sources["render"]._modules(statement)
+    }
+    assert "matplotlib.figure" in modules
+    assert not any("pyplot" in module for module in modules)
+    assert "matplotlib" not in sources["explanation"].outside
+    # `render` is imported inside functions alone.
+    for name, source in sources.items():
+        top = [item for item in source.tree.body if isinstance(item, ast.ImportFrom)]
+        assert all(item.module != f"{PACKAGE}.render" for item in top), name
+
+
+def undocumented(source: Source) -> list[str]:
+    """Public modules, classes, functions and methods without a docstring."""
+    found = [] if ast.get_docstring(source.tree) else [source.name]
+
+    def visit(owner: ast.Module | ast.ClassDef, prefix: str) -> None:
+        for item in owner.body:
+            if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                if item.name.startswith("_"):
+                    continue
+                if not ast.get_docstring(item):
+                    found.append(f"{prefix}.{item.name}")
+                if isinstance(item, ast.ClassDef):
+                    visit(item, f"{prefix}.{item.name}")
+
+    visit(source.tree, source.name)
+    return found
+
+
+def test_everything_public_has_a_docstring():
+    assert [name for source in read().values() for name in undocumented(source)] == []
+
+
+def test_control_what_lacks_a_docstring_is_found():
+    text = (
+        '"""m."""\nclass A:\n    """a."""\n    def f(self): ...\n    def _g(self): ...\n\ndef h(): ...\nclass B: ...\n'
+    )
+    assert undocumented(Source("m", text)) == ["m.A.f", "m.h", "m.B"]
+    assert undocumented(Source("m", "x = 1")) == ["m"]
+
+
+def test_no_module_is_longer_than_a_reader_bears():
+    lengths = {path.stem: len(path.read_text(encoding="utf-8").splitlines()) for path in FOLDER.glob("*.py")}
+    assert len(lengths) > 20
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
