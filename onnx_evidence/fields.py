@@ -7,7 +7,7 @@ from typing import Any
 import onnx
 from onnx import helper
 
-from onnx_evidence.geometry import Field, merge, slide
+from onnx_evidence.geometry import EVERYWHERE, Field, merge, slide
 from onnx_evidence.shapes import Shape
 
 # Each output cell depends on the same cell of the inputs only.
@@ -54,6 +54,8 @@ def node_field(
     """
     if node.op_type in _LOCAL:
         return _local(inputs, shapes.get(node.output[0], ()))
+    if spreads_gate(node, shapes):
+        return EVERYWHERE
     field, shape = inputs[0]
     if field is None or shape is None:
         return None
@@ -64,6 +66,12 @@ def node_field(
     if node.op_type in _RESHAPING and _keeps_grid(node, shape, shapes):
         return field
     return None
+
+
+def spreads_gate(node: onnx.NodeProto, shapes: dict[str, Shape]) -> bool:
+    """Whether a node copies one value per channel to every cell of a grid."""
+    shape, result = (shapes.get(name, ()) for name in (node.input[0], node.output[0]))
+    return node.op_type == "Expand" and len(shape) == len(result) == 4 and shape[2:] == (1, 1)
 
 
 def keeps_layout(node: onnx.NodeProto, shape: Shape, shapes: dict[str, Shape]) -> bool:

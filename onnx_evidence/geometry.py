@@ -6,7 +6,7 @@ These are the *nominal* fields of `inspect`; what a cell really looks at is meas
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,15 @@ def slide(
     return Field(rows, cols, field.everything)
 
 
+# Of a value that is the same in every cell: a gate spread over the grid.
+EVERYWHERE = Field(Axis(0, 0, 0), Axis(0, 0, 0), everything=True)
+
+
 def merge(fields: Sequence[Field | None]) -> Field | None:
     """The field of a cell that several branches feed; None where one is unknown or strides disagree."""
+    if EVERYWHERE in fields and (cells := [field for field in fields if field != EVERYWHERE]):
+        field = merge(cells)
+        return replace(field, everything=True) if field is not None else None
     known = [field for field in fields if field is not None]
     if not known or len(known) < len(fields) or len({field.stride for field in known}) > 1:
         return None

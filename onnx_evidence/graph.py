@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence.errors import CutError
-from onnx_evidence.fields import UNARY, keeps_layout, node_field, steps_over_cells
+from onnx_evidence.fields import UNARY, keeps_layout, node_field, spreads_gate, steps_over_cells
 from onnx_evidence.geometry import Field
 from onnx_evidence.model import Model
 from onnx_evidence.nodes import ancestors, multiply_adds, node_inputs
@@ -156,7 +156,8 @@ class Graph:
             # A gate of one cell may come from anywhere: it is spread over all cells.
             cells = [name for name in inputs if self.shapes.get(name, ())[-2:] != (1, 1)] or inputs
             followed = bool(cells) and found.issuperset(cells)
-            if followed and keeps_layout(node, self.shapes.get(cells[0], ()), self.shapes):
+            followed = followed and keeps_layout(node, self.shapes.get(cells[0], ()), self.shapes)
+            if followed or (inputs and spreads_gate(node, self.shapes)):
                 found.update(node.output)
         return frozenset(found)
 
@@ -204,9 +205,13 @@ class Graph:
             shape=(channels, rows, cols),
             tail_share=behind / total if total else 1.0,
             field=self._fields.get(name),
-            joins=producer is not None and len(self.data.intersection(node_inputs(producer))) > 1,
+            joins=producer is not None and self._joins(producer),
             skipped_by=self._skipped_by(name),
         )
+
+    def _joins(self, node: onnx.NodeProto) -> bool:
+        """Whether branches meet here as equals; products are gates and activations."""
+        return node.op_type in ("Add", "Sum", "Concat") and len(self.data.intersection(node_inputs(node))) > 1
 
     def _skipped_by(self, name: str) -> str | None:
         """Look behind cell-by-cell operators whether every reader steps over cells."""

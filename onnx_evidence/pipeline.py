@@ -125,7 +125,7 @@ class Explainer:
         split = self.deployed.split(cut)
         at_input = name == self.deployed.model.input_name
         shape = self.deployed.model.input_shape
-        field = input_field(shape[1:]) if at_input else measure_field(split.head, shape)
+        field = input_field(shape[1:]) if at_input else measure_field(split.head, shape, cut.grid)
         return PreparedCut(split, field, windows, sampler, samples)
 
     @property

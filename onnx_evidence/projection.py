@@ -18,7 +18,8 @@ from onnx_evidence.types import Features, FloatArray, Head, IntArray
 
 # Synthetic pictures that the field is measured on: two agree with photographs (docs/first-light.md).
 _PICTURES = 2
-_BANDS = 28
+# Bands of the input per axis: about one a cell, and enough of them where cells are few.
+_BANDS = (14, 28)
 _BLUR_SIGMA = 11.0
 # Standard deviation of the interpolation between cells, in pitches of the grid.
 _KERNEL = 0.5
@@ -88,7 +89,7 @@ class CellField:
         return rows @ evidence.bits @ cols.T, rows**2 @ evidence.error**2 @ (cols**2).T
 
 
-def measure_field(head: Head, input_shape: tuple[int, int, int]) -> CellField:
+def measure_field(head: Head, input_shape: tuple[int, int, int], grid: tuple[int, int]) -> CellField:
     """Measure where cells look, on seeded pictures with the spectrum of photographs.
 
     Depends on the model alone, so the same for every picture and every run.
@@ -99,9 +100,11 @@ def measure_field(head: Head, input_shape: tuple[int, int, int]) -> CellField:
         Input to features.
     input_shape : (int, int, int)
         Channels, height, width.
+    grid : (int, int)
+        Rows and columns of cells.
     """
     pictures = [natural_noise(input_shape, generator(0, index)) for index in range(_PICTURES)]
-    rows, cols = (_measure_axis(head, pictures, axis) for axis in (0, 1))
+    rows, cols = (_measure_axis(head, pictures, axis, grid[axis]) for axis in (0, 1))
     return CellField(rows, cols)
 
 
@@ -128,9 +131,10 @@ def natural_noise(shape: tuple[int, int, int], rng: np.random.Generator) -> Feat
     return scaled
 
 
-def _measure_axis(head: Head, pictures: list[Features], axis: int) -> AxisField:
+def _measure_axis(head: Head, pictures: list[Features], axis: int, cells: int) -> AxisField:
     pixels = pictures[0].shape[1 + axis]
-    edges = np.unique(np.linspace(0, pixels, min(_BANDS, pixels) + 1).round().astype(np.int64))
+    bands = min(max(cells, _BANDS[0]), _BANDS[1])
+    edges = np.unique(np.linspace(0, pixels, min(bands, pixels) + 1).round().astype(np.int64))
     profile = np.mean([_responses(head, picture, axis, edges) for picture in pictures], axis=0)
     centres = (edges[:-1] + edges[1:]) / 2
     # A row of cells that no band moves looks nowhere: spread over everything.

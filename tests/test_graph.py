@@ -780,3 +780,40 @@ def test_a_matrix_behind_a_flattening_of_unknown_length_is_counted_in_full(produ
     graph = open_graph(model)
     assert graph.total_cost == 4 * 64 * 27 + 5 * 64
     assert graph.find("p").tail_share == pytest.approx(5 * 64 / (4 * 64 * 27 + 5 * 64))
+
+
+# --- gates ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spread", [True, False])
+def test_a_gate_made_by_dense_layers_does_not_hide_the_grid(spread: bool, rng: np.random.Generator):
+    """Squeeze and excitation as exporters write it: pooled, flattened, dense, viewed as 1 x 1, maybe expanded."""
+    nodes, weights = stack(rng)
+    weights |= {"dense": rng.normal(size=(4, 4)).astype(np.float32), "view": np.array([-1, 4, 1, 1])}
+    gate = [
+        node("GlobalAveragePool", ["r"], ["pool"]),
+        node("Flatten", ["pool"], ["squeezed"]),
+        node("Gemm", ["squeezed", "dense"], ["excited"]),
+        node("Sigmoid", ["excited"], ["sigmoid"]),
+        node("Reshape", ["sigmoid", "view"], ["gate"]),
+    ]
+    if spread:
+        gate += [node("Shape", ["r"], ["s"]), node("Expand", ["gate", "s"], ["wide"])]
+    nodes = [
+        *nodes[:2],
+        *gate,
+        node("Mul", ["r", "wide" if spread else "gate"], ["gated"]),
+        node("MaxPool", ["gated"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Flatten", ["p"], ["flat"]),
+        node("Gemm", ["flat", "m", "b"], ["logits"], transB=1),
+    ]
+    model = tiny.make_model(nodes, weights, input_shape=("N", 3, 8, 8))
+    assert_halves_are_the_whole(model, ["input", "c", "r", "gated", "p"])
+    cuts = {cut.name: cut for cut in open_graph(model).cuts}
+    assert cuts["r"].field is not None
+    assert not cuts["r"].field.everything
+    for name, stride in (("gated", (1, 1)), ("p", (2, 2))):
+        field = cuts[name].field
+        assert field is not None
+        assert field.everything
+        assert field.stride == stride
