@@ -1,6 +1,7 @@
 """The device that was asked for is the device that runs; sessions that run batches of any size."""
 
 import re
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,7 +41,7 @@ def computer(monkeypatch: pytest.MonkeyPatch, *, built: bool, loads: set[str], r
     """Make this computer one with these libraries, whose probing session runs on that provider."""
     providers = [CUDA_PROVIDER, CPU_PROVIDER] if built else [CPU_PROVIDER]
     monkeypatch.setattr(runtime.ort, "get_available_providers", lambda: providers)
-    monkeypatch.setattr(runtime.ort, "preload_dlls", lambda: None)
+    monkeypatch.setattr(runtime.ort, "preload_dlls", lambda: sys.stdout.write("Failed to load a library\n"))
     monkeypatch.setattr(runtime, "_loads", lambda library: library in loads)
 
     def session(model: bytes, device: str, threads: int) -> SimpleNamespace:
@@ -110,6 +111,29 @@ def test_cuda_that_works_is_taken(asked: str, reason: str, driver: str, monkeypa
     assert device.provider == CUDA_PROVIDER
 
 
+def test_looking_for_a_gpu_prints_nothing_on_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    computer(monkeypatch, built=True, loads=EVERYTHING, runs_on=CPU_PROVIDER)
+    settle_device("auto")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_cuda_sessions_compute_in_exact_float32(device: str, monkeypatch: pytest.MonkeyPatch):
+    """TensorFloat-32, ONNX Runtime's default, would break the certificate of every split."""
+    asked = []
+    monkeypatch.setattr(runtime.ort, "InferenceSession", lambda model, options, providers: asked.append(providers))
+    runtime._session(b"", device, 1)
+    (providers,) = asked
+    assert providers[-1] == CPU_PROVIDER
+    if device == "cpu":
+        assert providers == [CPU_PROVIDER]
+    else:
+        assert providers[0][0] == CUDA_PROVIDER
+        assert providers[0][1]["use_tf32"] == "0"
+
+
 def test_the_cpu_is_taken_without_looking_for_a_gpu(monkeypatch: pytest.MonkeyPatch):
     def look() -> None:
         raise AssertionError("looked for a GPU")
@@ -134,8 +158,8 @@ def test_a_library_that_cannot_be_loaded_is_seen():
 class FallenBack:
     """An ONNX Runtime session that was asked for CUDA and runs on the CPU without a word."""
 
-    def __init__(self, model: bytes, options: object, providers: list[str]) -> None:
-        assert providers == [CUDA_PROVIDER, CPU_PROVIDER]
+    def __init__(self, model: bytes, options: object, providers: list[tuple[str, dict[str, str]]]) -> None:
+        assert providers[0][0] == CUDA_PROVIDER
 
     def get_providers(self) -> list[str]:
         return [CPU_PROVIDER]
