@@ -42,6 +42,15 @@ def colorize(values: AnyArray, limit: float) -> AnyArray:
 def overlay(pixels: Pixels, values: Features, limit: float) -> AnyArray:
     """The grey photograph under the map; the stronger the evidence, the more colour.
 
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (H, W, 3)
+        The photograph, RGB.
+    values : ndarray of float32, shape (H, W)
+        Bits.
+    limit : float
+        Bits at which colour is strongest, on either side; above 0.
+
     Returns
     -------
     ndarray of uint8, shape (H, W, 3)
@@ -64,16 +73,22 @@ def draw(explanation: "Explanation", limit: float | None = None) -> Figure:
         What to draw.
     limit : float, optional
         Bits at the ends of the colour bar; the largest magnitude of the map by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
     """
     step = -(-max(explanation.placement.original) // _LONGEST)
     pixels, values = explanation.photograph.pixels[::step, ::step], explanation.pixels[::step, ::step]
     limit = limit or float(np.abs(explanation.values).max()) or 1.0
     height, width = values.shape
-    figure = Figure(figsize=(13.5, 1.3 + 4 * min(max(height / width, 0.35), 2.2)), dpi=100, layout="constrained")
+    figure = Figure(figsize=(13.5, 1.9 + 4.2 * min(max(height / width, 0.2), 2.2)), dpi=100, layout="compressed")
     axes = figure.subplots(1, 3)
     shown = (pixels, colorize(values, limit), overlay(pixels, values, limit))
     extent = (0, explanation.placement.original[1], explanation.placement.original[0], 0)
-    for axis, picture, title in zip(axes, shown, ("photograph", "evidence", "overlay"), strict=True):
+    # The headline belongs to the middle picture: a title above all three would overlap with tall ones.
+    titles = ("photograph", f"{_plain(_headline(explanation))}\nevidence", "overlay")
+    for axis, picture, title in zip(axes, shown, titles, strict=True):
         axis.imshow(picture, extent=extent)
         axis.set_title(title, fontsize=10)
         axis.set_xticks([])
@@ -84,7 +99,6 @@ def draw(explanation: "Explanation", limit: float | None = None) -> Figure:
     scale = axes[1].imshow(values, cmap=COLORS, norm=Normalize(-limit, limit), extent=extent, visible=False)
     bar = figure.colorbar(scale, ax=axes, location="bottom", shrink=0.5, aspect=40)
     bar.set_label(_plain(f"blue speaks against   |   bits for {explanation.title}   |   red speaks for"))
-    figure.suptitle(_plain(_headline(explanation)), fontsize=11)
     return figure
 
 

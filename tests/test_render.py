@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -131,10 +132,28 @@ def test_the_overlay_turns_red_for_and_blue_against():
 def test_the_figure_shows_photograph_evidence_and_overlay_with_a_bar_in_bits(rng):
     figure = explanation(some_map(rng), target="military uniform").figure()
     assert isinstance(figure, Figure)
-    assert [axis.get_title() for axis in figure.axes[:3]] == ["photograph", "evidence", "overlay"]
+    titles = [axis.get_title().splitlines() for axis in figure.axes[:3]]
+    assert [lines[-1] for lines in titles] == ["photograph", "evidence", "overlay"]
+    assert "military uniform" in titles[1][0]
     assert "bits" in bar_label(figure)
     assert "military uniform" in bar_label(figure)
     assert png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("size", [(120, 640), (640, 120), (300, 300)])
+def test_titles_and_bar_do_not_overlap_whatever_the_aspect(size: tuple[int, int], rng):
+    figure = explanation(some_map(rng), shape=size).figure()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    pictures = [axis.get_window_extent(renderer) for axis in figure.axes[:3]]
+    titles = [axis.title.get_window_extent(renderer) for axis in figure.axes[:3]]
+    bar = figure.axes[3].get_tightbbox(renderer)
+    for picture, title in zip(pictures, titles, strict=True):
+        assert title.y0 >= picture.y1
+        assert title.y1 <= figure.bbox.y1
+        assert figure.bbox.x0 <= title.x0 < title.x1 <= figure.bbox.x1
+        assert bar.y1 <= picture.y0
 
 
 def test_the_bar_of_a_comparison_names_both_classes(rng):
