@@ -49,6 +49,18 @@ def default_patch(window: int, grid: tuple[int, int]) -> int:
     """Side of the patch for a window of ``window`` cells: one cell of context on each side, two from 6 up.
 
     At the input this gives Zintgraf's setting, 14 pixels for a window of 10.
+
+    Parameters
+    ----------
+    window : int
+        Side of the window in cells.
+    grid : (int, int)
+        Rows and columns of cells.
+
+    Returns
+    -------
+    int
+        Cells, never more than the grid has.
     """
     return min(window + (4 if window >= 6 else 2), *grid)
 
@@ -64,6 +76,11 @@ class BackgroundFitter:
         Channels, rows and columns of the features at the cut.
     patch : int
         Side of the patch in cells.
+
+    Raises
+    ------
+    DataError
+        If the patch does not fit the grid.
     """
 
     def __init__(self, shape: tuple[int, int, int], patch: int) -> None:
@@ -78,7 +95,13 @@ class BackgroundFitter:
         self._shift: FloatArray | None = None
 
     def add(self, features: FloatArray) -> None:
-        """Take in the features of one picture, shape (C, A, B)."""
+        """Take in the features of one picture, shape (C, A, B).
+
+        Parameters
+        ----------
+        features : ndarray of float64, shape (C, A, B)
+            The features at the cut.
+        """
         if self._shift is None:
             # Moments are taken about the first picture's channel means: raw ones would cancel badly.
             self._shift = features.mean(axis=(1, 2), dtype=np.float64)
@@ -90,6 +113,10 @@ class BackgroundFitter:
 
     def finish(self) -> Background:
         """The background of all pictures.
+
+        Returns
+        -------
+        Background
 
         Raises
         ------
@@ -173,7 +200,22 @@ class _Moments:
 
 
 def window_in_patch(patch: int, size: tuple[int, int], offset: tuple[int, int]) -> Mask:
-    """Mask over the l*l cells of a patch: True where the window lies."""
+    """Mask over the l*l cells of a patch: True where the window lies.
+
+    Parameters
+    ----------
+    patch : int
+        l, the side of the patch in cells.
+    size : (int, int)
+        Rows and columns of the window.
+    offset : (int, int)
+        First row and column of the window, counted from the patch's.
+
+    Returns
+    -------
+    ndarray of bool, shape (l*l,)
+        Cells row by row.
+    """
     mask = np.zeros((patch, patch), dtype=np.bool_)
     mask[offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]] = True
     return mask.reshape(-1)

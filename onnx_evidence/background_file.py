@@ -60,7 +60,21 @@ class CutHeader(BaseModel):
 
 
 class Header(BaseModel):
-    """What a background file says of itself."""
+    """What a background file says of itself.
+
+    Attributes
+    ----------
+    format : int
+        Version of the file's layout.
+    model_sha256 : str
+        Of the model that the features came from.
+    preprocess : str
+        The preprocessing in use, as JSON.
+    pictures : int
+        How many it was fitted from.
+    cuts : tuple of CutHeader
+        What it says of each cut.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,13 +87,33 @@ class Header(BaseModel):
 
 @dataclass(frozen=True)
 class BackgroundFile:
-    """A background file in memory: its header and one `Background` per cut, in the same order."""
+    """A background file in memory: its header and one `Background` per cut, in the same order.
+
+    Attributes
+    ----------
+    header : Header
+        What the file says of itself.
+    backgrounds : tuple of Background
+        One per cut.
+    """
 
     header: Header
     backgrounds: tuple[Background, ...]
 
     def for_cut(self, name: str, path: str) -> tuple[CutHeader, Background]:
         """The background of a cut, and what the file says of it.
+
+        Parameters
+        ----------
+        name : str
+            The cut's tensor.
+        path : str
+            Where the file is.
+
+        Returns
+        -------
+        header : CutHeader
+        background : Background
 
         Raises
         ------
@@ -97,7 +131,20 @@ class BackgroundFile:
 
 
 def save_background(path: Path, file: BackgroundFile) -> None:
-    """Write a background file, whole or not at all."""
+    """Write a background file, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The .npz file; one that is there is replaced.
+    file : BackgroundFile
+        What to write; arrays are rounded to float32.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written.
+    """
     arrays: dict[str, AnyArray] = {"header": np.array(file.header.model_dump_json())}
     for index, background in enumerate(file.backgrounds):
         rows, cols = np.triu_indices(background.covariance.shape[1])
@@ -119,6 +166,10 @@ def load_background(path: Path, model_sha256: str, preprocess: str) -> Backgroun
         Of the model in use.
     preprocess : str
         The preprocessing in use, as JSON.
+
+    Returns
+    -------
+    BackgroundFile
 
     Raises
     ------

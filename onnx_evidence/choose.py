@@ -50,6 +50,18 @@ def choose_cuts(cuts: tuple[Cut, ...]) -> dict[Cut, str]:
 def resolve_layers(layers: Sequence[str], cuts: tuple[Cut, ...]) -> list[str]:
     """Names of the cuts that a user asked for, each once; 'auto' stands for the choice of `choose_cuts`.
 
+    Parameters
+    ----------
+    layers : sequence of str
+        Names of cuts, or 'auto' alone. Names are not looked up here.
+    cuts : tuple of Cut
+        All cuts of the model, the input first.
+
+    Returns
+    -------
+    list of str
+        In the order given; for 'auto', in graph order.
+
     Raises
     ------
     SettingError

@@ -23,7 +23,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SplitModel:
-    """A model split at a cut: ``tail(head(x))`` gives the logits of the whole."""
+    """A model split at a cut: ``tail(head(x))`` gives the logits of the whole.
+
+    Attributes
+    ----------
+    cut : Cut
+        Where it is split.
+    head : Head
+        Input to features.
+    tail : Predict
+        Features to logits.
+    """
 
     cut: Cut
     head: Head
@@ -86,6 +96,10 @@ class DeployedModel:
     def classes(self) -> int:
         """K, the number of classes, found by running the model once on zeros.
 
+        Returns
+        -------
+        int
+
         Raises
         ------
         ModelError
@@ -107,10 +121,19 @@ class DeployedModel:
     def logits(self, inputs: Features) -> FloatArray:
         """Logits of inputs (N, channels, H, W), float64 (N, K).
 
+        Parameters
+        ----------
+        inputs : ndarray of float32, shape (N, channels, H, W)
+            Preprocessed pictures, as `prepare` makes them.
+
+        Returns
+        -------
+        ndarray of float64, shape (N, K)
+
         Raises
         ------
         ModelError
-            If they are probabilities after all.
+            If they are probabilities after all, or the model cannot be run on these inputs.
         """
         logits = Classifier(self.session)(inputs)
         sums = logits.sum(axis=1)
@@ -138,7 +161,25 @@ class DeployedModel:
         return self.model.preprocess
 
     def prepare(self, image: str | Path | Pixels | Photograph) -> tuple[Photograph, Features, Placement]:
-        """Read an image and make the model's input (channels, H, W) from it."""
+        """Read an image and make the model's input (channels, H, W) from it.
+
+        Parameters
+        ----------
+        image : str or Path or ndarray of uint8, shape (H, W, 3) or (H, W), or Photograph
+            A picture file, RGB or grey pixels, or a picture that is decoded already.
+
+        Returns
+        -------
+        photograph : Photograph
+        inputs : ndarray of float32, shape (channels, H, W)
+        placement : Placement
+            Where the input lies in the photograph.
+
+        Raises
+        ------
+        DataError
+            If the image cannot be used, or the preprocessing is not known.
+        """
         if isinstance(image, np.ndarray):
             photograph = as_photograph(image)
         elif isinstance(image, Photograph):
@@ -149,15 +190,56 @@ class DeployedModel:
         return photograph, inputs, placement
 
     def find_class(self, name: str | int) -> int:
-        """The number of a class, from its number or name."""
+        """The number of a class, from its number or name.
+
+        Parameters
+        ----------
+        name : str or int
+            A class number, or a class name (case does not matter).
+
+        Returns
+        -------
+        int
+            0..K-1.
+
+        Raises
+        ------
+        TargetError
+            If there is no such class, or two classes share the name.
+        """
         return find_class(name, self.labels, self.classes)
 
     def label(self, number: int) -> str:
-        """The name of a class; 'class 7' where the model has no names."""
+        """The name of a class; 'class 7' where the model has no names.
+
+        Parameters
+        ----------
+        number : int
+            A class, 0..K-1.
+
+        Returns
+        -------
+        str
+        """
         return self.labels[number] if self.labels is not None else f"class {number}"
 
     def split(self, cut: Cut) -> SplitModel:
-        """Split at a cut and make both halves ready to run."""
+        """Split at a cut and make both halves ready to run.
+
+        Parameters
+        ----------
+        cut : Cut
+            One of the graph's.
+
+        Returns
+        -------
+        SplitModel
+
+        Raises
+        ------
+        ModelError, DeviceError
+            If ONNX Runtime cannot run one of the halves, or not on the device.
+        """
         head, tail = self.graph.split(cut)
         batch = self.model.batch
         return SplitModel(

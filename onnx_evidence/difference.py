@@ -68,6 +68,13 @@ class WindowEvidence:
 def check_samples(samples: int, deterministic: bool) -> None:
     """Refuse numbers of samples that cannot be drawn.
 
+    Parameters
+    ----------
+    samples : int
+        Draws per window.
+    deterministic : bool
+        Whether all draws are equal, as the sampler says.
+
     Raises
     ------
     SettingError
@@ -120,6 +127,11 @@ def remove_windows(
     Returns
     -------
     Removal
+
+    Raises
+    ------
+    SettingError
+        If that number of samples cannot be drawn.
     """
     check_samples(samples, sampler.deterministic)
     full = log_probabilities(predict(features[None]), classes)
@@ -157,15 +169,17 @@ def window_evidence(
     ----------
     removal : Removal
         From `remove_windows`.
-    target, versus : int
-        Positions in its ``classes``, not class numbers. With ``versus``, evidence for the one rather than
-        the other.
+    target : int
+        Position in its ``classes``, not a class number.
+    versus : int, optional
+        Another such position: evidence for the one rather than the other.
     correction : (int, int), optional
         N and K of the Laplace correction.
 
     Returns
     -------
     WindowEvidence
+        Bits; positive speaks for the target.
     """
     full, samples = _of_class(removal, target, correction)
     mean = mean_over_samples(samples, axis=1)

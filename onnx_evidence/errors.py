@@ -49,6 +49,17 @@ class StoreError(EvidenceError):
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of a library's message, for quoting inside ours."""
+    """The first line of a library's message, for quoting inside ours.
+
+    Parameters
+    ----------
+    error : BaseException
+        What the library raised.
+
+    Returns
+    -------
+    str
+        The name of the error's type where the message is empty.
+    """
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__

@@ -17,7 +17,13 @@ LN2 = float(np.log(2.0))
 
 
 class LogProbability(NamedTuple):
-    """log p and log(1 - p), each exact where the other one rounds to zero."""
+    """log p and log(1 - p), each exact where the other one rounds to zero.
+
+    Attributes
+    ----------
+    log_p, log_q : ndarray of float64
+        Of one shape, nats, at most 0: of the class, and of all others together.
+    """
 
     log_p: FloatArray
     log_q: FloatArray
@@ -30,14 +36,40 @@ class LogProbability(NamedTuple):
 
 
 def log_sum_exp(values: FloatArray, axis: int) -> FloatArray:
-    """Logarithm of the sum of exponentials along ``axis``, without overflow."""
+    """Logarithm of the sum of exponentials along ``axis``, without overflow.
+
+    Parameters
+    ----------
+    values : ndarray of float64
+        Nats.
+    axis : int
+        The axis summed over.
+
+    Returns
+    -------
+    ndarray of float64
+        Nats; the shape of ``values`` without ``axis``.
+    """
     top = values.max(axis=axis, keepdims=True)
     total: FloatArray = np.log(np.exp(values - top).sum(axis=axis)) + top.squeeze(axis)
     return total
 
 
 def log_mean_exp(values: FloatArray, axis: int) -> FloatArray:
-    """Logarithm of the mean of exponentials along ``axis``."""
+    """Logarithm of the mean of exponentials along ``axis``.
+
+    Parameters
+    ----------
+    values : ndarray of float64
+        Nats.
+    axis : int
+        The axis averaged over.
+
+    Returns
+    -------
+    ndarray of float64
+        Nats; the shape of ``values`` without ``axis``.
+    """
     return log_sum_exp(values, axis) - float(np.log(values.shape[axis]))
 
 
@@ -69,6 +101,18 @@ def mean_over_samples(probability: LogProbability, axis: int) -> LogProbability:
     """Average p (and 1 - p) over samples in log space (Zintgraf 2017, eq. 1).
 
     ``log mean p = LSE_s(log p_s) - log S`` and the same for 1 - p, so that neither is a difference.
+
+    Parameters
+    ----------
+    probability : LogProbability
+        Of every sample.
+    axis : int
+        The axis of the samples.
+
+    Returns
+    -------
+    LogProbability
+        Without that axis, nats.
     """
     return LogProbability(log_mean_exp(probability.log_p, axis), log_mean_exp(probability.log_q, axis))
 
@@ -87,6 +131,11 @@ def laplace(probability: LogProbability, observations: int, classes: int) -> Log
         N, the number of training images.
     classes : int
         K, the number of classes.
+
+    Returns
+    -------
+    LogProbability
+        Of the same shape, nats.
     """
     n, k = np.log(observations), np.log(observations + classes)
     log_p = np.logaddexp(probability.log_p + n, 0.0) - k
@@ -120,6 +169,17 @@ def contrast_evidence(
 
     ``[(log p_c - log p_d) with everything] - [(log E p_c - log E p_d) without the window]``, over ln 2.
     The ratio of two probabilities needs no normalisation: it is the difference of two logits.
+
+    Parameters
+    ----------
+    full : LogProbability
+        Of c with everything present, broadcastable against ``removed``.
+    removed : LogProbability
+        Of c with the window removed, averaged over samples.
+    full_rival : LogProbability
+        Of d with everything present.
+    removed_rival : LogProbability
+        Of d with the window removed, averaged over samples.
 
     Returns
     -------
@@ -168,7 +228,24 @@ def evidence_error(samples: LogProbability, mean: LogProbability) -> FloatArray:
 def contrast_error(
     samples: LogProbability, mean: LogProbability, rival: LogProbability, mean_rival: LogProbability
 ) -> FloatArray:
-    """Standard error of `contrast_evidence`, in bits; shapes and pairs as in `evidence_error`."""
+    """Standard error of `contrast_evidence`, in bits; shapes and pairs as in `evidence_error`.
+
+    Parameters
+    ----------
+    samples : LogProbability
+        Of c, for every sample.
+    mean : LogProbability
+        Their mean over S.
+    rival : LogProbability
+        Of d, for the same samples.
+    mean_rival : LogProbability
+        Their mean over S.
+
+    Returns
+    -------
+    ndarray of float64, shape of ``mean``
+        Bits; NaN where fewer than two pairs were drawn.
+    """
     relative = np.exp(samples.log_p - mean.log_p[:, None])
     relative_rival = np.exp(rival.log_p - mean_rival.log_p[:, None])
     return _pair_spread(relative - relative_rival) / LN2

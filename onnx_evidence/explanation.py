@@ -17,14 +17,32 @@ if TYPE_CHECKING:
 
 
 class Named(NamedTuple):
-    """A class: its number and its name."""
+    """A class: its number and its name.
+
+    Attributes
+    ----------
+    number : int
+        0..K-1.
+    label : str
+        'class 7' where the model has no names.
+    """
 
     number: int
     label: str
 
 
 class Extreme(NamedTuple):
-    """The strongest evidence on one side, and where it is in the photograph (pixel row, column)."""
+    """The strongest evidence on one side, and where it is in the photograph (pixel row, column).
+
+    Attributes
+    ----------
+    bits : float
+        The evidence; of the other sign where there is none on this side.
+    stderr : float
+        Its standard error in bits; NaN where nothing was sampled.
+    row, col : int
+        Pixel of the original photograph, from 0 at the top left.
+    """
 
     bits: float
     stderr: float
@@ -33,7 +51,15 @@ class Extreme(NamedTuple):
 
 
 def write_figure(figure: "Figure", stream: BinaryIO) -> None:
-    """Write a figure as PNG; the same figure gives the same bytes."""
+    """Write a figure as PNG; the same figure gives the same bytes.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        What to write.
+    stream : binary file
+        Open for writing.
+    """
     with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is no news on stderr.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -93,7 +119,18 @@ class Explanation:
         return f"{self.target.label} rather than {self.versus.label}" if self.versus else self.target.label
 
     def strongest(self, sign: int) -> Extreme:
-        """The strongest evidence for (``sign=1``) or against (``sign=-1``), placed in the photograph."""
+        """The strongest evidence for (``sign=1``) or against (``sign=-1``), placed in the photograph.
+
+        Parameters
+        ----------
+        sign : {1, -1}
+            Which side.
+
+        Returns
+        -------
+        Extreme
+            Bits with their own sign; pixels of the original photograph.
+        """
         place = np.unravel_index(np.argmax(sign * self.values), self.values.shape)
         scale = [new / old for new, old in zip(self.placement.resized, self.placement.original, strict=True)]
         row, col = (
@@ -108,6 +145,11 @@ class Explanation:
         """Write the maps as a lossless .npz of raw float32 bits, whole or not at all.
 
         Keys: ``input_pixels``, ``pixels``, ``stderr``, ``cut0``, ``cut1``, ...
+
+        Parameters
+        ----------
+        path : str or Path
+            The .npz file; its folder is made where it is missing.
 
         Raises
         ------
@@ -124,6 +166,10 @@ class Explanation:
         ----------
         limit : float, optional
             Bits at the ends of the colour bar; by default the largest magnitude in this map.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
         """
         from onnx_evidence.render import draw  # matplotlib is slow to import; only pictures need it
 

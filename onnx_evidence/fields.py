@@ -69,7 +69,19 @@ def node_field(
 
 
 def spreads_gate(node: onnx.NodeProto, shapes: dict[str, Shape]) -> bool:
-    """Whether a node copies one value per channel to every cell of a grid."""
+    """Whether a node copies one value per channel to every cell of a grid.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+        The node.
+    shapes : dict
+        Shapes of all tensors.
+
+    Returns
+    -------
+    bool
+    """
     shape, result = (shapes.get(name, ()) for name in (node.input[0], node.output[0]))
     return node.op_type == "Expand" and len(shape) == len(result) == 4 and shape[2:] == (1, 1)
 
@@ -85,6 +97,11 @@ def keeps_layout(node: onnx.NodeProto, shape: Shape, shapes: dict[str, Shape]) -
         Of its first data input, whose axes mean just that.
     shapes : dict
         Shapes of all tensors.
+
+    Returns
+    -------
+    bool
+        False where the operator is not known to keep them.
     """
     if node.op_type in _RESHAPING:
         return _keeps_grid(node, shape, shapes)
@@ -115,7 +132,19 @@ def _keeps_grid(node: onnx.NodeProto, shape: Shape, shapes: dict[str, Shape]) ->
 
 
 def steps_over_cells(node: onnx.NodeProto, shapes: dict[str, Shape]) -> bool:
-    """Whether a sliding operator's stride leaves cells that none of its windows reads."""
+    """Whether a sliding operator's stride leaves cells that none of its windows reads.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+        The node; of any other operator the answer is no.
+    shapes : dict
+        Shapes of all tensors, for kernels.
+
+    Returns
+    -------
+    bool
+    """
     if node.op_type not in _SLIDING:
         return False
     attributes = _attributes(node)

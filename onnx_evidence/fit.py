@@ -51,6 +51,8 @@ def fit_background(
     DataError
         If there are fewer than 10 pictures, one cannot be read, or the context predicts held-out pictures
         worse than their mean does.
+    CutError
+        If a name is no cut of the model.
     """
     fitters = [_CutFitter(deployed, name, window, patch) for name in layers]
     pictures = 0
@@ -108,7 +110,22 @@ class _CutFitter:
 
 
 def clipped_share(background: Background, pictures: Sequence[Features], window: int) -> float:
-    """Share of drawn values outside the range seen in the fit, over a few windows of a few pictures."""
+    """Share of drawn values outside the range seen in the fit, over a few windows of a few pictures.
+
+    Parameters
+    ----------
+    background : Background
+        The fit.
+    pictures : sequence of ndarray of float32, shape (C, A, B)
+        Features of some pictures at the cut.
+    window : int
+        Side of the window in cells.
+
+    Returns
+    -------
+    float
+        0..1.
+    """
     sampler = ConditionalSampler(background)
     low, high = (bound[None, :, None, None] for bound in (background.low, background.high))
     outside = []

@@ -11,14 +11,38 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Axis:
-    """Receptive field along one axis, in pixels of the model's input."""
+    """Receptive field along one axis, in pixels of the model's input.
+
+    Attributes
+    ----------
+    stride : int
+        Pixels from the field of one cell to that of the next.
+    low, high : int
+        First and last pixel of the field of cell 0; outside the input where padding is seen.
+    """
 
     stride: int = 1
     low: int = 0
     high: int = 0
 
     def slide(self, kernel: int, stride: int, dilation: int, pad_begin: int) -> "Axis":
-        """The field after a sliding window (convolution or pooling)."""
+        """The field after a sliding window (convolution or pooling).
+
+        Parameters
+        ----------
+        kernel : int
+            Cells that the window reads.
+        stride : int
+            Cells from window to window.
+        dilation : int
+            Cells from one that is read to the next.
+        pad_begin : int
+            Cells of padding before the first.
+
+        Returns
+        -------
+        Axis
+        """
         low = self.low - pad_begin * self.stride
         high = self.high + ((kernel - 1) * dilation - pad_begin) * self.stride
         return Axis(self.stride * stride, low, high)
@@ -51,7 +75,17 @@ class Field:
         return self.rows.stride, self.cols.stride
 
     def size(self, input_size: tuple[int, int]) -> tuple[int, int]:
-        """Pixels in the field, (rows, columns), never more than the input has."""
+        """Pixels in the field, (rows, columns), never more than the input has.
+
+        Parameters
+        ----------
+        input_size : (int, int)
+            Height and width of the model's input in pixels.
+
+        Returns
+        -------
+        (int, int)
+        """
         if self.everything:
             return input_size
         return min(self.rows.size, input_size[0]), min(self.cols.size, input_size[1])
@@ -64,7 +98,25 @@ def slide(
     dilations: Sequence[int],
     pads_begin: Sequence[int],
 ) -> Field:
-    """The field after a two-dimensional sliding window."""
+    """The field after a two-dimensional sliding window.
+
+    Parameters
+    ----------
+    field : Field
+        Of the cells that the window reads.
+    kernel : sequence of int
+        One per axis (rows, columns), in cells, as in `Axis.slide`; so are the others.
+    strides : sequence of int
+        Cells from window to window.
+    dilations : sequence of int
+        Cells from one that is read to the next.
+    pads_begin : sequence of int
+        Cells of padding above and on the left.
+
+    Returns
+    -------
+    Field
+    """
     rows, cols = (
         axis.slide(*settings)
         for axis, settings in zip(
@@ -79,7 +131,18 @@ EVERYWHERE = Field(Axis(0, 0, 0), Axis(0, 0, 0), everything=True)
 
 
 def merge(fields: Sequence[Field | None]) -> Field | None:
-    """The field of a cell that several branches feed; None where one is unknown or strides disagree."""
+    """The field of a cell that several branches feed; None where one is unknown or strides disagree.
+
+    Parameters
+    ----------
+    fields : sequence of (Field or None)
+        One per branch; None where it is unknown.
+
+    Returns
+    -------
+    Field or None
+        From the lowest to the highest pixel that any branch sees.
+    """
     if EVERYWHERE in fields and (cells := [field for field in fields if field != EVERYWHERE]):
         field = merge(cells)
         return replace(field, everything=True) if field is not None else None

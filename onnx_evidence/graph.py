@@ -108,7 +108,17 @@ class Graph:
         return last
 
     def bypassing(self, tensor: str) -> list[str]:
-        """Data tensors made before ``tensor`` that are still read after it: none, if it is a cut."""
+        """Data tensors made before ``tensor`` that are still read after it: none, if it is a cut.
+
+        Parameters
+        ----------
+        tensor : str
+            A data tensor that the logits need.
+
+        Returns
+        -------
+        list of str
+        """
         here = self._position[tensor]
         return [
             name
@@ -163,6 +173,15 @@ class Graph:
 
     def find(self, name: str) -> Cut:
         """The cut of that name.
+
+        Parameters
+        ----------
+        name : str
+            A tensor.
+
+        Returns
+        -------
+        Cut
 
         Raises
         ------

@@ -95,6 +95,11 @@ def list_images(paths: list[Path], leave_out: Path | None = None) -> list[Path]:
     leave_out : Path, optional
         A folder inside a folder whose pictures are not meant: the output's own figures.
 
+    Returns
+    -------
+    list of Path
+        In the order given.
+
     Raises
     ------
     DataError
@@ -116,6 +121,15 @@ def list_images(paths: list[Path], leave_out: Path | None = None) -> list[Path]:
 
 def read_photograph(path: Path) -> Photograph:
     """Decode a picture of any common format: colour, grey, alpha, palette, 8 or 16 bits.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Photograph
 
     Raises
     ------
@@ -142,7 +156,17 @@ def read_photograph(path: Path) -> Photograph:
 
 
 def printable(path: str | Path) -> str:
-    """A path as text that can be written: bytes that are no UTF-8 are replaced."""
+    """A path as text that can be written: bytes that are no UTF-8 are replaced.
+
+    Parameters
+    ----------
+    path : str or Path
+        A path in any encoding.
+
+    Returns
+    -------
+    str
+    """
     return os.fsencode(path).decode("utf-8", "replace")
 
 
@@ -161,6 +185,11 @@ def as_photograph(pixels: Pixels) -> Photograph:
     ----------
     pixels : ndarray of uint8, shape (H, W, 3) or (H, W)
         RGB or grey.
+
+    Returns
+    -------
+    Photograph
+        Named 'array'.
 
     Raises
     ------
@@ -192,6 +221,17 @@ def _silence() -> Iterator[None]:
 def place(original: tuple[int, int], preprocess: Preprocess) -> Placement:
     """Where the model's input will lie in a photograph of height and width ``original``.
 
+    Parameters
+    ----------
+    original : (int, int)
+        Height and width of the photograph in pixels.
+    preprocess : Preprocess
+        How it is resized and cropped.
+
+    Returns
+    -------
+    Placement
+
     Raises
     ------
     DataError
@@ -213,10 +253,22 @@ def place(original: tuple[int, int], preprocess: Preprocess) -> Placement:
 def to_input(photograph: Photograph, preprocess: Preprocess) -> tuple[Features, Placement]:
     """Make the model's input.
 
+    Parameters
+    ----------
+    photograph : Photograph
+        The picture.
+    preprocess : Preprocess
+        What to do with it.
+
     Returns
     -------
     input : ndarray of float32, shape (channels, height, width)
     placement : Placement
+
+    Raises
+    ------
+    DataError
+        If resizing would make the picture absurdly large.
     """
     height, width = photograph.pixels.shape[:2]
     placement = place((height, width), preprocess)
@@ -271,5 +323,17 @@ def _interpolate(values: Features, places: FloatArray) -> Features:
 
 
 def blur(values: Features, sigma: float) -> Features:
-    """Gaussian blur over rows and columns of an array (C, H, W)."""
+    """Gaussian blur over rows and columns of an array (C, H, W).
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (C, H, W)
+        A picture.
+    sigma : float
+        Standard deviation in pixels.
+
+    Returns
+    -------
+    ndarray of float32, shape (C, H, W)
+    """
     return np.stack([cv2.GaussianBlur(channel, (0, 0), sigma) for channel in values]).astype(np.float32)

@@ -11,6 +11,11 @@ from onnx_evidence.graph import Cut
 def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
     """Describe a model: input, output, preprocessing, cuts, and which ones 'auto' takes and why.
 
+    Parameters
+    ----------
+    deployed : DeployedModel
+        The model; it is run once on zeros, to count its classes.
+
     Returns
     -------
     dict
@@ -18,6 +23,11 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
         (channels, rows, columns), ``tail_share``, ``stride``, ``receptive_field`` (rows, columns in
         pixels; null where unknown), ``skipped_by`` (what steps over its cells) and
         ``auto`` (the reason, where 'auto' takes it).
+
+    Raises
+    ------
+    ModelError, DataError
+        If the output is no vector of class scores, or the labels are not as many.
     """
     model = deployed.model
     try:

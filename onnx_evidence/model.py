@@ -81,6 +81,10 @@ def load_model(path: Path, preprocess: Preprocess | None = None) -> Model:
     preprocess : Preprocess, optional
         Takes the place of what the file records; gives height and width where the file leaves them open.
 
+    Returns
+    -------
+    Model
+
     Raises
     ------
     ModelError
@@ -226,6 +230,15 @@ def _recorded_labels(metadata: dict[str, str], path: Path) -> tuple[str, ...] | 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Read class names from a text file, one per line in class order.
 
+    Parameters
+    ----------
+    path : Path
+        The file, in UTF-8.
+
+    Returns
+    -------
+    tuple of str
+
     Raises
     ------
     DataError
@@ -251,6 +264,11 @@ def find_class(name: str | int, labels: tuple[str, ...] | None, classes: int) ->
         Class names in class order.
     classes : int
         K, the number of classes.
+
+    Returns
+    -------
+    int
+        0..K-1.
 
     Raises
     ------

@@ -9,7 +9,17 @@ from onnx_evidence.shapes import Shape
 
 
 def node_inputs(node: onnx.NodeProto) -> list[str]:
-    """Every tensor that a node reads, those that its subgraphs (If, Loop) capture included."""
+    """Every tensor that a node reads, those that its subgraphs (If, Loop) capture included.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+        The node.
+
+    Returns
+    -------
+    list of str
+    """
     names = [name for name in node.input if name]
     for attribute in node.attribute:
         for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
@@ -22,7 +32,19 @@ def node_inputs(node: onnx.NodeProto) -> list[str]:
 
 
 def multiply_adds(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
-    """Multiply-adds of one node for one picture; 0 for operators that only move or map values."""
+    """Multiply-adds of one node for one picture; 0 for operators that only move or map values.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+        The node.
+    shapes : dict
+        Shapes of all tensors.
+
+    Returns
+    -------
+    int
+    """
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return 0
     data, weight, result = (shapes.get(name, ()) for name in (node.input[0], node.input[1], node.output[0]))
@@ -51,7 +73,24 @@ def ancestors(
     stop: Iterable[str] = (),
     is_leaf: Callable[[onnx.NodeProto], bool] = lambda node: False,
 ) -> Iterator[onnx.NodeProto]:
-    """Nodes that ``tensor`` depends on, not looking behind the tensors in ``stop`` nor behind leaf nodes."""
+    """Nodes that ``tensor`` depends on, not looking behind the tensors in ``stop`` nor behind leaf nodes.
+
+    Parameters
+    ----------
+    tensor : str
+        Where to start.
+    producer : dict of str to onnx.NodeProto
+        The node that makes each tensor.
+    stop : iterable of str
+        Tensors that are not looked behind.
+    is_leaf : callable
+        Whether a node is not looked behind; by default none is a leaf.
+
+    Yields
+    ------
+    onnx.NodeProto
+        Each once, not in graph order.
+    """
     seen = set(stop)
     waiting = [tensor]
     while waiting:

@@ -23,12 +23,32 @@ SCHEMA = 1
 
 
 def as_json(value: Any) -> str:
-    """Indented JSON."""
+    """Indented JSON.
+
+    Parameters
+    ----------
+    value : object
+        Plain values, all numbers finite.
+
+    Returns
+    -------
+    str
+    """
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def as_line(value: Any) -> str:
-    """JSON on one line, as in the manifest."""
+    """JSON on one line, as in the manifest.
+
+    Parameters
+    ----------
+    value : object
+        Plain values, all numbers finite.
+
+    Returns
+    -------
+    str
+    """
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
@@ -56,10 +76,24 @@ class Writer:
 
         Figures of one image share one scale, so that its classes can be compared.
 
+        Parameters
+        ----------
+        image : Path
+            The file that was explained.
+        explanations : list of Explanation
+            Of its classes; at least one.
+        seconds : float
+            Time that they took.
+
         Returns
         -------
         list of dict
             The manifest lines.
+
+        Raises
+        ------
+        StoreError
+            If a file cannot be written.
         """
         limit = max(float(np.abs(explanation.values).max()) for explanation in explanations)
         entries = []
@@ -118,7 +152,18 @@ def _extreme(extreme: Extreme) -> dict[str, Any]:
 
 
 def explain_header(explainer: Explainer) -> str:
-    """Device, cuts and background in use, then the table's head."""
+    """Device, cuts and background in use, then the table's head.
+
+    Parameters
+    ----------
+    explainer : Explainer
+        What is used.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
     device = explainer.deployed.device
     return (
         f"device: {device.name} ({device.reason})\n"
@@ -135,7 +180,17 @@ def _describe(prepared: PreparedCut) -> str:
 
 
 def explain_row(entry: dict[str, Any]) -> str:
-    """One line of the table: bits with their place as (row, column) of the photograph."""
+    """One line of the table: bits with their place as (row, column) of the photograph.
+
+    Parameters
+    ----------
+    entry : dict
+        A manifest line, parsed.
+
+    Returns
+    -------
+    str
+    """
     label = entry["label"] if entry["versus"] is None else f"{entry['label']} / {entry['versus_label']}"
     return (
         f"{_fit(Path(entry['image']).name)} {_fit(label)} {entry['probability']:8.4f} {entry['log_odds_bits']:+9.2f}"
@@ -153,7 +208,18 @@ def _place(extreme: dict[str, Any]) -> str:
 
 
 def inspection_table(report: dict[str, Any]) -> str:
-    """The report of ``inspect`` for people."""
+    """The report of ``inspect`` for people.
+
+    Parameters
+    ----------
+    report : dict
+        From `inspection.inspect_model`.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
     shape = " x ".join(str(side or "N") for side in report["input"]["shape"])
     logits = report["output"]["logits"]
     kind = report["output"]["kind"]
@@ -195,7 +261,20 @@ def _preprocess(settings: dict[str, Any] | None) -> str:
 
 
 def background_table(header: Header, path: Path) -> str:
-    """What was fitted, how well it predicts, and how much had to be clipped."""
+    """What was fitted, how well it predicts, and how much had to be clipped.
+
+    Parameters
+    ----------
+    header : Header
+        Of the file that was written.
+    path : Path
+        The file.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
     lines = [f"{path}: fitted from {header.pictures} pictures"]
     lines += [
         f"  {cut.name}: window {cut.window}, patch {cut.patch}, held-out R2 {cut.r2:.3f}, "

@@ -41,8 +41,12 @@ class Explainer:
         Names of cuts; 'auto' chooses. Several are averaged in bits.
     method : {'window', 'occlusion', 'pda'}
         A preset of the removal engine.
-    window, stride, samples : int, optional
-        Side of the window and step in cells; draws per window.
+    window : int, optional
+        Side of the window in cells.
+    stride : int, optional
+        Cells from window to window.
+    samples : int, optional
+        Draws per window: 1, or an even number.
     background : str or Path
         'mean', 'zero', or a fitted background file.
     batch_size : int
@@ -51,7 +55,11 @@ class Explainer:
         Key of all randomness.
     laplace : (int, int), optional
         N and K of Zintgraf's Laplace correction, for comparison.
-    preprocess, labels, device
+    preprocess : str or Path or Preprocess, optional
+        As in `DeployedModel`; like the next two, unused where ``model`` is open already.
+    labels : str or Path, optional
+        As in `DeployedModel`.
+    device : {'auto', 'cpu', 'cuda'}
         As in `DeployedModel`.
 
     Raises
@@ -149,8 +157,8 @@ class Explainer:
 
         Parameters
         ----------
-        image : str or Path or ndarray of uint8, shape (H, W, 3)
-            A picture file, or RGB pixels.
+        image : str or Path or ndarray of uint8, shape (H, W, 3) or (H, W), or Photograph
+            A picture file, RGB or grey pixels, or a picture that is decoded already.
         target : str or int
             'top1' (the class that the model gives), a class number or a class name.
         versus : str or int, optional
@@ -165,6 +173,8 @@ class Explainer:
         ------
         DataError, TargetError, ModelError, CutError
             If the image or a class cannot be used, or the split is not exact on this image.
+        SettingError
+            If a class would be held against itself.
         """
         return self.explain_all(image, [target], versus)[0]
 
@@ -175,7 +185,29 @@ class Explainer:
         versus: str | int | None = None,
         progress: Callable[[int], object] = lambda copies: None,
     ) -> list[Explanation]:
-        """Explain several classes of one image from the same passes; see `explain`."""
+        """Explain several classes of one image from the same passes; see `explain`.
+
+        Parameters
+        ----------
+        image : str or Path or ndarray of uint8, shape (H, W, 3) or (H, W), or Photograph
+            As in `explain`.
+        targets : sequence of (str or int)
+            The classes, each as in `explain`.
+        versus : str or int, optional
+            The class to hold all of them against.
+        progress : callable
+            Called with the number of edited copies done since the last call.
+
+        Returns
+        -------
+        list of Explanation
+            One per class, in the order given; classes named twice are explained once.
+
+        Raises
+        ------
+        DataError, TargetError, SettingError, ModelError, CutError
+            As in `explain`.
+        """
         self.check_targets(targets, versus)
         photograph, inputs, placement = self.deployed.prepare(image)
         logits = self.deployed.logits(inputs[None])
@@ -217,6 +249,13 @@ class Explainer:
 
     def check_targets(self, targets: Sequence[str | int], versus: str | int | None = None) -> None:
         """Refuse classes that no picture can be explained for.
+
+        Parameters
+        ----------
+        targets : sequence of (str or int)
+            Class numbers or names; 'top1' is passed over.
+        versus : str or int, optional
+            The class to hold them against.
 
         Raises
         ------

@@ -81,6 +81,17 @@ def _message(error: ValidationError) -> str:
 def parse_preprocess(text: str, source: str) -> Preprocess:
     """Read the JSON that a model carries under `METADATA_KEY`.
 
+    Parameters
+    ----------
+    text : str
+        The JSON.
+    source : str
+        Where it came from.
+
+    Returns
+    -------
+    Preprocess
+
     Raises
     ------
     DataError
@@ -94,6 +105,15 @@ def parse_preprocess(text: str, source: str) -> Preprocess:
 
 def read_preprocess(path: Path) -> Preprocess:
     """Read a TOML file.
+
+    Parameters
+    ----------
+    path : Path
+        The file, in UTF-8.
+
+    Returns
+    -------
+    Preprocess
 
     Raises
     ------

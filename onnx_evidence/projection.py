@@ -46,6 +46,10 @@ class AxisField:
 
         A Gaussian of half the cells' pitch around each centre, normalised over the cells: an interpolation,
         so a constant map stays that constant. Far from every cell the nearest one decides.
+
+        Returns
+        -------
+        ndarray of float64, shape (pixels, cells)
         """
         place = np.arange(self.pixels)[:, None] + 0.5
         pitch = self.pixels / len(self.centre)
@@ -58,7 +62,13 @@ class AxisField:
 
 @dataclass(frozen=True)
 class CellField:
-    """Where the cells of a cut look: one `AxisField` for rows and one for columns."""
+    """Where the cells of a cut look: one `AxisField` for rows and one for columns.
+
+    Attributes
+    ----------
+    rows, cols : AxisField
+        One per axis.
+    """
 
     rows: AxisField
     cols: AxisField
@@ -69,7 +79,17 @@ class CellField:
         return float((self.rows.spread.mean() + self.cols.spread.mean()) / 2)
 
     def to_input(self, values: FloatArray) -> FloatArray:
-        """Carry one value per cell (A, B) to one per pixel of the input (H, W), in the same unit."""
+        """Carry one value per cell (A, B) to one per pixel of the input (H, W), in the same unit.
+
+        Parameters
+        ----------
+        values : ndarray of float64, shape (A, B)
+            One value per cell.
+
+        Returns
+        -------
+        ndarray of float64, shape (H, W)
+        """
         return self.rows.weights() @ values @ self.cols.weights().T
 
     def project(self, evidence: WindowEvidence) -> tuple[FloatArray, FloatArray]:
@@ -78,9 +98,15 @@ class CellField:
         Both steps are one linear map of the windows, so the variance of a pixel is exact as well: windows
         are drawn independently.
 
+        Parameters
+        ----------
+        evidence : WindowEvidence
+            Of windows on the grid of these cells.
+
         Returns
         -------
         bits : ndarray of float64, shape (H, W)
+            Positive speaks for the class.
         variance : ndarray of float64, shape (H, W)
             Squared standard error, bits squared; NaN where a window that counts was not sampled.
         """
@@ -102,6 +128,11 @@ def measure_field(head: Head, input_shape: tuple[int, int, int], grid: tuple[int
         Channels, height, width.
     grid : (int, int)
         Rows and columns of cells.
+
+    Returns
+    -------
+    CellField
+        In pixels of the input.
     """
     pictures = [natural_noise(input_shape, generator(0, index)) for index in range(_PICTURES)]
     rows, cols = (_measure_axis(head, pictures, axis, grid[axis]) for axis in (0, 1))
@@ -109,7 +140,17 @@ def measure_field(head: Head, input_shape: tuple[int, int, int], grid: tuple[int
 
 
 def input_field(size: tuple[int, int]) -> CellField:
-    """The field at the input itself: every cell is its own pixel."""
+    """The field at the input itself: every cell is its own pixel.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Height and width of the input in pixels.
+
+    Returns
+    -------
+    CellField
+    """
     rows, cols = (_Identity(side, np.arange(side, dtype=np.float64) + 0.5, np.zeros(side)) for side in size)
     return CellField(rows, cols)
 
@@ -121,7 +162,19 @@ class _Identity(AxisField):
 
 
 def natural_noise(shape: tuple[int, int, int], rng: np.random.Generator) -> Features:
-    """A picture of noise with amplitude falling as 1 / frequency, mean 0, standard deviation 0.5 (C, H, W)."""
+    """A picture of noise with amplitude falling as 1 / frequency, mean 0, standard deviation 0.5 (C, H, W).
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Channels, height, width.
+    rng : numpy.random.Generator
+        Where the noise comes from.
+
+    Returns
+    -------
+    ndarray of float32, shape (C, H, W)
+    """
     rows, cols = np.fft.fftfreq(shape[1])[:, None], np.fft.rfftfreq(shape[2])[None, :]
     frequency = np.maximum(np.hypot(rows, cols), 1 / max(shape[1:]))
     spectrum = np.fft.rfft2(rng.standard_normal(shape)) / frequency

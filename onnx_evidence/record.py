@@ -24,7 +24,28 @@ def make_record(
     photograph: Photograph,
     certificates: Sequence[float],
 ) -> dict[str, Any]:
-    """Describe how a map was made: settings, cuts with their certificates, hashes, device, versions."""
+    """Describe how a map was made: settings, cuts with their certificates, hashes, device, versions.
+
+    Parameters
+    ----------
+    deployed : DeployedModel
+        The model.
+    settings : Settings
+        What was set.
+    background : str
+        What removed features were replaced by, in words.
+    cuts : sequence of PreparedCut
+        Where they were removed.
+    photograph : Photograph
+        The picture.
+    certificates : sequence of float
+        One per cut: largest change of a logit by the split, as a share of the largest logit.
+
+    Returns
+    -------
+    dict
+        Plain values, ready for JSON.
+    """
     path = settings.background_path
     return {
         "settings": {**asdict(settings), "preprocess": deployed.preprocess.model_dump(mode="json")},

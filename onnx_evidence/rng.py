@@ -6,7 +6,18 @@ import numpy as np
 
 
 def key_of(data: bytes) -> int:
-    """A 64-bit key of ``data`` (the first eight bytes of its SHA-256), for use in `generator`."""
+    """A 64-bit key of ``data`` (the first eight bytes of its SHA-256), for use in `generator`.
+
+    Parameters
+    ----------
+    data : bytes
+        Whatever the key is to stand for.
+
+    Returns
+    -------
+    int
+        0..2**64 - 1.
+    """
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
 
 

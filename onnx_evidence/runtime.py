@@ -65,6 +65,11 @@ def settle_device(requested: str) -> Device:
     requested : {'auto', 'cpu', 'cuda'}
         'auto' takes the GPU where it works.
 
+    Returns
+    -------
+    Device
+        'cpu' or 'cuda', never 'auto'.
+
     Raises
     ------
     DeviceError
@@ -172,7 +177,23 @@ class Session:
         self.passes = 0
 
     def run(self, batch: AnyArray) -> AnyArray:
-        """Run a batch of any size; rows of the result belong to rows of the batch."""
+        """Run a batch of any size; rows of the result belong to rows of the batch.
+
+        Parameters
+        ----------
+        batch : ndarray of float32, shape (N, C, A, B)
+            What the graph takes.
+
+        Returns
+        -------
+        ndarray, shape (N, ...)
+            What it gives, in the graph's own dtype.
+
+        Raises
+        ------
+        ModelError
+            If the run fails, or gives another number of rows than it got.
+        """
         self.passes += len(batch)
         if self._batch is None:
             return self._run(batch)
@@ -199,13 +220,28 @@ def _filled(part: AnyArray, size: int) -> AnyArray:
 
 
 class Classifier:
-    """A `Session` that ends in logits, as a `types.Predict`."""
+    """A `Session` that ends in logits, as a `types.Predict`.
+
+    Parameters
+    ----------
+    session : Session
+        Its output is logits.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
 
     def __call__(self, batch: Features) -> FloatArray:
         """Logits (N, K) in float64; singleton axes of the output are dropped.
+
+        Parameters
+        ----------
+        batch : ndarray of float32, shape (N, C, A, B)
+            What the session takes: inputs, or features at a cut.
+
+        Returns
+        -------
+        ndarray of float64, shape (N, K)
 
         Raises
         ------
@@ -219,12 +255,28 @@ class Classifier:
 
 
 class FeatureExtractor:
-    """A `Session` that ends at a cut, as a `types.Head`."""
+    """A `Session` that ends at a cut, as a `types.Head`.
+
+    Parameters
+    ----------
+    session : Session
+        Its output is the features.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
 
     def __call__(self, batch: Features) -> Features:
-        """Features (N, C, A, B) in float32."""
+        """Features (N, C, A, B) in float32.
+
+        Parameters
+        ----------
+        batch : ndarray of float32, shape (N, channels, H, W)
+            Inputs of the model.
+
+        Returns
+        -------
+        ndarray of float32, shape (N, C, A, B)
+        """
         features: Features = self.session.run(batch)
         return features

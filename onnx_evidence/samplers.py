@@ -32,7 +32,18 @@ class Sampler(Protocol):
         ...
 
     def check(self, size: tuple[int, int]) -> None:
-        """Refuse windows of this size with a `SettingError` if they cannot be drawn."""
+        """Refuse windows of this size with a `SettingError` if they cannot be drawn.
+
+        Parameters
+        ----------
+        size : (int, int)
+            Rows and columns of a window.
+
+        Raises
+        ------
+        SettingError
+            If no window of this size can be drawn.
+        """
         ...
 
     def draw(self, features: Features, site: tuple[int, int], size: tuple[int, int], count: int, key: Key) -> Features:
@@ -42,8 +53,10 @@ class Sampler(Protocol):
         ----------
         features : ndarray of float32, shape (C, A, B)
             The picture's features at the cut.
-        site, size : (int, int)
-            First row and column of the window; its rows and columns.
+        site : (int, int)
+            First row and column of the window.
+        size : (int, int)
+            Its rows and columns.
         count : int
             How many; 1, or an even number: draws 2j and 2j + 1 are an antithetic pair.
         key : sequence of int
@@ -68,7 +81,21 @@ class ZeroSampler(_Constant):
     """Replaces every feature by 0."""
 
     def draw(self, features: Features, site: tuple[int, int], size: tuple[int, int], count: int, key: Key) -> Features:
-        """Zeros; see `Sampler.draw`."""
+        """Zeros; see `Sampler.draw`.
+
+        Parameters
+        ----------
+        features : ndarray of float32, shape (C, A, B)
+        site : (int, int)
+        size : (int, int)
+        count : int
+        key : sequence of int
+            All as in `Sampler.draw`; site and key make no difference.
+
+        Returns
+        -------
+        ndarray of float32, shape (count, C, rows, columns)
+        """
         return np.zeros((count, features.shape[0], *size), features.dtype)
 
 
@@ -76,7 +103,21 @@ class MeanSampler(_Constant):
     """Replaces every feature by the mean of its channel over the same picture."""
 
     def draw(self, features: Features, site: tuple[int, int], size: tuple[int, int], count: int, key: Key) -> Features:
-        """The picture's own channel means; see `Sampler.draw`."""
+        """The picture's own channel means; see `Sampler.draw`.
+
+        Parameters
+        ----------
+        features : ndarray of float32, shape (C, A, B)
+        site : (int, int)
+        size : (int, int)
+        count : int
+        key : sequence of int
+            All as in `Sampler.draw`; site and key make no difference.
+
+        Returns
+        -------
+        ndarray of float32, shape (count, C, rows, columns)
+        """
         mean = features.mean(axis=(1, 2), dtype=np.float64).astype(features.dtype)
         return np.broadcast_to(mean[None, :, None, None], (count, features.shape[0], *size))
 
@@ -108,6 +149,11 @@ class ConditionalSampler:
     def check(self, size: tuple[int, int]) -> None:
         """Refuse windows larger than the patch that the background was fitted for.
 
+        Parameters
+        ----------
+        size : (int, int)
+            Rows and columns of a window.
+
         Raises
         ------
         SettingError
@@ -129,6 +175,15 @@ class ConditionalSampler:
         self, features: Features, site: tuple[int, int], size: tuple[int, int]
     ) -> tuple[FloatArray, FloatArray]:
         """Mean and factor of the window's conditional Gaussian.
+
+        Parameters
+        ----------
+        features : ndarray of float32, shape (C, A, B)
+            The picture's features at the cut.
+        site : (int, int)
+            First row and column of the window.
+        size : (int, int)
+            Its rows and columns.
 
         Returns
         -------
@@ -152,7 +207,22 @@ class ConditionalSampler:
         return expected[:, inside] + shift, factor
 
     def draw(self, features: Features, site: tuple[int, int], size: tuple[int, int], count: int, key: Key) -> Features:
-        """Draws from the conditional Gaussian; see `Sampler.draw`."""
+        """Draws from the conditional Gaussian; see `Sampler.draw`.
+
+        Parameters
+        ----------
+        features : ndarray of float32, shape (C, A, B)
+        site : (int, int)
+        size : (int, int)
+        count : int
+        key : sequence of int
+            All as in `Sampler.draw`.
+
+        Returns
+        -------
+        ndarray of float32, shape (count, C, rows, columns)
+            Clipped to the range seen in the fit.
+        """
         drawn = self.draw_unclipped(features, site, size, count, key)
         low, high = (bound[None, :, None, None] for bound in (self.background.low, self.background.high))
         return np.clip(drawn, low, high).astype(features.dtype)
@@ -160,7 +230,21 @@ class ConditionalSampler:
     def draw_unclipped(
         self, features: Features, site: tuple[int, int], size: tuple[int, int], count: int, key: Key
     ) -> FloatArray:
-        """`draw` before clipping, in float64: for judging how much is clipped."""
+        """`draw` before clipping, in float64: for judging how much is clipped.
+
+        Parameters
+        ----------
+        features : ndarray of float32, shape (C, A, B)
+        site : (int, int)
+        size : (int, int)
+        count : int
+        key : sequence of int
+            All as in `Sampler.draw`.
+
+        Returns
+        -------
+        ndarray of float64, shape (count, C, rows, columns)
+        """
         mean, factor = self.conditional(features, site, size)
         if count == 1:
             return mean.reshape(1, -1, *size)

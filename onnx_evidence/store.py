@@ -45,7 +45,20 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, AnyArray]) -> None:
-    """Write arrays as a compressed .npz without pickles; equal arrays give equal bytes."""
+    """Write arrays as a compressed .npz without pickles; equal arrays give equal bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder is made where it is missing.
+    arrays : mapping of str to ndarray
+        By the names that they get in the file.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written.
+    """
 
     def write(stream: BinaryIO) -> None:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
@@ -55,6 +68,11 @@ def write_arrays(path: Path, arrays: Mapping[str, AnyArray]) -> None:
 
 def check_writable(folder: Path) -> None:
     """Make ``folder`` and prove that files can be written there, before hours are spent.
+
+    Parameters
+    ----------
+    folder : Path
+        Where results will go.
 
     Raises
     ------
@@ -100,7 +118,18 @@ class Manifest:
         return (json.loads(line) for line in self._lines.values())
 
     def add(self, entries: list[dict[str, Any]]) -> None:
-        """Add lines for new maps, or replace those of maps that are listed already."""
+        """Add lines for new maps, or replace those of maps that are listed already.
+
+        Parameters
+        ----------
+        entries : list of dict
+            Plain values, all numbers finite; ``map``, the map's path, tells them apart.
+
+        Raises
+        ------
+        StoreError
+            If the manifest cannot be written.
+        """
         new = {entry["map"]: json.dumps(entry, ensure_ascii=False, allow_nan=False) for entry in entries}
         again = new.keys() & self._lines.keys()
         self._lines.update(new)

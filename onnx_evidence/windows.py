@@ -35,9 +35,22 @@ class Windows:
 
     @classmethod
     def place(cls, grid: tuple[int, int], size: int, stride: int = 1) -> "Windows":
-        """PreparedCut ``size x size`` windows every ``stride`` cells, the last one flush with the border.
+        """Place ``size x size`` windows every ``stride`` cells, the last one flush with the border.
 
         A window larger than the grid in one direction is cut to the grid there.
+
+        Parameters
+        ----------
+        grid : (int, int)
+            Rows and columns of cells.
+        size : int
+            Side of a window in cells.
+        stride : int
+            Cells from window to window.
+
+        Returns
+        -------
+        Windows
 
         Raises
         ------
@@ -94,6 +107,16 @@ def default_size(grid: tuple[int, int]) -> int:
 
     Single cells are far too small a removal: their evidence survives in the neighbours, whose receptive
     fields overlap (measured in docs/first-light.md).
+
+    Parameters
+    ----------
+    grid : (int, int)
+        Rows and columns of cells.
+
+    Returns
+    -------
+    int
+        Cells, never more than the grid has.
     """
     return min(max(3, round(min(grid) / 5)), *grid)
 
