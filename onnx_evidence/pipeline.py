@@ -97,8 +97,11 @@ class Explainer:
         self.settings.check()
         if not isinstance(model, DeployedModel):
             model = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
+        elif (preprocess, labels, device) != (None, None, "auto"):
+            raise SettingError("a model that is open has its preprocess, labels and device: give them to DeployedModel")
         self.deployed = model
-        _ = model.classes  # refuses labels that are too few or too many
+        # Refuse a model without preprocessing, or with other labels than classes, before hours are spent.
+        _ = model.preprocess, model.classes
         self._samplers = self._load_samplers()
         self.cuts = [self._prepare(name) for name in self._cut_names()]
 

@@ -121,8 +121,14 @@ class Settings:
                 f"method {self.method!r} draws pixels from a fitted background: fit one with 'onnx-evidence background "
                 "MODEL FOLDER -o FILE.npz --layer INPUT' (the model's input) and pass --background FILE.npz"
             )
-        for name, value, least in (("batch size", self.batch_size, 1), ("seed", self.seed, 0)):
-            if value < least:
+        for name, value, least in (
+            ("window", self.window, 1),
+            ("stride", self.stride, 1),
+            ("samples", self.samples, 1),
+            ("batch size", self.batch_size, 1),
+            ("seed", self.seed, 0),
+        ):
+            if value is not None and value < least:
                 raise SettingError(f"{name} {value} is too small: at least {least}")
         if self.laplace is not None and min(self.laplace) < 1:
             raise SettingError(f"laplace {self.laplace[0]},{self.laplace[1]}: N and K are at least 1")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnx_evidence import CutError, DeployedModel, Explainer, SettingError
+from onnx_evidence import CutError, DataError, DeployedModel, Explainer, SettingError
 from onnx_evidence.difference import remove_windows, window_evidence
 from onnx_evidence.evidence import LN2
 from onnx_evidence.samplers import MeanSampler
@@ -160,6 +160,9 @@ def test_occlusion_is_the_cut_at_the_input_with_a_constant(tiny_model: Path, pic
         ({"layer": ["auto", "stem"]}, "chooses alone"),
         ({"batch_size": 0}, "batch size 0"),
         ({"seed": -1}, "seed -1"),
+        ({"window": 0}, "window 0 is too small"),
+        ({"stride": 0}, "stride 0 is too small"),
+        ({"samples": 0}, "samples 0 is too small"),
         ({"laplace": (0, 5)}, "at least 1"),
         ({"samples": 8}, "of a constant"),
         ({"window": 3, "stride": 4}, "leaves cells out"),
@@ -168,6 +171,22 @@ def test_occlusion_is_the_cut_at_the_input_with_a_constant(tiny_model: Path, pic
 def test_contradictory_settings_are_refused(tiny_model: Path, settings, message):
     with pytest.raises(SettingError, match=message):
         Explainer(tiny_model, device="cpu", **settings)
+
+
+def test_an_open_model_keeps_its_own_preprocessing_labels_and_device(tiny_model: Path):
+    deployed = DeployedModel(tiny_model, device="cpu")
+    with pytest.raises(SettingError, match="give them to DeployedModel"):
+        Explainer(deployed, device="cpu")
+    with pytest.raises(SettingError, match="give them to DeployedModel"):
+        Explainer(deployed, labels="names.txt")
+
+
+def test_a_model_without_preprocessing_is_refused_at_once(tmp_path: Path):
+    from tests import tiny
+
+    path = tiny.save(tiny.classifier(recorded=False), tmp_path / "bare.onnx")
+    with pytest.raises(DataError, match="does not record its preprocessing"):
+        Explainer(path, device="cpu")
 
 
 def test_a_class_cannot_be_held_against_itself(tiny_model: Path, picture):
