@@ -64,6 +64,17 @@ def _model_options(command: Callable[P, R]) -> Callable[P, R]:
     return command
 
 
+_layer_option = click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    default=[AUTO],
+    show_default=True,
+    metavar="auto|NAME",
+    help="Cut, as 'inspect' lists them (repeatable: maps are averaged in bits).",
+)
+
+
 def _verbosity_options(command: Callable[P, R]) -> Callable[P, R]:
     for option in (
         click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
@@ -134,15 +145,7 @@ def inspect(model: Path, preprocess: Path | None, labels: Path | None, device: s
     show_default=True,
     help="; ".join(f"{name}: {method.summary}" for name, method in METHODS.items()) + ".",
 )
-@click.option(
-    "--layer",
-    "layers",
-    multiple=True,
-    default=[AUTO],
-    show_default=True,
-    metavar="auto|NAME",
-    help="Cut (repeatable: averaged in bits); 'inspect' lists them.",
-)
+@_layer_option
 @click.option("--window", type=click.IntRange(min=1), metavar="K", help="Side of the window in cells of the cut.")
 @click.option("--stride", type=click.IntRange(min=1), help="Cells from window to window; default: a third of K.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Draws per window; 1 or an even number.")
@@ -208,15 +211,7 @@ def explain(
 @click.argument("model", type=_PATH)
 @click.argument("folder", type=_PATH)
 @click.option("-o", "--output", "out", type=_PATH, required=True, help="The .npz file to write.")
-@click.option(
-    "--layer",
-    "layers",
-    multiple=True,
-    default=[AUTO],
-    show_default=True,
-    metavar="auto|NAME",
-    help="Cut (repeatable); the model's input by its name.",
-)
+@_layer_option
 @click.option("--window", type=click.IntRange(min=1), metavar="K", help="Window that will be drawn, in cells.")
 @click.option("--patch", type=click.IntRange(min=1), metavar="L", help="Window and surroundings, in cells.")
 @_model_options

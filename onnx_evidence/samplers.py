@@ -4,6 +4,7 @@ A sampler sees the features of one picture and the place of a window, and return
 replacements. It keeps no state between calls; its randomness is keyed by place.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
@@ -69,57 +70,39 @@ class Sampler(Protocol):
         ...
 
 
-class _Constant:
+class _Constant(ABC):
+    """Replaces every feature by one value per channel."""
+
     deterministic = True
     window: int | None = None
 
-    def check(self, size: tuple[int, int]) -> None:
+    def check(self, size: tuple[int, int]) -> None:  # noqa: B027 - nothing to refuse
         """Any window can be replaced by constants."""
+
+    @abstractmethod
+    def values(self, features: Features) -> Features:
+        """The value of each channel, shape (C,), for the features (C, A, B) of one picture."""
+
+    def draw(self, features: Features, site: tuple[int, int], size: tuple[int, int], count: int, key: Key) -> Features:
+        """Copies of the constants, (count, C, rows, columns); see `Sampler.draw`. Site and key make no difference."""
+        return np.broadcast_to(self.values(features)[None, :, None, None], (count, len(features), *size))
 
 
 class ZeroSampler(_Constant):
     """Replaces every feature by 0."""
 
-    def draw(self, features: Features, site: tuple[int, int], size: tuple[int, int], count: int, key: Key) -> Features:
-        """Zeros; see `Sampler.draw`.
-
-        Parameters
-        ----------
-        features : ndarray of float32, shape (C, A, B)
-        site : (int, int)
-        size : (int, int)
-        count : int
-        key : sequence of int
-            All as in `Sampler.draw`; site and key make no difference.
-
-        Returns
-        -------
-        ndarray of float32, shape (count, C, rows, columns)
-        """
-        return np.zeros((count, features.shape[0], *size), features.dtype)
+    def values(self, features: Features) -> Features:
+        """Zeros, shape (C,)."""
+        return np.zeros(len(features), features.dtype)
 
 
 class MeanSampler(_Constant):
     """Replaces every feature by the mean of its channel over the same picture."""
 
-    def draw(self, features: Features, site: tuple[int, int], size: tuple[int, int], count: int, key: Key) -> Features:
-        """The picture's own channel means; see `Sampler.draw`.
-
-        Parameters
-        ----------
-        features : ndarray of float32, shape (C, A, B)
-        site : (int, int)
-        size : (int, int)
-        count : int
-        key : sequence of int
-            All as in `Sampler.draw`; site and key make no difference.
-
-        Returns
-        -------
-        ndarray of float32, shape (count, C, rows, columns)
-        """
-        mean = features.mean(axis=(1, 2), dtype=np.float64).astype(features.dtype)
-        return np.broadcast_to(mean[None, :, None, None], (count, features.shape[0], *size))
+    def values(self, features: Features) -> Features:
+        """The picture's own channel means, shape (C,)."""
+        means: Features = features.mean(axis=(1, 2), dtype=np.float64).astype(features.dtype)
+        return means
 
 
 class ConditionalSampler:
