@@ -1,13 +1,26 @@
 """Shapes and types of every tensor of a graph, with the batch axis told apart from the others."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import onnx
-from onnx import shape_inference
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
+
+from onnx_evidence.types import AnyArray
 
 # Stands for a free batch size during inference: a prime that no network has for a side, so that axes
 # which are the batch, or a multiple of it, can be told from all others.
 _BATCH = 7919
+# Constants of more elements are weights, not shapes.
+_SMALL = 64
+# What exporters compute shapes with.
+_ARITHMETIC = frozenset(
+    "Constant Add Sub Mul Div Mod Min Max Neg Floor Ceil Cast Gather Concat Slice Squeeze Unsqueeze Reshape Identity "
+    "ConstantOfShape Expand Equal Where ReduceProd".split()
+)
 
 # None is the batch where it is the first side, and a side that is not known elsewhere.
 Shape = tuple[int | None, ...]
@@ -51,18 +64,87 @@ def infer(proto: onnx.ModelProto, input_name: str, batch: int | None) -> dict[st
         If shapes of the graph contradict each other.
     """
     size = _BATCH if batch is None else batch
-    numbered = onnx.ModelProto()
-    numbered.CopyFrom(proto)
-    image = next(value for value in numbered.graph.input if value.name == input_name)
-    image.type.tensor_type.shape.dim[0].dim_value = size
-    graph = shape_inference.infer_shapes(numbered, data_prop=True).graph
-    known = {tensor.name: TensorInfo(tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer}
+    graph = _infer_numbered(_number(proto, input_name, size)).graph
+    known = {tensor.name: TensorInfo(tensor.data_type, tuple(tensor.dims)) for tensor in proto.graph.initializer}
     for value in (*graph.value_info, *graph.input, *graph.output):
         tensor = value.type.tensor_type
         if tensor.HasField("shape") and value.name not in known:
             sides = [dim.dim_value or None for dim in tensor.shape.dim]
             known[value.name] = TensorInfo(tensor.elem_type, _per_picture(sides, size, batch is None))
     return known
+
+
+def _number(proto: onnx.ModelProto, input_name: str, size: int) -> onnx.ModelProto:
+    """Copy the model with a number for its batch, and without its large constants: their shapes are enough."""
+    numbered = onnx.ModelProto()
+    numbered.CopyFrom(proto)
+    graph = numbered.graph
+    image = next(value for value in graph.input if value.name == input_name)
+    image.type.tensor_type.shape.dim[0].dim_value = size
+    listed = {value.name for value in graph.input}
+    for tensor in [tensor for tensor in graph.initializer if math.prod(tensor.dims) > _SMALL]:
+        if tensor.name not in listed:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        graph.initializer.remove(tensor)
+    return numbered
+
+
+def _infer_numbered(numbered: onnx.ModelProto) -> onnx.ModelProto:
+    """Infer; where shapes are computed by nodes that inference does not follow, compute these, and again."""
+    while True:
+        inferred = shape_inference.infer_shapes(numbered, data_prop=True)
+        if all(_is_settled(value) for value in inferred.graph.value_info) or not _fold(numbered, inferred):
+            return inferred
+
+
+def _is_settled(value: onnx.ValueInfoProto) -> bool:
+    tensor = value.type.tensor_type
+    return tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim)
+
+
+def _fold(numbered: onnx.ModelProto, inferred: onnx.ModelProto) -> bool:
+    """Replace nodes of arithmetic on known shapes by their values; say whether there was any."""
+    graph = numbered.graph
+    shapes = {value.name: value for value in (*inferred.graph.value_info, *graph.input) if _is_settled(value)}
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    folded = []
+    for node in graph.node:
+        if node.op_type == "Shape" and node.input[0] in shapes:
+            sides = [dim.dim_value for dim in shapes[node.input[0]].type.tensor_type.shape.dim]
+            bounds = {attribute.name: attribute.i for attribute in node.attribute}
+            result: AnyArray | None = np.array(sides[slice(bounds.get("start"), bounds.get("end"))], np.int64)
+        elif node.op_type in _ARITHMETIC and all(name in values for name in node.input if name):
+            result = _evaluate(node, values, numbered.opset_import)
+        else:
+            continue
+        if result is not None and result.size <= _SMALL:
+            values[node.output[0]] = result
+            folded.append(node)
+    for node in folded:
+        graph.initializer.append(numpy_helper.from_array(values[node.output[0]], node.output[0]))
+        graph.node.remove(node)
+    return bool(folded)
+
+
+def _makes_much(node: onnx.NodeProto, values: dict[str, AnyArray]) -> bool:
+    """Whether the result would be no shape but a tensor that a few numbers ask for."""
+    return node.op_type in ("ConstantOfShape", "Expand") and math.prod(values[node.input[-1]].tolist()) > _SMALL
+
+
+def _evaluate(
+    node: onnx.NodeProto, values: dict[str, AnyArray], opsets: Sequence[onnx.OperatorSetIdProto]
+) -> AnyArray | None:
+    """Compute one node; None where that makes no shape, so that what depends on it stays open."""
+    if _makes_much(node, values):
+        return None
+    inputs = [numpy_helper.from_array(values[name], name) for name in dict.fromkeys(node.input) if name]
+    output = helper.make_tensor_value_info(node.output[0], TensorProto.UNDEFINED, None)
+    alone = helper.make_graph([node], "alone", [], [output], inputs)
+    try:
+        (result,) = ReferenceEvaluator(helper.make_model(alone, opset_imports=opsets)).run(None, {})
+    except Exception:  # noqa: BLE001 - a node that cannot be computed fails in the runtime, with its reason
+        return None
+    return np.asarray(result)
 
 
 def _per_picture(sides: list[int | None], size: int, free: bool) -> Shape:
