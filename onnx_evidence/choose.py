@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from onnx_evidence.errors import CutError, SettingError
+from onnx_evidence.fields import ACTIVATIONS
 from onnx_evidence.graph import Cut
 
 AUTO = "auto"
 # A grid with fewer cells along a side places nothing.
 _FEWEST_CELLS = 5
 _STAGES = 2
-_ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "HardSwish", "Sigmoid", "Gelu"})
 
 
 def choose_cuts(cuts: tuple[Cut, ...]) -> dict[Cut, str]:
@@ -79,7 +79,7 @@ def resolve_layers(layers: Sequence[str], cuts: tuple[Cut, ...]) -> list[str]:
 
 def _choose(stage: list[Cut]) -> tuple[Cut, str]:
     joins = [cut for cut in stage if cut.joins]
-    signed = [cut for cut in stage if cut.op_type not in _ACTIVATIONS]
+    signed = [cut for cut in stage if cut.op_type not in ACTIVATIONS]
     candidates = joins or signed or stage
     kind = "block output" if joins else "tensor before an activation" if signed else "tensor"
     read = [cut for cut in candidates if cut.skipped_by is None] or candidates

@@ -10,17 +10,15 @@ from onnx import helper
 from onnx_evidence.geometry import EVERYWHERE, Field, merge, slide
 from onnx_evidence.shapes import Shape
 
-# Each output cell depends on the same cell of the inputs only.
-_LOCAL = frozenset(
-    "Add Sub Mul Div Pow Sum Max Min Mean Relu Clip LeakyRelu PRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish "
-    "Swish Mish Gelu Tanh Erf Softplus Softsign ThresholdedRelu Neg Abs Sqrt Exp Log Reciprocal Where "
-    "Sin Cos Sign Floor Ceil Round Shrink BatchNormalization LRN Dropout Identity Cast Concat Split QuantizeLinear "
-    "DequantizeLinear".split()
+# Each output cell depends on the same cell of the one data input only.
+ACTIVATIONS = frozenset(
+    "Relu Clip LeakyRelu PRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Swish Mish Gelu Tanh Softplus".split()
 )
-# Of these, the ones with a single data input.
-UNARY = frozenset(
-    "Relu Clip LeakyRelu PRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Swish Mish Gelu Tanh Softplus "
-    "BatchNormalization LRN Dropout Identity".split()
+UNARY = ACTIVATIONS | {"BatchNormalization", "LRN", "Dropout", "Identity"}
+# Likewise, of one or several.
+_LOCAL = UNARY | frozenset(
+    "Add Sub Mul Div Pow Sum Max Min Mean Erf Softsign ThresholdedRelu Neg Abs Sqrt Exp Log Reciprocal Where Sin Cos "
+    "Sign Floor Ceil Round Shrink Cast Concat Split QuantizeLinear DequantizeLinear".split()
 )
 # Each output cell depends on every cell of the inputs.
 _GLOBAL = frozenset("GlobalAveragePool GlobalMaxPool GlobalLpPool InstanceNormalization GroupNormalization".split())

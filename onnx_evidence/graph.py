@@ -20,6 +20,7 @@ from onnx_evidence.fields import UNARY, keeps_layout, node_field, spreads_gate, 
 from onnx_evidence.geometry import Field
 from onnx_evidence.model import Model
 from onnx_evidence.nodes import ancestors, multiply_adds, node_inputs
+from onnx_evidence.shapes import asked_sides
 
 
 @dataclass(frozen=True)
@@ -120,16 +121,7 @@ class Graph:
         list of str
         """
         here = self._position[tensor]
-        return [
-            name
-            for name, last in self._last_use.items()
-            if name != tensor and self._position[name] <= here < last and name not in self._siblings(tensor)
-        ]
-
-    def _siblings(self, tensor: str) -> frozenset[str]:
-        """Other outputs of the same node that nobody reads."""
-        node = self._producer.get(tensor)
-        return frozenset(name for name in node.output if self._last_use.get(name) == -1) if node else frozenset()
+        return [name for name, last in self._last_use.items() if name != tensor and self._position[name] <= here < last]
 
     @cached_property
     def cuts(self) -> tuple[Cut, ...]:
@@ -309,7 +301,7 @@ class Graph:
             tensor = numpy_helper.from_array(np.array(values, np.int64), f"{output}/{name}")
             return helper.make_node("Constant", [], [tensor.name], value=tensor)
 
-        bounds = {attribute.name: attribute.i for attribute in node.attribute}
+        asked = asked_sides(node)
         nodes = [
             helper.make_node("Shape", [source], [f"{output}/source"]),
             constant("zero", [0]),
@@ -317,11 +309,11 @@ class Graph:
             helper.make_node("Gather", [f"{output}/source", f"{output}/zero"], [f"{output}/batch"]),
             helper.make_node("Concat", [f"{output}/batch", f"{output}/rest"], [f"{output}/whole"], axis=0),
         ]
-        if not bounds:
+        if asked == slice(None):
             nodes[-1].output[0] = output
             return nodes
         # Since opset 15 only a part of the shape may be asked for.
-        start, stop, _ = slice(bounds.get("start"), bounds.get("end")).indices(len(shape))
+        start, stop, _ = asked.indices(len(shape))
         slicing = helper.make_node("Slice", [f"{output}/whole", f"{output}/start", f"{output}/stop"], [output])
         return [*nodes, constant("start", [start]), constant("stop", [stop]), slicing]
 

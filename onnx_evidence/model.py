@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,8 +17,6 @@ from onnx_evidence.shapes import TensorInfo, infer
 LABELS_KEY = "onnx_evidence.labels"
 # Operators between the logits and the output that change no value but in its precision.
 _RESHAPES = frozenset({"Cast", "Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout"})
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -74,19 +74,47 @@ def infer(proto: onnx.ModelProto, input_name: str, batch: int | None) -> dict[st
     return known
 
 
+def asked_sides(node: onnx.NodeProto) -> slice:
+    """Which sides a ``Shape`` node asks for: all of them, or since opset 15 a part.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+        A node of that operator.
+
+    Returns
+    -------
+    slice
+        Of the list of sides.
+    """
+    bounds = {attribute.name: attribute.i for attribute in node.attribute}
+    return slice(bounds.get("start"), bounds.get("end"))
+
+
 def _number(proto: onnx.ModelProto, input_name: str, size: int) -> onnx.ModelProto:
-    """Copy the model with a number for its batch, and without its large constants: their shapes are enough."""
-    numbered = onnx.ModelProto()
-    numbered.CopyFrom(proto)
-    graph = numbered.graph
+    """Make the model with a number for its batch, and without its large constants: their shapes are enough."""
+    whole = proto.graph
+    listed = {value.name for value in whole.input}
+    large = [tensor for tensor in whole.initializer if math.prod(tensor.dims) > _SMALL]
+    weights = [
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in large
+        if tensor.name not in listed
+    ]
+    graph = helper.make_graph(
+        whole.node,
+        whole.name,
+        [*whole.input, *weights],
+        whole.output,
+        [tensor for tensor in whole.initializer if math.prod(tensor.dims) <= _SMALL],
+        value_info=whole.value_info,
+        sparse_initializer=whole.sparse_initializer,
+    )
     image = next(value for value in graph.input if value.name == input_name)
     image.type.tensor_type.shape.dim[0].dim_value = size
-    listed = {value.name for value in graph.input}
-    for tensor in [tensor for tensor in graph.initializer if math.prod(tensor.dims) > _SMALL]:
-        if tensor.name not in listed:
-            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-        graph.initializer.remove(tensor)
-    return numbered
+    return helper.make_model(
+        graph, opset_imports=proto.opset_import, ir_version=proto.ir_version, functions=proto.functions
+    )
 
 
 def _infer_numbered(numbered: onnx.ModelProto) -> onnx.ModelProto:
@@ -108,21 +136,21 @@ def _fold(numbered: onnx.ModelProto, inferred: onnx.ModelProto) -> bool:
     shapes = {value.name: value for value in (*inferred.graph.value_info, *graph.input) if _is_settled(value)}
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     folded = []
-    for node in graph.node:
+    for position, node in enumerate(graph.node):
         if node.op_type == "Shape" and node.input[0] in shapes:
             sides = [dim.dim_value for dim in shapes[node.input[0]].type.tensor_type.shape.dim]
-            bounds = {attribute.name: attribute.i for attribute in node.attribute}
-            result: AnyArray | None = np.array(sides[slice(bounds.get("start"), bounds.get("end"))], np.int64)
+            result: AnyArray | None = np.array(sides[asked_sides(node)], np.int64)
         elif node.op_type in _ARITHMETIC and all(name in values for name in node.input if name):
             result = _evaluate(node, values, numbered.opset_import)
         else:
             continue
         if result is not None and result.size <= _SMALL:
             values[node.output[0]] = result
-            folded.append(node)
-    for node in folded:
-        graph.initializer.append(numpy_helper.from_array(values[node.output[0]], node.output[0]))
-        graph.node.remove(node)
+            folded.append(position)
+    for position in reversed(folded):
+        name = graph.node[position].output[0]
+        graph.initializer.append(numpy_helper.from_array(values[name], name))
+        del graph.node[position]
     return bool(folded)
 
 
