@@ -1,9 +1,11 @@
 """Background files: the fitted Gaussians of one model, for one or several cuts, in one .npz."""
 
+import hashlib
 import json
 import tokenize
 import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -95,10 +97,13 @@ class BackgroundFile:
         What the file says of itself.
     backgrounds : tuple of Background
         One per cut.
+    sha256 : str or None
+        Of the file's bytes, where it was read from a file.
     """
 
     header: Header
     backgrounds: tuple[Background, ...]
+    sha256: str | None = None
 
     def for_cut(self, name: str, path: str) -> tuple[CutHeader, Background]:
         """The background of a cut, and what the file says of it.
@@ -177,7 +182,8 @@ def load_background(path: Path, model_sha256: str, preprocess: str) -> Backgroun
         If the file cannot be read, or was fitted for another model or preprocessing.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        data = path.read_bytes()
+        with np.load(BytesIO(data), allow_pickle=False) as arrays:
             header = Header.model_validate(json.loads(str(arrays["header"])))
             backgrounds = tuple(_background(arrays, index, cut) for index, cut in enumerate(header.cuts))
     except ValidationError as error:
@@ -195,7 +201,7 @@ def load_background(path: Path, model_sha256: str, preprocess: str) -> Backgroun
         )
     if header.preprocess != preprocess:
         raise DataError(f"{path}: this background was fitted with another preprocessing; fit one with this one")
-    return BackgroundFile(header, backgrounds)
+    return BackgroundFile(header, backgrounds, hashlib.sha256(data).hexdigest())
 
 
 def _background(arrays: "np.lib.npyio.NpzFile", index: int, cut: CutHeader) -> Background:

@@ -24,7 +24,7 @@ from onnx_evidence.images import list_images
 from onnx_evidence.inspection import inspect_model
 from onnx_evidence.pipeline import TOP, Explainer
 from onnx_evidence.settings import METHODS
-from onnx_evidence.store import Manifest, check_writable
+from onnx_evidence.store import Manifest, check_writable, json_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -200,7 +200,7 @@ def explain(
                 continue
             entries = writer.write(path, explanations, time.perf_counter() - start)
             if as_json:
-                click.echo("\n".join(output.as_line(entry) for entry in entries))
+                click.echo("\n".join(json_line(entry) for entry in entries))
             elif not quiet:
                 click.echo("\n".join(output.explain_row(entry) for entry in entries))
     if failed:

@@ -9,10 +9,11 @@ import numpy as np
 
 from onnx_evidence.errors import CutError, DataError, ModelError
 from onnx_evidence.graph import Cut, Graph
-from onnx_evidence.images import Photograph, Placement, as_photograph, read_photograph, to_input
+from onnx_evidence.images import Photograph, as_photograph, read_photograph, to_input
 from onnx_evidence.model import find_class, load_model, read_labels
+from onnx_evidence.placement import Placement
 from onnx_evidence.preprocess import Preprocess, read_preprocess
-from onnx_evidence.runtime import Classifier, FeatureExtractor, Session, settle_device
+from onnx_evidence.runtime import Classifier, Session, settle_device
 from onnx_evidence.types import Features, FloatArray, Head, Pixels, Predict
 
 # A split is refused where it changes a logit by more than this share of the largest one.
@@ -241,12 +242,11 @@ class DeployedModel:
             If ONNX Runtime cannot run one of the halves, or not on the device.
         """
         head, tail = self.graph.split(cut)
-        batch = self.model.batch
-        return SplitModel(
-            cut,
-            head=(lambda x: x) if head is None else FeatureExtractor(Session(head, self.device, batch=batch)),
-            tail=Classifier(Session(tail, self.device, batch=batch)),
-        )
+        if head is None:
+            # At the input the tail is the whole model, which is open already.
+            return SplitModel(cut, head=lambda inputs: inputs, tail=Classifier(self.session))
+        sessions = (Session(half, self.device, batch=self.model.batch) for half in (head, tail))
+        return SplitModel(cut, head=next(sessions).run, tail=Classifier(next(sessions)))
 
     def certify(self, split: SplitModel, features: Features, logits: FloatArray) -> float:
         """Prove on one picture that the split model is the model.

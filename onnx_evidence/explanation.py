@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from onnx_evidence.images import Photograph, Placement, to_original
+from onnx_evidence.images import Photograph
+from onnx_evidence.placement import Placement, to_original
 from onnx_evidence.store import write_arrays
 from onnx_evidence.types import Features
 
@@ -131,15 +132,8 @@ class Explanation:
         Extreme
             Bits with their own sign; pixels of the original photograph.
         """
-        place = np.unravel_index(np.argmax(sign * self.values), self.values.shape)
-        scale = [new / old for new, old in zip(self.placement.resized, self.placement.original, strict=True)]
-        row, col = (
-            min(max(int((cell + 0.5 + corner) / factor), 0), side - 1)
-            for cell, corner, factor, side in zip(
-                place, self.placement.corner, scale, self.placement.original, strict=True
-            )
-        )
-        return Extreme(float(self.values[place]), float(self.stderr[place]), row, col)
+        row, col = (int(index) for index in np.unravel_index(np.argmax(sign * self.values), self.values.shape))
+        return Extreme(float(self.values[row, col]), float(self.stderr[row, col]), *self.placement.locate(row, col))
 
     def save(self, path: str | Path) -> None:
         """Write the maps as a lossless .npz of raw float32 bits, whole or not at all.

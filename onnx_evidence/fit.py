@@ -10,6 +10,7 @@ from onnx_evidence.background_file import FORMAT, BackgroundFile, CutHeader, Hea
 from onnx_evidence.deployed import DeployedModel, SplitModel
 from onnx_evidence.errors import DataError
 from onnx_evidence.samplers import ConditionalSampler
+from onnx_evidence.settings import METHODS
 from onnx_evidence.types import Features
 from onnx_evidence.windows import Windows, default_size
 
@@ -77,7 +78,7 @@ class _CutFitter:
         cut = self.split.cut
         at_input = name == deployed.model.input_name
         # At the input the customary window is that of prediction difference analysis.
-        self.window = min(window or (10 if at_input else default_size(cut.grid)), *cut.grid)
+        self.window = min(window or (METHODS["pda"].window if at_input else None) or default_size(cut.grid), *cut.grid)
         self.fitter = BackgroundFitter(cut.shape, patch or default_patch(self.window, cut.grid))
         if self.window > self.fitter.patch:
             raise DataError(f"patch {self.fitter.patch} is smaller than the window of {self.window} cells")

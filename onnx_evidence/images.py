@@ -1,4 +1,4 @@
-"""Photographs: decode, resize and crop to the model's input, and the way back for maps.
+"""Photographs: decode, resize and crop to the model's input.
 
 The only module that knows OpenCV, and so the only one where sizes are (width, height).
 """
@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from onnx_evidence.errors import DataError, one_line
+from onnx_evidence.placement import Placement
 from onnx_evidence.preprocess import Preprocess
-from onnx_evidence.types import Features, FloatArray, Pixels
+from onnx_evidence.types import Features, Pixels
 
 # The largest picture that is decoded, in pixels: above what cameras make, below what fills a server.
 MAX_PIXELS = 250_000_000
@@ -51,38 +52,6 @@ class Photograph:
     pixels: Pixels
     sha256: str
     name: str
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the model's input lies in the photograph.
-
-    Pixel (row, col) of the input, its centre at ``(row + 0.5, col + 0.5)``, sits in the photograph at
-    ``(row + 0.5 + top) / scale_rows`` and likewise for columns.
-
-    Attributes
-    ----------
-    original : (int, int)
-        Height and width of the photograph.
-    size : (int, int)
-        Height and width of the model's input.
-    resized : (int, int)
-        Height and width of the photograph after resizing, before the crop.
-    corner : (int, int)
-        Top and left of the crop in the resized photograph.
-    """
-
-    original: tuple[int, int]
-    size: tuple[int, int]
-    resized: tuple[int, int]
-    corner: tuple[int, int]
-
-    def seen(self) -> tuple[float, float, float, float]:
-        """Top, left, bottom and right, in the photograph's pixels, of what the model saw."""
-        scale = [new / old for new, old in zip(self.resized, self.original, strict=True)]
-        top, left = (corner / factor for corner, factor in zip(self.corner, scale, strict=True))
-        height, width = (side / factor for side, factor in zip(self.size, scale, strict=True))
-        return top, left, top + height, left + width
 
 
 def list_images(paths: list[Path], leave_out: Path | None = None) -> list[Path]:
@@ -147,11 +116,12 @@ def read_photograph(path: Path) -> Photograph:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in str(error):
-            _check_pixels(path, None)
+            raise _too_large(path) from error
         raise DataError(f"{path}: cannot decode the picture: {one_line(error)}") from error
     if pixels is None:
         raise DataError(f"{path}: cannot decode the picture: the file is truncated, damaged or no picture")
-    _check_pixels(path, pixels.shape[0] * pixels.shape[1])  # OpenCV may have been loaded with another limit
+    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:  # OpenCV was loaded with another limit, before this module
+        raise _too_large(path)
     return Photograph(pixels.astype(np.uint8), hashlib.sha256(data).hexdigest(), printable(path))
 
 
@@ -170,12 +140,9 @@ def printable(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def _check_pixels(path: Path, pixels: int | None) -> None:
-    """Refuse pictures beyond `MAX_PIXELS`; None stands for a number that the decoder found too large."""
-    if pixels is None or pixels > MAX_PIXELS:
-        raise DataError(
-            f"{path}: the picture is absurdly large: at most {MAX_PIXELS / 1e6:.0f} million pixels are read"
-        )
+def _too_large(path: Path) -> DataError:
+    limit = f"at most {MAX_PIXELS / 1e6:.0f} million pixels are read"
+    return DataError(f"{path}: the picture is absurdly large: {limit}")
 
 
 def as_photograph(pixels: Pixels) -> Photograph:
@@ -285,41 +252,6 @@ def to_input(photograph: Photograph, preprocess: Preprocess) -> tuple[Features, 
     mean, std = (np.array(values, np.float32) for values in (preprocess.mean, preprocess.std))
     scaled = (crop * np.float32(preprocess.scale) - mean) / std
     return np.ascontiguousarray(scaled.transpose(2, 0, 1), dtype=np.float32), placement
-
-
-def to_original(values: Features, placement: Placement) -> Features:
-    """Carry a map from the model's input to the photograph's own pixels.
-
-    Parameters
-    ----------
-    values : ndarray of float32, shape (height, width)
-        One value per pixel of the model's input.
-    placement : Placement
-        From `to_input`.
-
-    Returns
-    -------
-    ndarray of float32, shape of the photograph
-        Bilinear between input pixels; exactly 0 where the crop kept the model from looking.
-    """
-    rows, cols = (
-        (np.arange(old, dtype=np.float64) + 0.5) * (new / old) - corner - 0.5
-        for old, new, corner in zip(placement.original, placement.resized, placement.corner, strict=True)
-    )
-    carried = _interpolate(_interpolate(values, rows).T, cols).T
-    height, width = placement.size
-    carried[(rows < -0.5) | (rows > height - 0.5), :] = 0
-    carried[:, (cols < -0.5) | (cols > width - 0.5)] = 0
-    return np.ascontiguousarray(carried)
-
-
-def _interpolate(values: Features, places: FloatArray) -> Features:
-    """Rows of ``values`` at fractional ``places``, linear between rows, constant beyond the first and last."""
-    places = np.clip(places, 0, len(values) - 1)
-    before = np.floor(places).astype(np.int64)
-    after = np.minimum(before + 1, len(values) - 1)
-    share = (places - before).astype(np.float32)[:, None]
-    return values[before] + (values[after] - values[before]) * share
 
 
 def blur(values: Features, sigma: float) -> Features:

@@ -37,21 +37,6 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def as_line(value: Any) -> str:
-    """JSON on one line, as in the manifest.
-
-    Parameters
-    ----------
-    value : object
-        Plain values, all numbers finite.
-
-    Returns
-    -------
-    str
-    """
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
 class Writer:
     """Writes the maps and figures of each image, then its manifest lines.
 

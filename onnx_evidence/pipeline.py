@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnx_evidence.background_file import load_background
+from onnx_evidence.background_file import BackgroundFile, load_background
 from onnx_evidence.choose import AUTO, resolve_layers
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.difference import Removal, WindowEvidence, check_samples, remove_windows, window_evidence
@@ -56,7 +56,7 @@ class Explainer:
     laplace : (int, int), optional
         N and K of Zintgraf's Laplace correction, for comparison.
     preprocess : str or Path or Preprocess, optional
-        As in `DeployedModel`; like the next two, unused where ``model`` is open already.
+        As in `DeployedModel`; like the next two, refused where ``model`` is open already.
     labels : str or Path, optional
         As in `DeployedModel`.
     device : {'auto', 'cpu', 'cuda'}
@@ -102,7 +102,7 @@ class Explainer:
         self.deployed = model
         # Refuse a model without preprocessing, or with other labels than classes, before hours are spent.
         _ = model.preprocess, model.classes
-        self._samplers = self._load_samplers()
+        self._file = self._load_background()
         self.cuts = [self._prepare(name) for name in self._cut_names()]
 
     def _cut_names(self) -> list[str]:
@@ -110,23 +110,22 @@ class Explainer:
             return [self.deployed.model.input_name]
         return resolve_layers(self.settings.layers, self.deployed.graph.cuts)
 
-    def _load_samplers(self) -> Callable[[str], Sampler]:
+    def _load_background(self) -> BackgroundFile | None:
         path = self.settings.background_path
         if path is None:
-            constant = ZeroSampler() if self.settings.background == "zero" else MeanSampler()
-            return lambda cut: constant
-        file = load_background(path, self.deployed.model.sha256, self.deployed.preprocess.model_dump_json())
+            return None
+        return load_background(path, self.deployed.model.sha256, self.deployed.preprocess.model_dump_json())
 
-        def fitted(cut: str) -> Sampler:
-            header, background = file.for_cut(cut, str(path))
-            return ConditionalSampler(background, header.window)
-
-        return fitted
+    def _sampler(self, cut: str) -> Sampler:
+        if self._file is None:
+            return ZeroSampler() if self.settings.background == "zero" else MeanSampler()
+        header, background = self._file.for_cut(cut, self.settings.background)
+        return ConditionalSampler(background, header.window)
 
     def _prepare(self, name: str) -> PreparedCut:
         preset, settings = self.settings.preset, self.settings
         cut = self.deployed.graph.find(name)
-        sampler = self._samplers(name)
+        sampler = self._sampler(name)
         size = settings.window or preset.window or sampler.window or default_size(cut.grid)
         stride = settings.stride or preset.stride or max(1, size // 3)
         samples = settings.samples or (1 if sampler.deterministic else preset.samples)
@@ -225,7 +224,8 @@ class Explainer:
         classes = sorted({*chosen, *(() if rival is None else (rival,))})
         full = log_probabilities(logits, classes)
         removals, certificates = self._remove(inputs, logits[0], classes, progress)
-        record = make_record(self.deployed, self.settings, self.background, self.cuts, photograph, certificates)
+        background = (self.background, self._file.sha256 if self._file else None)
+        record = make_record(self.deployed, self.settings, background, self.cuts, photograph, certificates)
         explanations = []
         for target in dict.fromkeys(chosen):
             column = classes.index(target)

@@ -1,6 +1,5 @@
 """What went into a map, as plain values for the manifest."""
 
-import hashlib
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from onnx_evidence.settings import Settings
 def make_record(
     deployed: DeployedModel,
     settings: Settings,
-    background: str,
+    background: tuple[str, str | None],
     cuts: Sequence[PreparedCut],
     photograph: Photograph,
     certificates: Sequence[float],
@@ -32,8 +31,8 @@ def make_record(
         The model.
     settings : Settings
         What was set.
-    background : str
-        What removed features were replaced by, in words.
+    background : (str, str or None)
+        What removed features were replaced by, in words; SHA-256 of its file, where it has one.
     cuts : sequence of PreparedCut
         Where they were removed.
     photograph : Photograph
@@ -46,17 +45,17 @@ def make_record(
     dict
         Plain values, ready for JSON.
     """
-    path = settings.background_path
+    words, digest = background
     return {
         "settings": {**asdict(settings), "preprocess": deployed.preprocess.model_dump(mode="json")},
-        "background": background,
+        "background": words,
         "device": deployed.device.name,
         "device_reason": deployed.device.reason,
         "cuts": [_cut(prepared, certificate) for prepared, certificate in zip(cuts, certificates, strict=True)],
         "hashes": {
             "model": deployed.model.sha256,
             "image": photograph.sha256,
-            "background": hashlib.sha256(path.read_bytes()).hexdigest() if path else None,
+            "background": digest,
         },
         "versions": {
             "onnx-evidence": version("onnx-evidence"),

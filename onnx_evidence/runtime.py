@@ -142,7 +142,7 @@ def available_threads() -> int:
 
 
 class Session:
-    """One graph with one input and one output, ready to run batches.
+    """One graph with one input and one output, ready to run batches: `run` of one that ends at a cut is a `types.Head`.
 
     Parameters
     ----------
@@ -252,31 +252,3 @@ class Classifier:
         if not np.isfinite(logits).all():
             raise ModelError("the model gave a class score that is not a finite number: no evidence can be counted")
         return logits
-
-
-class FeatureExtractor:
-    """A `Session` that ends at a cut, as a `types.Head`.
-
-    Parameters
-    ----------
-    session : Session
-        Its output is the features.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
-    def __call__(self, batch: Features) -> Features:
-        """Features (N, C, A, B) in float32.
-
-        Parameters
-        ----------
-        batch : ndarray of float32, shape (N, channels, H, W)
-            Inputs of the model.
-
-        Returns
-        -------
-        ndarray of float32, shape (N, C, A, B)
-        """
-        features: Features = self.session.run(batch)
-        return features

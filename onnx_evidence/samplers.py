@@ -190,22 +190,7 @@ class ConditionalSampler:
         return expected[:, inside] + shift, factor
 
     def draw(self, features: Features, site: tuple[int, int], size: tuple[int, int], count: int, key: Key) -> Features:
-        """Draws from the conditional Gaussian; see `Sampler.draw`.
-
-        Parameters
-        ----------
-        features : ndarray of float32, shape (C, A, B)
-        site : (int, int)
-        size : (int, int)
-        count : int
-        key : sequence of int
-            All as in `Sampler.draw`.
-
-        Returns
-        -------
-        ndarray of float32, shape (count, C, rows, columns)
-            Clipped to the range seen in the fit.
-        """
+        """Draws from the conditional Gaussian, clipped to the range seen in the fit; see `Sampler.draw`."""
         drawn = self.draw_unclipped(features, site, size, count, key)
         low, high = (bound[None, :, None, None] for bound in (self.background.low, self.background.high))
         return np.clip(drawn, low, high).astype(features.dtype)
@@ -213,21 +198,7 @@ class ConditionalSampler:
     def draw_unclipped(
         self, features: Features, site: tuple[int, int], size: tuple[int, int], count: int, key: Key
     ) -> FloatArray:
-        """`draw` before clipping, in float64: for judging how much is clipped.
-
-        Parameters
-        ----------
-        features : ndarray of float32, shape (C, A, B)
-        site : (int, int)
-        size : (int, int)
-        count : int
-        key : sequence of int
-            All as in `Sampler.draw`.
-
-        Returns
-        -------
-        ndarray of float64, shape (count, C, rows, columns)
-        """
+        """`draw` before clipping, in float64: for judging how much is clipped."""
         mean, factor = self.conditional(features, site, size)
         if count == 1:
             return mean.reshape(1, -1, *size)

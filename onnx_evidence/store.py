@@ -84,6 +84,21 @@ def check_writable(folder: Path) -> None:
     probe.unlink(missing_ok=True)
 
 
+def json_line(value: Any) -> str:
+    """JSON on one line, as in the manifest.
+
+    Parameters
+    ----------
+    value : object
+        Plain values, all numbers finite.
+
+    Returns
+    -------
+    str
+    """
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
 class Manifest:
     """The list of maps in an output folder: one JSON object per line, one line per map.
 
@@ -130,7 +145,7 @@ class Manifest:
         StoreError
             If the manifest cannot be written.
         """
-        new = {entry["map"]: json.dumps(entry, ensure_ascii=False, allow_nan=False) for entry in entries}
+        new = {entry["map"]: json_line(entry) for entry in entries}
         again = new.keys() & self._lines.keys()
         self._lines.update(new)
         if again or not self._whole:

@@ -19,7 +19,8 @@ from click.testing import CliRunner, Result
 from onnx_evidence import DeployedModel, fit_background
 from onnx_evidence.background_file import save_background
 from onnx_evidence.cli import main
-from onnx_evidence.images import place, to_original
+from onnx_evidence.images import place
+from onnx_evidence.placement import to_original
 from tests import tiny
 
 SIZES = {"wide.png": (44, 70), "tall.png": (81, 40)}

@@ -10,15 +10,14 @@ from PIL import Image
 
 from onnx_evidence.errors import DataError
 from onnx_evidence.images import (
-    Placement,
     as_photograph,
     blur,
     list_images,
     place,
     read_photograph,
     to_input,
-    to_original,
 )
+from onnx_evidence.placement import Placement, to_original
 from onnx_evidence.preprocess import Preprocess
 
 PLAIN = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}

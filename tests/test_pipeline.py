@@ -1,5 +1,6 @@
 """The whole route: a file and a picture become maps in bits, with their error and their record."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,16 @@ def test_standard_error_is_the_spread_over_seeds(tiny_model: Path, picture, tmp_
     assert np.median(predicted / seen) == pytest.approx(1, abs=0.12)
     assert not np.isnan(runs[0].stderr).any()
     assert np.abs(runs[0].values - runs[1].values).max() > 0
+
+
+def test_the_hash_of_the_background_is_that_of_the_bytes_in_use(lite0: Path, hopper: Path, tmp_path: Path):
+    """Also after the file is gone: a long run must not fall over, nor record what it did not use."""
+    copy = tmp_path / "background.npz"
+    copy.write_bytes(BACKGROUND.read_bytes())
+    explainer = Explainer(lite0, device="cpu", background=copy, samples=1)
+    copy.unlink()
+    record = explainer.explain(hopper).record
+    assert record["hashes"]["background"] == hashlib.sha256(BACKGROUND.read_bytes()).hexdigest()
 
 
 def test_the_strongest_places_are_in_the_photograph(tiny_model: Path, picture):

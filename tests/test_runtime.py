@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from onnx_evidence import runtime
 from onnx_evidence.errors import DeviceError, EvidenceError, ModelError
-from onnx_evidence.runtime import Classifier, Device, FeatureExtractor, Session, available_threads, settle_device
+from onnx_evidence.runtime import Classifier, Device, Session, available_threads, settle_device
 
 node = helper.make_node
 CPU = Device("cpu", "asked for")
@@ -256,8 +256,8 @@ def test_a_classifier_gives_float64_logits_without_singleton_axes():
     np.testing.assert_array_equal(logits, -rows(2))
 
 
-def test_a_feature_extractor_keeps_shape_and_float32():
+def test_features_keep_shape_and_float32():
     x = rows(8).reshape(2, 3, 2, 2)
-    features = FeatureExtractor(Session(one_node(NEGATION, ("N", 3, 2, 2)), CPU, threads=1))(x)
+    features = Session(one_node(NEGATION, ("N", 3, 2, 2)), CPU, threads=1).run(x)
     assert features.dtype == np.float32
     np.testing.assert_array_equal(features, -x)
