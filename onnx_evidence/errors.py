@@ -5,6 +5,7 @@
     EvidenceError
     |-- ModelError       the .onnx file cannot be read, or is no image classifier that can be explained
     |-- CutError         the named layer is not a cut
+    |-- GradientError    an operator of the model has no backward rule
     |-- DataError        a picture, label file, preprocessing file or background cannot be used
     |-- TargetError      the named class is unknown or ambiguous
     |-- SettingError     settings that contradict each other or the model
@@ -26,6 +27,10 @@ class ModelError(EvidenceError):
 
 class CutError(EvidenceError):
     """The named tensor does not separate the input from the output."""
+
+
+class GradientError(EvidenceError):
+    """The backward graph cannot be built: an operator has no rule, or not in the form that it has here."""
 
 
 class DataError(EvidenceError):

@@ -64,13 +64,60 @@ def infer(proto: onnx.ModelProto, input_name: str, batch: int | None) -> dict[st
         If shapes of the graph contradict each other.
     """
     size = _BATCH if batch is None else batch
-    graph = _infer_numbered(_number(proto, input_name, size)).graph
+    return _read(proto, _infer_numbered(_number(proto, input_name, size)), size, batch is None)
+
+
+def infer_with_values(
+    proto: onnx.ModelProto, input_name: str, batch: int | None
+) -> tuple[dict[str, TensorInfo], dict[str, AnyArray]]:
+    """Infer types and shapes as `infer` does, and the values of small constants, computed ones included.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model, with channels, height and width of its input settled.
+    input_name : str
+        The image input, or the features at a cut.
+    batch : int or None
+        The batch size that the file insists on.
+
+    Returns
+    -------
+    tensors : dict of str to TensorInfo
+        As `infer` gives them.
+    values : dict of str to ndarray
+        Constants of at most 64 elements, and whatever else stands in the graph as a constant. What is computed
+        from the batch size is not to be relied on.
+    """
+    size = _BATCH if batch is None else batch
+    numbered = _number(proto, input_name, size)
+    inferred = _infer_numbered(numbered)
+    tensors = _read(proto, inferred, size, batch is None)
+    while _fold(numbered, inferred):
+        pass
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in numbered.graph.initializer}
+    constants = (node for node in proto.graph.node if node.op_type == "Constant")
+    values.update((node.output[0], _constant(node)) for node in constants if node.output[0] not in values)
+    large = (tensor for tensor in proto.graph.initializer if tensor.name not in values)
+    values.update(
+        (tensor.name, numpy_helper.to_array(tensor)) for tensor in large if tensor.data_type == TensorProto.INT64
+    )
+    return tensors, values
+
+
+def _constant(node: onnx.NodeProto) -> AnyArray:
+    value = helper.get_attribute_value(node.attribute[0])
+    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.array(value)
+
+
+def _read(proto: onnx.ModelProto, inferred: onnx.ModelProto, size: int, free: bool) -> dict[str, TensorInfo]:
+    graph = inferred.graph
     known = {tensor.name: TensorInfo(tensor.data_type, tuple(tensor.dims)) for tensor in proto.graph.initializer}
     for value in (*graph.value_info, *graph.input, *graph.output):
         tensor = value.type.tensor_type
         if tensor.HasField("shape") and value.name not in known:
             sides = [dim.dim_value or None for dim in tensor.shape.dim]
-            known[value.name] = TensorInfo(tensor.elem_type, _per_picture(sides, size, batch is None))
+            known[value.name] = TensorInfo(tensor.elem_type, _per_picture(sides, size, free))
     return known
 
 

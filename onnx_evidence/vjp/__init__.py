@@ -1,0 +1,15 @@
+"""The backward graph of a deployed file: vector-Jacobian products as ONNX models of standard operators.
+
+ONNX files store no gradients, and need not: every forward operator has a rule that says, in standard operators
+again, what a cotangent of its outputs means for its inputs. `build_vjp` applies the rules from the output back
+to the input.
+
+* `build`: the sweep, from a forward model to a backward one.
+* `tape`: what rules write with, values with arithmetic; `step`: what they see of the forward graph.
+* `table`: one rule per operator; `elementwise`, `linear`, `pooling`, `normalization`, `reduction` and `shaping`
+  hold them.
+"""
+
+from onnx_evidence.vjp.build import build_vjp, missing_rules
+
+__all__ = ["build_vjp", "missing_rules"]

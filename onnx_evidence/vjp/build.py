@@ -1,0 +1,327 @@
+"""The sweep: from a forward model to the model of its vector-Jacobian product."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, inliner, version_converter
+
+from onnx_evidence.errors import GradientError, one_line
+from onnx_evidence.nodes import ancestors, node_inputs
+from onnx_evidence.shapes import TensorInfo, infer_with_values
+from onnx_evidence.types import AnyArray
+from onnx_evidence.vjp.elementwise import Rule
+from onnx_evidence.vjp.step import Step
+from onnx_evidence.vjp.table import RECTIFIERS, RULES, guided
+from onnx_evidence.vjp.tape import FLOATS, Tape, Value
+
+# The dialect that rules read and write; newer files keep theirs, where these operators mean the same.
+_OPSET = 18
+# Since when Resize may be told its coordinates; before, it counted from the corner and rounded down.
+_CHOSEN_COORDINATES = 11
+# Weights of more elements are kept out of the converter's copies.
+_SMALL = 64
+# What passes no derivative on: shapes, choices, comparisons.
+_OPAQUE = frozenset(
+    "Shape Size ArgMax ArgMin Equal Greater GreaterOrEqual Less LessOrEqual And Or Not Xor NonZero IsNaN IsInf "
+    "ConstantOfShape RandomNormalLike RandomUniformLike".split()
+)
+
+# What may be done with the codes of a quantiser: rules that do no arithmetic with what was read.
+_MOVES = frozenset(
+    "DequantizeLinear Cast Identity Reshape Flatten Squeeze Unsqueeze Transpose Concat Slice Gather Pad Expand "
+    "DepthToSpace SpaceToDepth MaxPool".split()
+)
+
+
+def build_vjp(model: onnx.ModelProto, *, rest: bool = False, only_rectified: bool = False) -> onnx.ModelProto:
+    """The backward model of a forward model: its vector-Jacobian product.
+
+    Inputs of the result: the forward model's own input x (N, ...), and ``cotangent`` v (N, K), one number per
+    output of the forward model y = f(x). Outputs: ``gradient``, the product ``v' df/dx``, of x's shape, and
+    ``value``, y itself. The batch stays free, and rows are independent.
+
+    With ``rest`` there is a third input, ``rest`` r (N, K) of zeros and ones, and the score differentiated is
+    ``v' y - log sum_{j: r_j = 1} exp y_j``: with v = 1 at class c and r = 1 at all others it is the log-odds of
+    c, exact where the probability rounds to 1; with v = 1 at c, -1 at d and no r the log-odds of c against d; with v
+    alone any linear form of the logits. The softmax over the rest is taken stably inside the graph.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        One float input and one float output with the batch in front; opset 7 or newer.
+    rest : bool
+        Whether the result has the input ``rest``.
+    only_rectified : bool
+        Guided backpropagation (Springenberg et al. 2014): negative cotangents stop at rectifiers. No gradient.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Standard operators of opset 18, or of the model's own where that is newer.
+
+    Raises
+    ------
+    GradientError
+        If an operator between input and output has no rule, with its name and place; or none is a rectifier,
+        where they are to be guided.
+    """
+    forward = _modern(model)
+    source, target = forward.graph.input[0], forward.graph.output[0]
+    size = source.type.tensor_type.shape.dim[0].dim_value or None
+    tensors, values = _facts(forward)
+    sweep = _Sweep(forward, tensors, values, only_rectified)
+    sweep.check()
+    tape = sweep.tape
+    names = [_unique(name, tensors) for name in ("cotangent", "rest", "gradient", "value")]
+    kind = tape.value(target.name).elem_type
+    seed = Value(tape, names[0], kind)
+    if rest:
+        seed = seed - _softmax(tape.value(target.name), Value(tape, names[1], kind))
+    gradient = sweep.back(source.name, target.name, seed.reshape_like(tape.value(target.name)))
+    for value, name in ((gradient.op("Identity"), names[2]), (tape.value(target.name).op("Flatten", axis=1), names[3])):
+        tape.rename(value, name)
+    classes = prod(side or 1 for side in tape.shape(target.name)[1:])
+    batch = size or "N"
+    inputs = [source, *(helper.make_tensor_value_info(name, kind, [batch, classes]) for name in names[: 1 + rest])]
+    shape = [dim.dim_value or None for dim in source.type.tensor_type.shape.dim]
+    outputs = [
+        helper.make_tensor_value_info(names[2], source.type.tensor_type.elem_type, [batch, *shape[1:]]),
+        helper.make_tensor_value_info(names[3], kind, [batch, classes]),
+    ]
+    return _assemble(forward, tape, inputs, outputs)
+
+
+def missing_rules(model: onnx.ModelProto) -> list[str]:
+    """Operators between input and output that have no rule, each with the place where it is first met.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        As in `build_vjp`.
+
+    Returns
+    -------
+    list of str
+        Empty where `build_vjp` has every rule.
+    """
+    forward = _modern(model)
+    return _Sweep(forward, *_facts(forward), only_rectified=False).missing
+
+
+class _Sweep:
+    """Finds what needs a cotangent going forward, and applies the rules going back."""
+
+    def __init__(
+        self,
+        forward: onnx.ModelProto,
+        tensors: Mapping[str, TensorInfo],
+        values: Mapping[str, AnyArray],
+        only_rectified: bool,
+    ) -> None:
+        self.tape = Tape(tensors, values)
+        self.only_rectified = only_rectified
+        source, self.target = forward.graph.input[0].name, forward.graph.output[0].name
+        producer = {name: node for node in forward.graph.node for name in node.output}
+        needed = {id(node) for node in ancestors(self.target, producer, {source})}
+        self.nodes = [node for node in forward.graph.node if id(node) in needed]
+        self.wanted = self._descend(source)
+
+    def _descend(self, source: str) -> set[str]:
+        """Tensors whose values vary smoothly with those of ``source``."""
+        wanted = {source}
+        for node in self.nodes:
+            read = wanted.intersection(node_inputs(node))
+            if read and node.op_type not in _OPAQUE:
+                # Codes of a quantiser stand for the floats that they are rounded from.
+                codes = node.op_type == "QuantizeLinear" or not all(self._is_float(name) for name in read)
+                wanted.update(name for name in node.output if codes or self._is_float(name))
+        return wanted
+
+    def _is_float(self, name: str) -> bool:
+        info = self.tape.tensors.get(name)
+        return info is None or info.elem_type in FLOATS
+
+    @property
+    def missing(self) -> list[str]:
+        found: dict[str, str] = {}
+        live = {self.target}
+        for node in reversed(self.nodes):
+            if not live.isdisjoint(self.wanted.intersection(node.output)):
+                live.update(node.input)
+                if _rule(node) is None:
+                    found.pop(_kind(node), None)
+                    found[_kind(node)] = node.output[0]
+        return [f"{kind} (at {place!r})" for kind, place in reversed(found.items())]
+
+    def check(self) -> None:
+        """Raise an error if the sweep cannot go all the way back."""
+        if self.missing:
+            raise GradientError(f"no backward rule for {', '.join(self.missing)}")
+        if self.only_rectified and not any(node.op_type in RECTIFIERS for node in self.nodes):
+            raise GradientError("guided backpropagation changes rectifiers (Relu, Clip), and there are none here")
+
+    def back(self, source: str, target: str, seed: Value) -> Value:
+        waiting: dict[str, list[Value]] = {target: [seed]}
+        for node in reversed(self.nodes):
+            cotangents = [_sum(waiting.pop(name, [])) for name in node.output]
+            if any(cotangents) and not self.wanted.isdisjoint(node.output):
+                for name, cotangent in zip(node.input, self._apply(node, cotangents), strict=False):
+                    if cotangent is not None and name in self.wanted:
+                        waiting.setdefault(name, []).append(cotangent)
+        gradient = _sum(waiting.get(source, []))
+        if gradient is None:
+            raise GradientError("the output does not depend smoothly on the input: every path passes a step")
+        return gradient
+
+    def _apply(self, node: onnx.NodeProto, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
+        rule = _rule(node)
+        assert rule is not None  # `missing` is empty
+        if self.only_rectified and node.op_type in RECTIFIERS:
+            rule = guided(rule)
+        try:
+            wanted = [name in self.wanted for name in node.input]
+            codes = [name for name in node.input if name in self.wanted and not self._is_float(name)]
+            if codes and node.op_type not in _MOVES:
+                raise GradientError(f"it computes with codes, {codes[0]!r}")
+            results = rule(Step(self.tape, node, cotangents, wanted))
+            # Rules end with the last input that may depend on the picture.
+            if any(wanted[len(results) :]):
+                name = next(name for name in node.input[len(results) :] if name in self.wanted)
+                raise GradientError(f"its input {name!r} depends on the picture")
+            return results
+        except GradientError as error:
+            raise GradientError(f"no gradient through {node.op_type} at {node.output[0]!r}: {error}") from error
+
+
+def _kind(node: onnx.NodeProto) -> str:
+    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else str(node.op_type)
+
+
+def _rule(node: onnx.NodeProto) -> Rule | None:
+    return RULES.get(_kind(node))
+
+
+def _sum(values: Sequence[Value]) -> Value | None:
+    if len(values) < 2:
+        return values[0] if values else None
+    total = values[0]
+    for value in values[1:]:
+        total = total + value
+    return total
+
+
+def _softmax(logits: Value, rest: Value) -> Value:
+    """Softmax over the classes of the rest alone; zeros elsewhere, also where the rest is empty."""
+    flat = logits.op("Flatten", axis=1)
+    inside = rest.op("Greater", rest.number(0.0), elem_type=TensorProto.BOOL)
+    lowest = flat.number(float(np.finfo(np.float16).min if flat.elem_type == TensorProto.FLOAT16 else -1e30))
+    masked = inside.op("Where", flat, lowest, elem_type=flat.elem_type)
+    return masked.op("Softmax", axis=1) * rest
+
+
+def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in the dialect of the rules; functions are put in place."""
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    model = _without_listed_weights(model)
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    if opset >= _OPSET:
+        return model
+    bare, weights = _without_weights(model)
+    try:
+        converted = version_converter.convert_version(bare, _OPSET)
+    except Exception as error:
+        raise GradientError(f"opset {opset} cannot be brought to {_OPSET}: {one_line(error)}") from error
+    converted.graph.initializer.extend(weights)
+    converted = _without_listed_weights(converted)
+    if opset < _CHOSEN_COORDINATES:
+        for node in converted.graph.node:
+            if node.op_type == "Resize":  # the converter leaves the defaults, which are others
+                given = {each.name for each in node.attribute}
+                old = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+                node.attribute.extend(helper.make_attribute(*each) for each in old.items() if each[0] not in given)
+    converted.ir_version = max(converted.ir_version, 8)
+    return converted
+
+
+def _facts(forward: onnx.ModelProto) -> tuple[Mapping[str, TensorInfo], Mapping[str, AnyArray]]:
+    """Types, shapes and small constants; where the batch is fixed, no constant's side is taken for it."""
+    source = forward.graph.input[0]
+    size = source.type.tensor_type.shape.dim[0].dim_value or None
+    tensors, values = infer_with_values(_with_known_shapes(forward), source.name, size)
+    if size is None:
+        return tensors, values
+    reached = {source.name}
+    for node in forward.graph.node:
+        if reached.intersection(node_inputs(node)):
+            reached.update(node.output)
+    constant = {name: info for name, info in tensors.items() if name not in reached and info.shape[:1] == (None,)}
+    told = {name: info._replace(shape=(size, *info.shape[1:])) for name, info in constant.items()}
+    return {**tensors, **told}, values
+
+
+def _with_known_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A stand-in for inference: GroupNormalization has none, but keeps the shape."""
+    graph = model.graph
+    if all(node.op_type != "GroupNormalization" for node in graph.node):
+        return model
+    nodes = [
+        helper.make_node("Identity", node.input[:1], node.output) if node.op_type == "GroupNormalization" else node
+        for node in graph.node
+    ]
+    bare = helper.make_graph(nodes, graph.name, graph.input, graph.output, graph.initializer)
+    return helper.make_model(bare, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
+def _without_listed_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its real inputs alone: old files list weights among them."""
+    graph = model.graph
+    own = {tensor.name for tensor in graph.initializer}
+    if own.isdisjoint(value.name for value in graph.input):
+        return model
+    kept = [value for value in graph.input if value.name not in own]
+    bare = helper.make_graph(graph.node, graph.name, kept, graph.output, graph.initializer, value_info=graph.value_info)
+    return helper.make_model(bare, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
+
+
+def _without_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
+    """The model with its large weights listed as inputs, and these weights."""
+    graph = model.graph
+    large = [tensor for tensor in graph.initializer if prod(tensor.dims) > _SMALL]
+    small = [tensor for tensor in graph.initializer if prod(tensor.dims) <= _SMALL]
+    listed = {value.name for value in graph.input}
+    inputs = [
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in large
+        if tensor.name not in listed
+    ]
+    bare = helper.make_graph(graph.node, graph.name, [*graph.input, *inputs], graph.output, small)
+    return (
+        helper.make_model(bare, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4)),
+        large,
+    )
+
+
+def _unique(name: str, taken: Iterable[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _assemble(
+    forward: onnx.ModelProto,
+    tape: Tape,
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+) -> onnx.ModelProto:
+    """Forward and backward nodes that the outputs need, in order, with the constants that they read."""
+    nodes = [*forward.graph.node, *tape.nodes]
+    producer = {name: node for node in nodes for name in node.output}
+    needed = {id(node) for value in outputs for node in ancestors(value.name, producer)}
+    kept = [node for node in nodes if id(node) in needed]
+    used = {name for node in kept for name in node_inputs(node)}
+    constants = [tensor for tensor in (*forward.graph.initializer, *tape.initializers.values()) if tensor.name in used]
+    graph = helper.make_graph(kept, f"{forward.graph.name}, backward", inputs, outputs, constants)
+    return helper.make_model(graph, opset_imports=forward.opset_import, ir_version=max(forward.ir_version, 8))

@@ -1,0 +1,100 @@
+"""Rules of pools."""
+
+from math import prod
+
+import numpy as np
+from onnx import TensorProto
+
+from onnx_evidence.errors import GradientError
+from onnx_evidence.types import AnyArray
+from onnx_evidence.vjp.elementwise import Rule
+from onnx_evidence.vjp.sliding import Sliding, spread
+from onnx_evidence.vjp.step import Step
+from onnx_evidence.vjp.tape import Value
+
+
+def global_average_pool(step: Step) -> list[Value | None]:
+    """GlobalAveragePool: every cell has the same share."""
+    cells = prod(step.side(axis) for axis in range(2, len(step.shape())))
+    return [(step.g * (1 / cells)).op("Expand", step.x.op("Shape", elem_type=TensorProto.INT64))]
+
+
+def global_max_pool(step: Step) -> list[Value | None]:
+    """GlobalMaxPool: the largest cells share the cotangent."""
+    return [share_of_largest(step.x, step.y, step.g, list(range(2, len(step.shape()))))]
+
+
+def share_of_largest(x: Value, y: Value, g: Value, axes: list[int]) -> Value:
+    """Cotangents ``g`` of the extremes ``y`` of ``x`` over axes, shared by all cells that attain them.
+
+    Parameters
+    ----------
+    x, y, g : Value
+        ``y`` and ``g`` with sides of 1 along the axes.
+    axes : list of int
+        What was reduced.
+
+    Returns
+    -------
+    Value
+        Like ``x``.
+    """
+    mask = x.op("Equal", y, elem_type=TensorProto.BOOL).cast(x.elem_type)
+    return mask * (g / mask.reduce("Sum", axes))
+
+
+def average_pool(step: Step) -> list[Value | None]:
+    """AveragePool with both conventions of counting the padding."""
+    geometry = Sliding.of(step, step.attribute("kernel_shape"))
+    size = prod(geometry.kernel)
+    shares = size / _counts(geometry, bool(step.attribute("count_include_pad", 0)))
+    cotangent = step.g if (shares == 1).all() else step.g * step.g.typed(shares[None, None])
+    kernel, dilations = list(geometry.kernel), list(geometry.dilations)
+
+    def average(stuffed: Value, pads: list[int]) -> Value:
+        if any(each >= side for each, side in zip(pads, kernel * 2, strict=True)):
+            # More than pools may pad, as dilation needs; and ONNX Runtime would move a Pad into the pool.
+            even = stuffed.typed(np.full((step.side(1), 1, *kernel), 1 / size))
+            return stuffed.op("Conv", even, group=step.side(1), pads=pads, dilations=dilations)
+        spaced = dilations if max(dilations) > 1 else None  # since opset 19
+        return stuffed.op("AveragePool", kernel_shape=kernel, pads=pads, dilations=spaced, count_include_pad=1)
+
+    return [spread(cotangent, step.side(1), geometry, average)]
+
+
+def _counts(geometry: Sliding, include_pad: bool) -> AnyArray:
+    """Cells that each window is averaged over, shape (results...)."""
+    per_axis = []
+    for axis, side in enumerate(geometry.kernel):
+        first = -geometry.before[axis] if include_pad else 0
+        last = geometry.sizes[axis] + (geometry.after[axis] if include_pad else 0)
+        start = np.arange(geometry.results[axis]) * geometry.strides[axis] - geometry.before[axis]
+        cells = start[:, None] + np.arange(side) * geometry.dilations[axis]
+        per_axis.append(((cells >= first) & (cells < last)).sum(axis=1))
+    counts = per_axis[0]
+    for each in per_axis[1:]:
+        counts = counts[..., None] * each
+    return np.asarray(counts)
+
+
+def max_pool(step: Step) -> list[Value | None]:
+    """MaxPool: cotangents are added up where the largest cells were, which a second run of the pool tells."""
+    if step.attribute("storage_order", 0):
+        raise GradientError("MaxPool in column-major order has no rule")
+    Sliding.of(step, step.attribute("kernel_shape"))  # refuses what runtimes disagree on
+    names = ("kernel_shape", "strides", "pads", "dilations", "auto_pad", "ceil_mode")
+    given = {name: step.attribute(name) for name in names}
+    _, places = step.tape.emit("MaxPool", step.x, outputs=2, **given)
+    # ONNX Runtime adds up no halves on the CPU; and sums of many are better in float32.
+    kind = TensorProto.DOUBLE if step.g.elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
+    zeros, g = (step.x.cast(kind) * 0.0).reshape(-1), step.g.cast(kind).reshape(-1)
+    summed = zeros.op("ScatterElements", places.reshape(-1), g, axis=0, reduction="add")
+    return [summed.cast(step.g.elem_type).reshape_like(step.x)]
+
+
+RULES: dict[str, Rule] = {
+    "GlobalAveragePool": global_average_pool,
+    "GlobalMaxPool": global_max_pool,
+    "AveragePool": average_pool,
+    "MaxPool": max_pool,
+}

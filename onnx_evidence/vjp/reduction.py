@@ -1,0 +1,88 @@
+"""Rules of reductions over axes, and of softmax."""
+
+from onnx import TensorProto
+
+from onnx_evidence.vjp.elementwise import Rule
+from onnx_evidence.vjp.pooling import share_of_largest
+from onnx_evidence.vjp.step import Step
+from onnx_evidence.vjp.tape import Value
+
+
+def _axes(step: Step) -> list[int]:
+    rank = len(step.shape())
+    given = step.static_list(1)
+    if given is None or not given:
+        return [] if step.attribute("noop_with_empty_axes", 0) else list(range(rank))
+    return sorted(axis % rank for axis in given)
+
+
+def _kept(step: Step, value: Value, axes: list[int]) -> Value:
+    """A result of the reduction with sides of 1 where axes were dropped."""
+    if step.attribute("keepdims", 1) or not axes:
+        return value
+    return value.op("Unsqueeze", step.tape.integers(*axes))
+
+
+def _like_input(step: Step, value: Value) -> Value:
+    return value.op("Expand", step.x.op("Shape", elem_type=TensorProto.INT64))
+
+
+def _only(step: Step, cotangent: Value) -> list[Value | None]:
+    return [cotangent]
+
+
+def reduce_sum(step: Step) -> list[Value | None]:
+    """ReduceSum."""
+    return _only(step, _like_input(step, _kept(step, step.g, _axes(step))))
+
+
+def reduce_mean(step: Step) -> list[Value | None]:
+    """ReduceMean."""
+    axes = _axes(step)
+    cells = 1
+    for axis in axes:
+        cells *= step.side(axis)
+    return _only(step, _like_input(step, _kept(step, step.g * (1 / cells), axes)))
+
+
+def reduce_extreme(step: Step) -> list[Value | None]:
+    """ReduceMax and ReduceMin."""
+    axes = _axes(step)
+    return _only(step, share_of_largest(step.x, _kept(step, step.y, axes), _kept(step, step.g, axes), axes))
+
+
+def reduce_l2(step: Step) -> list[Value | None]:
+    """ReduceL2; 0 at the origin."""
+    axes = _axes(step)
+    zero = step.y.op("Equal", step.y.number(0.0), elem_type=TensorProto.BOOL).cast(step.y.elem_type)
+    return _only(step, step.x * _kept(step, step.g / (step.y + zero), axes))
+
+
+def reduce_sum_square(step: Step) -> list[Value | None]:
+    """ReduceSumSquare."""
+    return _only(step, step.x * (_kept(step, step.g, _axes(step)) * 2.0))
+
+
+def softmax(step: Step) -> list[Value | None]:
+    """Softmax: ``y (g - sum g y)``."""
+    axis = [step.attribute("axis", -1) % len(step.shape())]
+    weighted = step.g * step.y
+    return [weighted - step.y * weighted.reduce("Sum", axis)]
+
+
+def log_softmax(step: Step) -> list[Value | None]:
+    """LogSoftmax: ``g - exp(y) sum g``."""
+    axis = [step.attribute("axis", -1) % len(step.shape())]
+    return [step.g - step.y.op("Exp") * step.g.reduce("Sum", axis)]
+
+
+RULES: dict[str, Rule] = {
+    "ReduceSum": reduce_sum,
+    "ReduceMean": reduce_mean,
+    "ReduceMax": reduce_extreme,
+    "ReduceMin": reduce_extreme,
+    "ReduceL2": reduce_l2,
+    "ReduceSumSquare": reduce_sum_square,
+    "Softmax": softmax,
+    "LogSoftmax": log_softmax,
+}

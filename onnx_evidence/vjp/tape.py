@@ -1,0 +1,261 @@
+"""What rules write with: values of the backward graph with arithmetic, and facts about the forward graph."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_evidence.errors import GradientError
+from onnx_evidence.shapes import Shape, TensorInfo
+from onnx_evidence.types import AnyArray
+
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+# Steepness of a ramp that stands for a step; a power of two, so that scaling by it is exact.
+_STEEP = float(2**100)
+
+Number = Union["Value", float]
+
+
+class Tape:
+    """The nodes of a backward graph, as they are written.
+
+    Parameters
+    ----------
+    tensors : mapping of str to TensorInfo
+        Types and shapes of the forward graph.
+    values : mapping of str to ndarray
+        Constants of the forward graph that are known when the graph is built: initializers, folded shapes.
+    """
+
+    def __init__(self, tensors: Mapping[str, TensorInfo], values: Mapping[str, AnyArray]) -> None:
+        self.tensors, self.values = tensors, values
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self._count = 0
+        self._by_content: dict[bytes, Value] = {}
+
+    def value(self, name: str) -> "Value":
+        """A tensor of the forward graph.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+
+        Returns
+        -------
+        Value
+        """
+        info = self.tensors.get(name)
+        return Value(self, name, info.elem_type if info is not None else TensorProto.FLOAT)
+
+    def shape(self, name: str) -> tuple[int | None, ...]:
+        """Shape of a tensor of the forward graph; None is the batch.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+
+        Returns
+        -------
+        tuple of (int or None)
+
+        Raises
+        ------
+        GradientError
+            If it is not known before the model runs.
+        """
+        shape: Shape | None = self.tensors[name].shape if name in self.tensors else None
+        if shape is None or not all(shape[1:]) or shape[:1] == (0,):
+            raise GradientError(f"the shape of tensor {name!r} is not known before the model runs")
+        return shape
+
+    def emit(
+        self, op_type: str, *inputs: "Value | None", outputs: int = 1, elem_type: int | None = None, **attributes: Any
+    ) -> "list[Value]":
+        """Write a node.
+
+        Parameters
+        ----------
+        op_type : str
+            A standard operator.
+        *inputs : Value or None
+            What it reads; None for an optional input that is left out.
+        outputs : int
+            How many it makes.
+        elem_type : int, optional
+            Element type of what it makes; that of the first input by default.
+        **attributes
+            Its attributes; those that are None are left out.
+
+        Returns
+        -------
+        list of Value
+            Its outputs.
+        """
+        names = [f"vjp/{op_type}_{self._count}" + (f"/{k}" if k else "") for k in range(outputs)]
+        self._count += 1
+        given = {key: value for key, value in attributes.items() if value is not None}
+        node = helper.make_node(op_type, [value.name if value else "" for value in inputs], names, names[0], **given)
+        self.nodes.append(node)
+        kind = elem_type or (inputs[0].elem_type if inputs and inputs[0] else TensorProto.FLOAT)
+        return [Value(self, name, kind) for name in names]
+
+    def constant(self, array: AnyArray) -> "Value":
+        """A constant; equal ones are stored once.
+
+        Parameters
+        ----------
+        array : ndarray
+            In the dtype that the graph needs.
+
+        Returns
+        -------
+        Value
+        """
+        tensor = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape))
+        content = tensor.SerializeToString(deterministic=True)
+        if content not in self._by_content:
+            tensor.name = f"vjp/constant_{len(self.initializers)}"
+            self.initializers[tensor.name] = tensor
+            self._by_content[content] = Value(self, tensor.name, tensor.data_type)
+        return self._by_content[content]
+
+    def rename(self, value: "Value", name: str) -> None:
+        """Give the last value that was written the name of an output of the graph.
+
+        Parameters
+        ----------
+        value : Value
+            The only output of its node; nothing reads it.
+        name : str
+            The name.
+        """
+        node = next(node for node in reversed(self.nodes) if node.output[0] == value.name)
+        node.output[0] = name
+
+    def integers(self, *numbers: int) -> "Value":
+        """A vector of int64, for shapes, axes and pads.
+
+        Parameters
+        ----------
+        *numbers : int
+            Its elements.
+
+        Returns
+        -------
+        Value
+        """
+        return self.constant(np.array(numbers, np.int64))
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the backward graph; arithmetic on it writes nodes.
+
+    Attributes
+    ----------
+    tape : Tape
+        Where the nodes go.
+    name : str
+        The tensor.
+    elem_type : int
+        ONNX element type.
+    """
+
+    tape: Tape
+    name: str
+    elem_type: int
+
+    def op(self, op_type: str, *others: "Value | None", elem_type: int | None = None, **attributes: Any) -> "Value":
+        """The output of a node that reads this value first; see `Tape.emit`."""
+        return self.tape.emit(op_type, self, *others, elem_type=elem_type, **attributes)[0]
+
+    def number(self, other: Number) -> "Value":
+        """``other`` as a value: numbers become constants of this value's type."""
+        if isinstance(other, Value):
+            return other
+        return self.tape.constant(np.array(other, helper.tensor_dtype_to_np_dtype(self.elem_type)))
+
+    def typed(self, array: AnyArray) -> "Value":
+        """A constant array in this value's type."""
+        return self.tape.constant(array.astype(helper.tensor_dtype_to_np_dtype(self.elem_type)))
+
+    def __mul__(self, other: Number) -> "Value":
+        return self.op("Mul", self.number(other))
+
+    def __rmul__(self, other: float) -> "Value":
+        return self.op("Mul", self.number(other))
+
+    def __add__(self, other: Number) -> "Value":
+        return self.op("Add", self.number(other))
+
+    def __radd__(self, other: float) -> "Value":
+        return self.op("Add", self.number(other))
+
+    def __sub__(self, other: Number) -> "Value":
+        return self.op("Sub", self.number(other))
+
+    def __rsub__(self, other: float) -> "Value":
+        return self.number(other).op("Sub", self)
+
+    def __truediv__(self, other: Number) -> "Value":
+        return self.op("Div", self.number(other))
+
+    def __rtruediv__(self, other: float) -> "Value":
+        return self.number(other).op("Div", self)
+
+    def __pow__(self, other: Number) -> "Value":
+        return self.op("Pow", self.number(other))
+
+    def __neg__(self) -> "Value":
+        return self.op("Neg")
+
+    def step(self, above: float = 0.0, sign: int = 1) -> "Value":
+        """1 where ``sign * (value - above) > 0``, 0 elsewhere.
+
+        A ramp of steepness 2^100, which multiplies exactly: two passes over memory less than a comparison and a
+        cast, and it stays in the blocked layout that convolutions run fastest in.
+        """
+        # Attributes are float32: other bounds would be moved, and large ones overflow.
+        exact = abs(above) < 2**27 and (self.elem_type == TensorProto.FLOAT or float(np.float32(above)) == above)
+        if exact and self.elem_type in (TensorProto.FLOAT, TensorProto.DOUBLE):
+            return self.op("HardSigmoid", alpha=sign * _STEEP, beta=-sign * float(above) * _STEEP)
+        compared = self.op("Greater" if sign > 0 else "Less", self.number(above), elem_type=TensorProto.BOOL)
+        return compared.cast(self.elem_type)
+
+    def cast(self, elem_type: int) -> "Value":
+        """The value in another type."""
+        return self if elem_type == self.elem_type else self.op("Cast", elem_type=elem_type, to=elem_type)
+
+    def reshape(self, *sides: int) -> "Value":
+        """The value with another shape; one side may be -1."""
+        return self.op("Reshape", self.tape.integers(*sides))
+
+    def reshape_like(self, other: "Value") -> "Value":
+        """The value in the shape of another, which is asked for at run time."""
+        return self.op("Reshape", other.op("Shape", elem_type=TensorProto.INT64))
+
+    def transpose(self, *perm: int) -> "Value":
+        """The value with its axes in another order."""
+        return self if list(perm) == list(range(len(perm))) else self.op("Transpose", perm=list(perm))
+
+    def reduce(self, kind: str, axes: Sequence[int], *, keepdims: bool = True) -> "Value":
+        """``Reduce<kind>`` over axes."""
+        if not axes:
+            return self
+        return self.op(f"Reduce{kind}", self.tape.integers(*axes), keepdims=int(keepdims))
+
+    def slice(self, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int]) -> "Value":
+        """A block of this value."""
+        return self.op("Slice", *(self.tape.integers(*numbers) for numbers in (starts, ends, axes)))
+
+    def pad(self, before: Sequence[int], after: Sequence[int]) -> "Value":
+        """The value with zeros around it; negative numbers crop."""
+        if not any(before) and not any(after):
+            return self
+        return self.op("Pad", self.tape.integers(*before, *after))

@@ -1,0 +1,986 @@
+"""Every backward rule against central differences, on random shapes and attributes."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, version_converter
+
+from onnx_evidence.errors import GradientError
+from onnx_evidence.evidence import log_probabilities
+from onnx_evidence.vjp import build_vjp, missing_rules
+from onnx_evidence.vjp.elementwise import Rule
+from onnx_evidence.vjp.step import Step
+from onnx_evidence.vjp.table import RULES
+from onnx_evidence.vjp.tape import Value
+from tests.vjp_oracles import Draw, Problem, check, form_slopes, graph, linear, node, reference, runtime, single
+
+Case = Callable[[Draw], list[Problem]]
+
+
+def indices(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.int64)
+
+
+def both(make: Callable[[type], onnx.ModelProto], x: np.ndarray) -> list[Problem]:
+    """A linear model by both executors."""
+    return [Problem(make(np.float64), x), *linear(make, x)]
+
+
+# Convolutions. ONNX Runtime has no float64 kernels of these, and the reference evaluator is slow or wrong on some
+# attributes (auto_pad with strides, dilated ConvTranspose), so they run in float32, where linear maps stay exact.
+
+
+def conv(d: Draw, depthwise: bool = False) -> list[Problem]:
+    rank = d.pick(1, 2, 2, 3) if not depthwise else d.pick(1, 2)
+    group, inner = (d.int(2, 4), 1) if depthwise else (d.pick(1, 1, 2, 3), d.int(1, 2))
+    outer = group * (d.pick(1, 1, 2) if depthwise else d.int(1, 3))
+    kernel, strides, dilations = d.ints(rank, 1, 3), d.ints(rank, 1, 3), d.ints(rank, 1, 2)
+    given = {"strides": strides, "dilations": dilations, "group": group}
+    automatic = d.pick("NOTSET", "NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
+    if automatic == "NOTSET":
+        given["pads"] = d.ints(2 * rank, 0, 4)  # also more than the kernel
+    else:
+        # ONNX Runtime refuses dilations with automatic pads, and so do its shapes.
+        given.update(auto_pad=automatic, dilations=[1] * rank)
+    reach = [(k - 1) * a + 1 for k, a in zip(kernel, given["dilations"], strict=True)]
+    sides = [each + d.int(0, 3) for each in reach]
+    w, b = d.normal(outer, inner, *kernel), d.normal(outer)
+
+    def make(dtype: type) -> onnx.ModelProto:
+        return single("Conv", (group * inner, *sides), "x", w, b, kernel_shape=kernel, dtype=dtype, **given)
+
+    return linear(make, d.normal(2, group * inner, *sides))
+
+
+def conv_float64(d: Draw) -> list[Problem]:
+    k, s, p = d.int(1, 3), d.int(1, 2), d.int(0, 1)
+    group = d.pick(1, 2)
+    model = single("Conv", (4, 5, 6), "x", d.normal(4, 4 // group, k, k), strides=[s, s], pads=[p] * 4, group=group)
+    return [Problem(model, d.normal(2, 4, 5, 6))]
+
+
+def conv_transpose(form: str, d: Draw) -> list[Problem]:
+    rank = d.pick(1, 2)
+    group, inner, outer = d.pick(1, 2), d.int(1, 2), d.int(1, 2)
+    kernel, strides, dilations = d.ints(rank, 1, 4), d.ints(rank, 1, 3), d.ints(rank, 1, 2)
+    sides = d.ints(rank, 2, 4)
+    given = {"strides": strides, "dilations": dilations, "group": group}
+    full = [
+        s * (n - 1) + (k - 1) * a + 1 for s, n, k, a in zip(strides, sides, kernel, dilations, strict=True)
+    ]  # fmt: skip
+    adjust = [d.int(0, max(s, a) - 1) for s, a in zip(strides, dilations, strict=True)]
+    if form == "pads":
+        given["pads"] = [d.int(0, max(0, min(2, (each - 1) // 2))) for each in full * 2]
+        given["output_padding"] = adjust
+    elif form == "shape":
+        given["output_shape"] = [max(side, each - d.int(0, 2)) for side, each in zip(sides, full, strict=True)]
+        given["auto_pad"] = d.pick(None, "SAME_UPPER", "SAME_LOWER")
+        given["output_padding"] = [each % stride for each, stride in zip(adjust, strides, strict=True)]
+    else:
+        given["auto_pad"] = form
+    w, b = d.normal(group * inner, outer, *kernel), d.normal(group * outer)
+
+    def make(dtype: type) -> onnx.ModelProto:
+        return single("ConvTranspose", (group * inner, *sides), "x", w, b, kernel_shape=kernel, dtype=dtype, **given)
+
+    x = d.normal(2, group * inner, *sides)
+    # ONNX Runtime takes less output_padding than the operator allows.
+    taken = form != "pads" or all(each < stride for each, stride in zip(adjust, strides, strict=True))
+    exact = [Problem(make(np.float64), x)] if form == "pads" else []
+    return [*exact, *(linear(make, x) if taken else [])]
+
+
+# Matrix products.
+
+
+def gemm_a(d: Draw) -> list[Problem]:
+    trans_b, bias = d.int(0, 1), d.pick(None, (3,), (1, 3), (1,), ())
+    b = d.normal(3, 4) if trans_b else d.normal(4, 3)
+    c = None if bias is None else d.normal(*bias) if bias else np.array(0.5)
+    given = {"alpha": d.pick(1.0, 0.5), "beta": d.pick(1.0, 2.0), "transB": trans_b}
+    return [Problem(single("Gemm", (4,), "x", b, c, **given), d.normal(3, 4))]
+
+
+def gemm_turned(d: Draw) -> list[Problem]:
+    """The data transposed first, as A and as B."""
+    turn = [node("Transpose", ["x"], ["t"], perm=[1, 0])]
+    back = [node("Transpose", ["z"], ["y"], perm=[1, 0])]
+    other, trans = d.normal(3, 4), d.int(0, 1)
+    given = {"alpha": 1.5, "beta": 0.5}
+    b = other if trans else other.T.copy()
+    as_a = single("Gemm", (4,), "t", b, before=turn, transA=1, transB=trans, **given)
+    a = other.T.copy() if trans else other
+    as_b = single("Gemm", (4,), a, "x", after=back, transA=trans, transB=1, **given)
+    plain_b = single("Gemm", (4,), a, "t", before=turn, after=back, transA=trans, **given)
+    return [Problem(model, d.normal(2, 4)) for model in (as_a, as_b, plain_b)]
+
+
+def gemm_both(d: Draw) -> list[Problem]:
+    """The data as A, as B and as C at once: rows are not independent."""
+    square = single("Gemm", (3,), "x", "x", "x", transA=d.int(0, 1), transB=d.int(0, 1), beta=0.5, batch=3)
+    wide = single("Gemm", (4,), "x", "x", transB=1, batch=3)
+    return [
+        Problem(square, d.normal(3, 3), independent=False),
+        Problem(wide, d.normal(3, 4), independent=False),
+    ]
+
+
+def matmul(d: Draw) -> list[Problem]:
+    turn = [node("Transpose", ["x"], ["t"], perm=[0, 1, 3, 2])]
+    shape = (2, 3, 4)
+    w = d.normal(*d.pick((4, 2), (2, 4, 2), (1, 4, 2), (1, 2, 4, 2)))
+    left = d.normal(*d.pick((5, 3), (2, 5, 3), (1, 1, 5, 3)))
+    spread = single("MatMul", (1, 3, 4), d.normal(*d.pick((2, 5, 3), (1, 4, 5, 3))), "x")
+    return [
+        Problem(single("MatMul", shape, "x", w), d.normal(2, *shape)),
+        Problem(single("MatMul", shape, left, "x"), d.normal(2, *shape)),
+        Problem(single("MatMul", shape, "x", "t", before=turn), d.normal(2, *shape)),
+        Problem(single("MatMul", shape, "t", "x", before=turn), d.normal(2, *shape)),
+        Problem(spread, d.normal(2, 1, 3, 4)),
+    ]
+
+
+def matmul_stacks(d: Draw) -> list[Problem]:
+    """Both operands depend on the data, and one of them is broadcast."""
+    mean = [node("ReduceMean", ["x", "axes"], ["m"], keepdims=1), node("Transpose", ["m"], ["t"], perm=[0, 1, 3, 2])]
+    nodes = [*mean, node("MatMul", ["x", "t"], ["p"]), node("MatMul", ["p", "m"], ["y"])]
+    return [Problem(graph(nodes, {"axes": indices(1)}, (2, 3, 4)), d.normal(2, 2, 3, 4))]
+
+
+def einsum(d: Draw) -> list[Problem]:
+    equation, inputs = d.pick(
+        ("nhqd,nhkd->nhqk", ("x", "x")),
+        ("nhqk,hkd->nhqd", ("x", d.normal(2, 4, 3))),
+        ("nhqk,kd->nqhd", ("x", d.normal(4, 3))),
+        ("de,nhqe->nhqd", (d.normal(5, 4), "x")),
+        ("nhqd->nqhd", ("x",)),
+        ("nhqd->nh", ("x",)),
+        ("nhqd,d->nd", ("x", d.normal(4))),
+        ("nhqd,nhqd,d->nhq", ("x", "x", d.normal(4))),
+        ("n h q d, n h k d -> n q k", ("x", "x")),
+    )
+    return [Problem(single("Einsum", (2, 3, 4), *inputs, equation=equation), d.normal(2, 2, 3, 4))]
+
+
+# Pools.
+
+
+def window(d: Draw, rank: int) -> tuple[list[int], dict[str, object]]:
+    kernel, strides = d.ints(rank, 1, 4), d.ints(rank, 1, 3)
+    dilations = d.ints(rank, 1, 2) if d.pick(True, False) else [1] * rank
+    given: dict[str, object] = {"kernel_shape": kernel, "strides": strides}
+    automatic = d.pick("NOTSET", "NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
+    if automatic == "NOTSET":
+        given["pads"] = [d.int(0, each - 1) for each in kernel * 2]
+        given["ceil_mode"] = d.int(0, 1)
+    else:
+        # Kernels of less than the stride would be padded by negative numbers, which ONNX Runtime refuses.
+        given.update(auto_pad=automatic, strides=[min(s, k) for s, k in zip(strides, kernel, strict=True)])
+        dilations = [1] * rank
+    if max(dilations) > 1:
+        given["dilations"] = dilations
+    sides = [(k - 1) * a + 1 + d.int(0, 4) for k, a in zip(kernel, dilations, strict=True)]
+    if given.get("ceil_mode"):
+        front, behind = np.reshape(given["pads"], (2, rank))
+        reach = (np.array(kernel) - 1) * dilations + 1
+        last = -(-(np.array(sides) + front + behind - reach) // strides) * strides
+        given["ceil_mode"] = int((last < sides + front).all())  # others are refused
+    return sides, given
+
+
+def average_pool(d: Draw) -> list[Problem]:
+    sides, given = window(d, d.pick(1, 2, 2, 3))
+    given["count_include_pad"] = d.int(0, 1)
+
+    def make(dtype: type) -> onnx.ModelProto:
+        return single("AveragePool", (2, *sides), dtype=dtype, opset=19 if "dilations" in given else 18, **given)
+
+    # The reference evaluator differs on ceil_mode and automatic pads.
+    return linear(make, d.normal(2, 2, *sides))
+
+
+def average_pool_dilated(d: Draw) -> list[Problem]:
+    """Padded so much that a pool goes back."""
+    k = d.int(2, 3)
+    given = {"kernel_shape": [k, k], "dilations": [2, 2], "pads": [k - 1] * 4, "count_include_pad": d.int(0, 1)}
+    given["strides"] = d.ints(2, 1, 2)
+
+    def make(dtype: type) -> onnx.ModelProto:
+        return single("AveragePool", (2, 5, 6), dtype=dtype, opset=19, **given)
+
+    return linear(make, d.normal(2, 2, 5, 6))
+
+
+def max_pool(d: Draw) -> list[Problem]:
+    sides, given = window(d, d.pick(1, 2, 2, 3))
+    # The reference evaluator has no indices of padded pools; ONNX Runtime has float64 kernels.
+    return [Problem(single("MaxPool", (2, *sides), **given), d.distinct(2, 2, *sides), runtime=True, step=0.25)]
+
+
+def global_pool(op_type: str, d: Draw) -> list[Problem]:
+    sides = d.ints(d.pick(1, 2, 3), 1, 3)
+    return [Problem(single(op_type, (3, *sides)), d.distinct(2, 3, *sides), step=0.25)]
+
+
+# Value by value.
+
+
+def unary(op_type: str, d: Draw, *, positive: bool = False, **choices: tuple[object, ...]) -> list[Problem]:
+    given = {name: d.pick(*options) for name, options in choices.items()}
+    opset = given.pop("opset", 18)
+    x = d.positive(2, 3, 4) if positive else d.normal(2, 3, 4) * d.pick(1, 3)
+    return [Problem(single(op_type, (3, 4), opset=opset, **given), x)]
+
+
+def celu(d: Draw) -> list[Problem]:
+    """Standardised in float32 alone."""
+    model = single("Celu", (3, 4), alpha=d.pick(None, 0.5), dtype=np.float32)
+    return [Problem(model, d.normal(2, 3, 4).astype(np.float32), step=1e-2, tolerance=5e-3)]
+
+
+def prelu(d: Draw) -> list[Problem]:
+    slope = d.normal(*d.pick((1,), (3, 1, 1), (1, 4), (3, 2, 4)))
+    return [Problem(single("PRelu", (3, 2, 4), "x", slope), d.normal(2, 3, 2, 4))]
+
+
+def clip(d: Draw) -> list[Problem]:
+    low, high = (np.array(each) for each in d.pick((-0.5, 0.7), (0.0, 6.0), (-1e10, 0.3), (0.1, 1e12), (1.0, 0.5)))
+    x = d.normal(2, 4, 5) * 3
+    problems = []
+    for as_nodes in (False, True):
+        for bounds in ((low, high), (low,), (None, high), ()):
+            problems.append(Problem(single("Clip", (4, 5), "x", *bounds, constants_as_nodes=as_nodes), x))
+    # The converter makes bounds of float32. None lies within a step of these numbers.
+    coarse = (d.distinct(2, 4, 5) / 4 + 1 / 8).astype(np.float32)
+    for opset in (6, 7, 10):
+        old = single("Clip", (4, 5), min=float(low), max=float(high), opset=opset, dtype=np.float32)
+        old = old if opset > 6 else version_converter.convert_version(old, 7)
+        problems.append(Problem(old, coarse, step=2**-6))
+    problems.append(Problem(single("Clip", (4, 5), opset=9, min=0.3, dtype=np.float32), coarse, step=2**-6))
+    computed = [node("Shape", ["x"], ["s"]), node("Gather", ["s", "one"], ["g"]), node("Cast", ["g"], ["h"], to=11)]
+    nodes = [*computed, node("Neg", ["h"], ["l"]), node("Clip", ["x", "l", "h"], ["y"])]
+    problems.append(Problem(graph(nodes, {"one": np.array(1)}, (3, 5)), d.normal(2, 3, 5) * 3))
+    return problems
+
+
+def binary(op_type: str, d: Draw) -> list[Problem]:
+    """Data on either side or both, with broadcasting both ways."""
+    draw = d.positive if op_type in ("Div", "Pow") else d.normal
+    x = draw(2, 3, 1, 4)
+    other = draw(*d.pick((4,), (1,), (2, 1), (3, 2, 4), (1, 3, 1, 4), (1, 1, 5, 1))) * 1.25
+    mean = [node("ReduceMean", ["x", "a"], ["m"], keepdims=1)]
+    reduced = graph([*mean, node(op_type, ["x", "m"], ["y"])], {"a": indices(*d.pick((1,), (1, 3)))}, (3, 1, 4))
+    turned = graph([*mean, node(op_type, ["m", "x"], ["y"])], {"a": indices(3)}, (3, 1, 4))
+    # The batch is the second axis of the result.
+    wide = single(
+        op_type, (3,), "x", draw(2, 1, 3) * 1.25, after=[node("Transpose", ["z"], ["y"], perm=[1, 0, 2])]
+    )  # fmt: skip
+    scalar = np.array(1.5)
+    problems = [
+        Problem(single(op_type, (3, 1, 4), "x", other), x),
+        Problem(single(op_type, (3, 1, 4), other, "x"), x),
+        Problem(single(op_type, (3, 1, 4), "x", scalar), x),
+        Problem(single(op_type, (3, 1, 4), scalar, "x"), x),
+        Problem(reduced, x),
+        Problem(turned, x),
+        Problem(wide, draw(2, 3)),
+    ]
+    if op_type not in ("Min", "Max"):  # ties
+        problems.append(Problem(single(op_type, (3, 1, 4), "x", "x"), x))
+    return problems
+
+
+def power(d: Draw) -> list[Problem]:
+    problems = binary("Pow", d)
+    for exponent in (np.array(2.0), np.array(3, np.int64), np.array([2, 1, 3, 4], np.int32)):
+        problems.append(Problem(single("Pow", (3, 4), "x", exponent), d.normal(2, 3, 4)))
+    square = single("Pow", (3, 4), "x", np.array(2.0))
+    return [*problems, Problem(square, np.zeros((2, 3, 4)))]
+
+
+def variadic(op_type: str, d: Draw) -> list[Problem]:
+    inputs = ["x", d.normal(3, 1), d.normal(4), "x"] if op_type in ("Sum", "Mean") else ["x", d.normal(3, 1), "n"]
+    minus = [node("Neg", ["x"], ["n"])]
+    return [
+        Problem(single(op_type, (3, 4), *inputs, before=minus), d.normal(2, 3, 4)),
+        Problem(single(op_type, (3, 4), "x"), d.normal(2, 3, 4)),
+    ]
+
+
+def where(d: Draw) -> list[Problem]:
+    mask = d.rng.random((3, 4)) < 0.5
+    other = d.normal(*d.pick((4,), (3, 1), (1, 3, 4)))
+    compare = [node("Greater", ["x", "zero"], ["mask"]), node("Where", ["mask", "x", "slope"], ["y"])]
+    weights = {"zero": np.array(0.0), "slope": np.array(0.0)}
+    mean = [node("ReduceMean", ["x", "a"], ["m"]), node("Where", ["c", "m", "x"], ["y"])]
+    return [
+        Problem(single("Where", (3, 4), mask, "x", other), d.normal(2, 3, 4)),
+        Problem(single("Where", (3, 4), mask, other, "x"), d.normal(2, 3, 4)),
+        Problem(graph(compare, weights, (3, 4)), d.normal(2, 3, 4)),
+        Problem(graph(mean, {"a": indices(-1), "c": mask}, (3, 4)), d.normal(2, 3, 4)),
+    ]
+
+
+def casts(d: Draw) -> list[Problem]:
+    there = node("Cast", ["x"], ["d"], to=TensorProto.DOUBLE)
+    middle = node("Mul", ["d", "d"], ["e"])
+    back = node("Cast", ["e"], ["y"], to=TensorProto.FLOAT)
+    problem = Problem(graph([there, middle, back], {}, (4,), dtype=np.float32), d.normal(2, 4).astype(np.float32))
+    problem.step, problem.tolerance = 1e-2, 1e-4
+    return [problem]
+
+
+def cast_like(d: Draw) -> list[Problem]:
+    nodes = [node("CastLike", ["x", "half"], ["d"]), node("CastLike", ["d", "x"], ["y"])]
+    x = np.round(d.normal(2, 4) * 4) / 4
+    # Exact in half precision, as is the step.
+    return [Problem(graph(nodes, {"half": np.zeros(1, np.float32)}, (4,)), x, step=0.25)]
+
+
+def dropout(d: Draw) -> list[Problem]:
+    inputs = d.pick(("x",), ("x", np.array(0.3, np.float32)), ("x", None, np.array(False)))
+    return [Problem(single("Dropout", (4,), *inputs), d.normal(2, 4))]
+
+
+def flat(op_type: str, d: Draw) -> list[Problem]:
+    """Beside a path that is smooth."""
+    nodes = [node(op_type, ["x"], ["f"]), node("Add", ["x", "f"], ["y"])]
+    return [Problem(graph(nodes, {}, (4,)), d.normal(2, 4))]
+
+
+# Normalisation.
+
+
+def batch_normalization(d: Draw) -> list[Problem]:
+    sides = d.ints(d.int(0, 3), 1, 3)
+    parameters = [d.normal(3), d.normal(3), d.normal(3), d.positive(3)]
+    given = {"epsilon": d.pick(1e-5, 0.1)}
+    models = [single("BatchNormalization", (3, *sides), "x", *parameters, opset=each, **given) for each in (15, 18)]
+    return [Problem(model, d.normal(2, 3, *sides)) for model in models]
+
+
+def instance_normalization(d: Draw) -> list[Problem]:
+    sides = d.ints(d.int(1, 3), 4, 5)
+    given = {"epsilon": d.pick(1e-5, 0.1)}
+    model = single("InstanceNormalization", (3, *sides), "x", d.normal(3), d.normal(3), **given)
+    return [Problem(model, d.normal(2, 3, *sides))]
+
+
+def layer_normalization(d: Draw) -> list[Problem]:
+    axis = d.pick(-1, -2, 1, 2, 3, None)
+    shape = (2, 3, 4)
+    axes = shape[(axis if axis is not None else -1) - (1 if (axis or -1) > 0 else 0) :]
+    inputs = ["x", d.normal(*axes), *([d.normal(*axes)] if d.pick(True, False) else [])]
+    model = single("LayerNormalization", shape, *inputs, axis=axis, epsilon=d.pick(1e-5, 0.1))
+    return [Problem(model, d.normal(2, *shape))]
+
+
+def layer_normalization_by_parts(d: Draw) -> list[Problem]:
+    nodes = [
+        node("ReduceMean", ["x", "last"], ["m"]),
+        node("Sub", ["x", "m"], ["c"]),
+        node("Pow", ["c", "two"], ["s"]),
+        node("ReduceMean", ["s", "last"], ["v"]),
+        node("Add", ["v", "eps"], ["e"]),
+        node("Sqrt", ["e"], ["r"]),
+        node("Div", ["c", "r"], ["n"]),
+        node("Mul", ["n", "w"], ["k"]),
+        node("Add", ["k", "b"], ["y"]),
+    ]
+    weights = {
+        "last": indices(-1), "two": np.array(2.0), "eps": np.array(1e-5), "w": d.normal(4), "b": d.normal(4)
+    }  # fmt: skip
+    return [Problem(graph(nodes, weights, (3, 4)), d.normal(2, 3, 4))]
+
+
+def group_normalization(d: Draw) -> list[Problem]:
+    sides, groups = d.ints(d.int(1, 2), 1, 3), d.pick(1, 2, 4)
+    problems = []
+    for opset in (18, 21):
+        count = groups if opset == 18 else 4
+        given = {"num_groups": groups, "epsilon": d.pick(1e-5, 0.1)}
+        if opset > 18:
+            given["stash_type"] = TensorProto.DOUBLE  # else the reference evaluator goes through float32
+        affine = d.normal(count), d.normal(count)
+        model = single("GroupNormalization", (4, *sides, 5), "x", *affine, opset=opset, **given)
+        # The checker refuses the operator in opset 18, which runtimes take.
+        problems.append(Problem(model, d.normal(2, 4, *sides, 5), valid=opset > 18))
+    return problems
+
+
+def lrn(d: Draw) -> list[Problem]:
+    channels, size = d.int(1, 6), d.int(1, 5)
+    given = {"alpha": d.pick(0.5, 1e-4), "beta": d.pick(0.75, 0.5), "bias": d.pick(1.0, 2.0), "size": size}
+    sides = d.pick((2, 3), (2, 2), (3, 1))
+    return [Problem(single("LRN", (channels, *sides), **given), d.normal(2, channels, *sides))]
+
+
+# Reductions.
+
+
+def reduction(op_type: str, d: Draw) -> list[Problem]:
+    given = {"keepdims": d.int(0, 1)}
+    axes = d.pick([1], [-1], [2, 3], [-1, -2], [1, 3], [3, 1])
+    x = d.distinct(2, 2, 3, 2) / 4 + 0.1
+    models = [single(op_type, (2, 3, 2), "x", indices(*axes), **given)]
+    models.append(single(op_type, (2, 3, 2), "x", indices(*axes), constants_as_nodes=True, **given))
+    old = (13, 7) if op_type != "ReduceSum" else (11, 7)  # axes as an attribute
+    models += [single(op_type, (2, 3, 2), axes=[each % 4 for each in axes], opset=o, **given) for o in old]
+    if op_type in ("ReduceSum", "ReduceMean", "ReduceMax"):
+        models.append(single(op_type, (2, 3, 2), "x", noop_with_empty_axes=1))
+    return [Problem(model, x) for model in models] + ([everything(op_type, d)] if op_type != "ReduceMean" else [])
+
+
+def everything(op_type: str, d: Draw) -> Problem:
+    """Over all axes, the batch of one picture included."""
+    nodes = [node(op_type, ["x"], ["s"], keepdims=0), node("Reshape", ["s", "shape"], ["y"])]
+    model = graph(nodes, {"shape": indices(1, 1)}, (2, 3), batch=1)
+    return Problem(model, d.distinct(1, 2, 3) / 4 + 0.1, independent=False)
+
+
+def softmax(op_type: str, d: Draw) -> list[Problem]:
+    axis = d.pick(1, 2, -1, -2, None)
+    models = [
+        single(op_type, (3, 4), axis=axis),
+        # Before opset 13 all axes behind the given one are taken together.
+        single(op_type, (3, 4), axis=axis, opset=11),
+        single(op_type, (3, 4), axis=1, opset=7),
+    ]
+    # The reference evaluator knows the newer meaning only.
+    return [Problem(model, d.normal(2, 3, 4), runtime=k > 0) for k, model in enumerate(models)]
+
+
+# Moving values about.
+
+
+def reshapes(op_type: str, d: Draw) -> list[Problem]:
+    forms = {
+        "Reshape": [("x", indices(*d.pick((0, -1), (-1, 3, 4), (0, 0, 4, 1), (-1, 2, 6))))],
+        "Flatten": [("x",)],
+        "Squeeze": [("x", indices(*d.pick((2,), (-2,))))],
+        "Unsqueeze": [("x", indices(*d.pick((1,), (-1, 2), (5, 3))))],
+    }[op_type]
+    models = [single(op_type, (3, 1, 4), *inputs) for inputs in forms]
+    if op_type == "Flatten":
+        models = [single(op_type, (3, 1, 4), axis=axis) for axis in (1, -3, None)]
+        behind = [node("Reshape", ["z", "shape"], ["y"])]
+        for axis in (0, 2, -1):
+            models.append(single(op_type, (3, 1, 4), axis=axis, after=behind, weights={"shape": indices(-1, 12)}))
+    elif op_type in ("Squeeze", "Unsqueeze"):
+        models.append(single(op_type, (3, 1, 4), axes=[2], opset=11))
+    elif op_type == "Reshape":
+        computed = [
+            node("Shape", ["x"], ["s"]),
+            node("Gather", ["s", "zero"], ["n"]),
+            node("Unsqueeze", ["n", "first"], ["u"]),
+            node("Concat", ["u", "minus"], ["shape"], axis=0),
+            node("Reshape", ["x", "shape"], ["y"]),
+        ]
+        weights = {"zero": np.array(0), "first": indices(0), "minus": indices(-1)}
+        models.append(graph(computed, weights, (3, 1, 4)))
+    return [Problem(model, d.normal(2, 3, 1, 4)) for model in models]
+
+
+def transpose(d: Draw) -> list[Problem]:
+    perm = d.pick([0, 2, 3, 1], [0, 3, 1, 2], [0, 1, 3, 2])
+    # Without an order all axes are reversed: the batch comes last.
+    again = graph([node("Transpose", ["x"], ["t"]), node("Transpose", ["t"], ["y"], perm=[3, 0, 1, 2])], {}, (2, 3, 4))
+    return [
+        Problem(single("Transpose", (2, 3, 4), perm=perm), d.normal(2, 2, 3, 4)),
+        Problem(again, d.normal(2, 2, 3, 4)),
+    ]
+
+
+def concat(d: Draw) -> list[Problem]:
+    axis = d.pick(1, 2, -1, -3)
+    half = [node("Mul", ["x", "x"], ["q"])]
+    constant = d.normal(2, 2, 3, 4)
+    models = [
+        single("Concat", (2, 3, 4), "x", "q", "x", before=half, axis=axis),
+        single("Concat", (2, 3, 4), constant, "x", axis=axis, batch=2),
+    ]
+    return [Problem(model, d.normal(2, 2, 3, 4), independent=k == 0) for k, model in enumerate(models)]
+
+
+def split(d: Draw) -> list[Problem]:
+    parts = d.pick(["a", "b"], ["a", "c"], ["b"], ["b", "c"], ["a", "b", "c"])
+    use = [
+        node("Sigmoid", [part], [f"{part}.s"]) for part in parts
+    ] + [node("Concat", [f"{part}.s" for part in parts], ["y"], axis=1)]  # fmt: skip
+    sizes = graph(
+        [node("Split", ["x", "sizes"], ["a", "b", "c"], axis=d.pick(1, -2)), *use], {"sizes": indices(1, 3, 2)}, (6, 2)
+    )
+    equal = graph([node("Split", ["x"], ["a", "b", "c"], axis=1, num_outputs=3), *use], {}, (6, 2))
+    uneven = graph([node("Split", ["x"], ["a", "b", "c"], axis=1, num_outputs=3), *use], {}, (5, 2))
+    old = graph([node("Split", ["x"], ["a", "b", "c"], axis=1), *use], {}, (6, 2), opset=11)
+    return [Problem(model, d.normal(2, model.graph.input[0].type.tensor_type.shape.dim[1].dim_value, 2))
+            for model in (sizes, equal, uneven, old)]  # fmt: skip
+
+
+def slices(d: Draw) -> list[Problem]:
+    huge = d.pick(2**31 - 1, 2**63 - 1)
+    arguments = [
+        (indices(1), indices(-1), indices(2)),
+        (indices(-2, 0), indices(huge, 2), indices(1, -1)),
+        (indices(0, 1), indices(huge, huge), indices(0, 2)),
+        (indices(-1), indices(-huge), indices(2), indices(-1)),
+        (indices(4, -1), indices(0, -4), indices(2, 3), indices(-2, -2)),
+        (indices(0, 1), indices(huge, huge), indices(3, 2), indices(2, 3)),
+        (indices(0, 0, 1), indices(huge, huge, 3)),
+    ]
+    models = [single("Slice", (3, 5, 4), "x", *given) for given in arguments]
+    models.append(single("Slice", (3, 5, 4), starts=[1, -3], ends=[huge, -1], axes=[1, 2], opset=9))
+    return [Problem(model, d.normal(2, 3, 5, 4)) for model in models]
+
+
+def gather(d: Draw) -> list[Problem]:
+    axis = d.pick(1, 2, -1)
+    taken = d.pick(
+        np.array(0), np.array(-1), np.array(2, np.int32), indices(1), indices(0, 2, 2, -1), indices(1, 2),
+        np.array([[0, 1], [2, -2], [0, 0]]),
+    )  # fmt: skip
+    problems = [Problem(single("Gather", (3, 4, 3), "x", taken, axis=axis), d.normal(2, 3, 4, 3))]
+    # Parts of an attention's packed queries, keys and values: the batch is the second axis.
+    nodes = [
+        node("Reshape", ["x", "packed"], ["p"]),
+        node("Transpose", ["p"], ["t"], perm=[2, 0, 1, 3]),
+        *(node("Gather", ["t", f"i{k}"], [f"g{k}"], axis=0) for k in range(3)),
+        node("Sigmoid", ["g0"], ["s"]),
+        node("Mul", ["s", "g1"], ["m"]),
+        node("Add", ["m", "g2"], ["y"]),
+    ]
+    weights = {"packed": indices(0, 5, 3, 4), **{f"i{k}": np.array(k) for k in range(3)}}
+    problems.append(Problem(graph(nodes, weights, (5, 12)), d.normal(2, 5, 12)))
+    return problems
+
+
+def pad(d: Draw) -> list[Problem]:
+    mode = d.pick("constant", "edge", "reflect")
+    low = -1 if mode == "constant" else 0
+    rows, cols = d.ints(2, low, 2), d.ints(2, low, 2)
+    pads = indices(0, 0, rows[0], cols[0], 0, 0, rows[1], cols[1])
+    value = [np.array(0.5)] if mode == "constant" else []
+    fill = np.array(0.5) if mode == "constant" else None
+    models = [
+        single("Pad", (2, 3, 4), "x", pads, *value, mode=mode),
+        single("Pad", (2, 3, 4), "x", indices(cols[0], rows[0], cols[1], rows[1]), fill, indices(-1, 2), mode=mode),
+    ]
+    x = d.normal(2, 2, 3, 4)
+
+    def old(dtype: type) -> onnx.ModelProto:
+        return single("Pad", (2, 3, 4), pads=pads.tolist(), mode=mode, opset=9, dtype=dtype)
+
+    return [*(Problem(model, x) for model in models), *linear(old, x)]
+
+
+def expand(d: Draw) -> list[Problem]:
+    shape = d.pick((1, 3, 5, 4), (5, 1), (1, 1, 1, 4), (1, 3, 1, 4))
+    return [Problem(single("Expand", (3, 1, 4), "x", indices(*shape)), d.normal(2, 3, 1, 4))]
+
+
+def tile(d: Draw) -> list[Problem]:
+    repeats = d.pick((1, 2, 1, 3), (1, 1, 4, 2), (1, 1, 1, 1), (1, 3, 2, 2))
+    # The batch is the second axis of what is repeated.
+    nodes = [
+        node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+        node("Tile", ["t", "r"], ["e"]),
+        node("Transpose", ["e"], ["y"], perm=[1, 0, 2]),
+    ]
+    return [
+        Problem(single("Tile", (3, 1, 4), "x", indices(*repeats)), d.normal(2, 3, 1, 4)),
+        Problem(graph(nodes, {"r": indices(3, 1, 2)}, (2, 4)), d.normal(2, 2, 4)),
+    ]
+
+
+def resize(d: Draw) -> list[Problem]:
+    mode = d.pick("nearest", "linear", "linear")
+    coordinates = d.pick("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+    rounding = d.pick("round_prefer_floor", "round_prefer_ceil", "floor", "ceil") if mode == "nearest" else None
+    given = {"mode": mode, "coordinate_transformation_mode": coordinates, "nearest_mode": rounding}
+    scale = d.pick((1, 1, 2, 2), (1, 1, 0.5, 1.5), (1, 1, 3, 1), (1, 1, 0.6, 0.75))
+    size = (2, 2, *d.ints(2, 1, 9))
+    x = d.normal(2, 2, 4, 5)
+
+    def scaled(dtype: type) -> onnx.ModelProto:
+        return single("Resize", (2, 4, 5), "x", None, np.array(scale, np.float32), dtype=dtype, **given)
+
+    def sized(dtype: type) -> onnx.ModelProto:
+        return single("Resize", (2, 4, 5), "x", None, None, indices(*size), dtype=dtype, batch=2, **given)
+
+    def axes(dtype: type) -> onnx.ModelProto:
+        return single("Resize", (2, 4, 5), "x", None, None, indices(*size[2:]), dtype=dtype, axes=[2, 3], **given)
+
+    def old(dtype: type) -> onnx.ModelProto:
+        return single("Upsample", (2, 4, 5), "x", np.array((1, 1, 2, 3), np.float32), mode=mode, opset=9, dtype=dtype)
+
+    problems = [*linear(scaled, x), *linear(sized, x), *linear(axes, x), *linear(old, x)]
+    problems[1].independent = False
+    return problems
+
+
+def depth_to_space(d: Draw) -> list[Problem]:
+    mode = d.pick("DCR", "CRD", None)
+    block = d.int(2, 3)
+    model = single("DepthToSpace", (2 * block**2, 2, 3), blocksize=block, mode=mode)
+    return [Problem(model, d.normal(2, 2 * block**2, 2, 3))]
+
+
+def space_to_depth(d: Draw) -> list[Problem]:
+    block = d.int(2, 3)
+    model = single("SpaceToDepth", (2, 2 * block, block), blocksize=block)
+    return [Problem(model, d.normal(2, 2, 2 * block, block))]
+
+
+UNARY = {
+    "Relu": {},
+    "LeakyRelu": {"alpha": (None, 0.2)},
+    "ThresholdedRelu": {"alpha": (None, 0.3)},
+    "Elu": {"alpha": (None, 0.5)},
+    "Selu": {"alpha": (None, 1.5), "gamma": (None, 1.2)},
+    "Sigmoid": {},
+    "HardSigmoid": {"alpha": (None, 0.3), "beta": (None, 0.4)},
+    "HardSwish": {},
+    "Swish": {"alpha": (None, 1.7), "opset": (24,)},
+    "Mish": {},
+    "Gelu": {"approximate": (None, "tanh", "none"), "opset": (20,)},
+    "Tanh": {},
+    "Erf": {},
+    "Softplus": {},
+    "Softsign": {},
+    "Exp": {},
+    "Neg": {},
+    "Abs": {},
+    "Sin": {},
+    "Cos": {},
+    "Identity": {},
+}
+CASES: dict[str, list[Case]] = {
+    "Conv": [conv, partial(conv, depthwise=True), conv_float64],
+    "ConvTranspose": [partial(conv_transpose, form) for form in ("pads", "shape", "SAME_UPPER", "SAME_LOWER", "VALID")],
+    "Gemm": [gemm_a, gemm_turned, gemm_both],
+    "MatMul": [matmul, matmul_stacks],
+    "Einsum": [einsum],
+    "AveragePool": [average_pool, average_pool_dilated],
+    "MaxPool": [max_pool],
+    **{name: [partial(unary, name, **choices)] for name, choices in UNARY.items()},
+    **{name: [partial(unary, name, positive=True)] for name in ("Log", "Sqrt", "Reciprocal")},
+    **{name: [partial(global_pool, name)] for name in ("GlobalAveragePool", "GlobalMaxPool")},
+    **{name: [partial(binary, name)] for name in ("Add", "Sub", "Mul", "Div")},
+    **{name: [partial(variadic, name)] for name in ("Sum", "Mean")},
+    **{name: [partial(binary, name), partial(variadic, name)] for name in ("Min", "Max")},
+    **{name: [partial(flat, name)] for name in ("Floor", "Ceil", "Round", "Sign")},
+    **{name: [partial(reduction, name)] for name in RULES if name.startswith("Reduce")},
+    **{name: [partial(softmax, name)] for name in ("Softmax", "LogSoftmax")},
+    **{name: [partial(reshapes, name)] for name in ("Reshape", "Flatten", "Squeeze", "Unsqueeze")},
+    "Pow": [power],
+    "Celu": [celu],
+    "PRelu": [prelu],
+    "Clip": [clip],
+    "Where": [where],
+    "Cast": [casts],
+    "CastLike": [cast_like],
+    "Dropout": [dropout],
+    "BatchNormalization": [batch_normalization],
+    "InstanceNormalization": [instance_normalization],
+    "LayerNormalization": [layer_normalization, layer_normalization_by_parts],
+    "GroupNormalization": [group_normalization],
+    "LRN": [lrn],
+    "Transpose": [transpose],
+    "Concat": [concat],
+    "Split": [split],
+    "Slice": [slices],
+    "Gather": [gather],
+    "Pad": [pad],
+    "Expand": [expand],
+    "Tile": [tile],
+    "Resize": [resize],
+    "DepthToSpace": [depth_to_space],
+    "SpaceToDepth": [space_to_depth],
+}
+# Straight through has no central differences: these have tests of their own.
+CLOSED_FORM = {"QuantizeLinear", "DequantizeLinear"}
+MANY = {"Conv": 20, "ConvTranspose": 25, "AveragePool": 25, "MaxPool": 20, "Resize": 20, "Gather": 12, "Pad": 12}
+
+
+def test_every_rule_has_a_case():
+    assert set(CASES) | CLOSED_FORM == set(RULES)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "case"),
+    [pytest.param(name, case, id=f"{name}-{k}") for name, cases in CASES.items() for k, case in enumerate(cases)],
+)
+def test_rule_agrees_with_central_differences(op_type: str, case: Case):
+    @settings(max_examples=MANY.get(op_type, 6), derandomize=True, deadline=None, database=None)
+    @given(data=st.data())
+    def all_examples(data: st.DataObject) -> None:
+        for problem in case(Draw(data)):
+            check(problem)
+
+    all_examples()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        single("ReduceMax", (4,), "x", indices(1), opset=18),
+        single("ReduceMin", (4,), "x", indices(1), opset=18),
+        single("GlobalMaxPool", (1, 4)),
+        single("Max", (4,), "x", "m", before=[node("Identity", ["x"], ["m"])]),
+        single("Min", (4,), "x", "x", "x"),
+        single("MaxPool", (1, 4), kernel_shape=[4]),
+    ],
+    ids=lambda model: model.graph.node[-1].op_type,
+)
+def test_equal_values_share_the_cotangent(model: onnx.ModelProto):
+    """Or one of them has it all: it is counted once."""
+    sides = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
+    x = np.full((2, *sides), 0.5)
+    run = reference(build_vjp(model))
+    elementwise = model.graph.node[-1].op_type in ("Max", "Min")
+    cotangent = np.array([[3.0], [-1.0]]) * np.ones((1, 4 if elementwise else 1))
+    gradient, _ = run({"x": x, "cotangent": cotangent})
+    total = gradient.reshape(2, -1) if elementwise else gradient.reshape(2, -1).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(total, cotangent)
+
+
+def test_a_norm_of_nothing_has_gradient_0():
+    model = single("ReduceL2", (4,), "x", indices(1))
+    gradient, _ = reference(build_vjp(model))({"x": np.zeros((2, 4)), "cotangent": np.full((2, 1), 1e6)})
+    np.testing.assert_array_equal(gradient, 0)
+
+
+# Quantisers, straight through: what the float model would have, but for codes that saturate.
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("code", [np.uint8, np.int8, np.int16])
+@pytest.mark.parametrize("middle", [None, "Transpose", "MaxPool", "Relu"])
+def test_quantisers_pass_where_codes_do_not_saturate(
+    rng: np.random.Generator, per_channel: bool, code: type, middle: str | None
+):
+    limits = np.iinfo(code)
+    span = limits.max - limits.min
+    scale = rng.uniform(1, 2, 3) / span if per_channel else np.array(1.5 / span)
+    zero = rng.integers(limits.min + span // 3, limits.max - span // 3, 3 if per_channel else None).astype(code)
+    zero, axis = np.asarray(zero, code), 1 if per_channel else None
+    nodes = [node("QuantizeLinear", ["x", "s", "z"], ["q"], axis=axis)]
+    if middle == "Transpose":
+        nodes.append(node("Transpose", ["q"], ["p"], perm=[0, 1, 3, 2]))
+    elif middle:
+        nodes.append(node(middle, ["q"], ["p"], **({"kernel_shape": [1, 1]} if middle == "MaxPool" else {})))
+    nodes += [
+        node("DequantizeLinear", ["p" if middle else "q", "s", "z"], ["d"], axis=axis),
+        node("Mul", ["d", "w"], ["y"]),
+    ]
+    w = rng.normal(size=(3, 4, 4))
+    given = {name: each.astype(np.float32) for name, each in (("s", scale), ("w", w))}
+    model = graph(nodes, {**given, "z": zero}, (3, 4, 4), dtype=np.float32, opset=21)
+    x = rng.uniform(-1.5, 1.5, size=(2, 3, 4, 4)).astype(np.float32)
+    cotangent = rng.normal(size=(2, 48)).astype(np.float32)
+    if middle == "Relu":
+        with pytest.raises(GradientError, match="Relu at 'p': it computes with codes, 'q'"):
+            build_vjp(model)
+        return
+    run = runtime if middle == "MaxPool" else reference
+    if middle == "MaxPool" and code == np.int16:
+        return  # no such operator
+    gradient, _ = run(build_vjp(model))({"x": x, "cotangent": cotangent})
+    shape = (-1, 1, 1) if per_channel else ()
+    place = x / scale.reshape(shape) + zero.astype(float).reshape(shape)
+    inside = (place > limits.min - 0.5) & (place < limits.max + 0.5)
+    assert 0.1 < inside.mean() < 0.95
+    back = cotangent.reshape(x.shape) * w
+    expected = np.where(inside, back.transpose(0, 1, 3, 2) if middle == "Transpose" else back, 0)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_codes_of_other_types_are_refused():
+    nodes = [node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])]
+    zero = helper.make_tensor("z", TensorProto.FLOAT8E4M3FN, [], [0.0])
+    model = graph(nodes, {"s": np.array(0.1)}, (4,), dtype=np.float32, opset=19)
+    model.graph.initializer.append(zero)
+    with pytest.raises(GradientError, match="FLOAT8E4M3FN"):
+        build_vjp(model)
+
+
+# Controls: the comparison finds what is wrong, and what cannot be right is refused.
+
+
+def unflipped(step: Step) -> list[Value | None]:
+    weights = step.input(1).transpose(1, 0, 2, 3)
+    return [step.g.op("Conv", weights, pads=[1, 1, 1, 1])]
+
+
+PLANTED: dict[str, tuple[Rule, Problem]] = {
+    "Relu": (lambda step: [step.g], Problem(single("Relu", (3, 4)), np.random.default_rng(0).normal(size=(2, 3, 4)))),
+    "Conv": (
+        unflipped,
+        Problem(
+            single("Conv", (2, 4, 4), "x", np.random.default_rng(0).normal(size=(3, 2, 3, 3)), pads=[1] * 4),
+            np.random.default_rng(1).normal(size=(2, 2, 4, 4)),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("op_type", PLANTED)
+def test_a_planted_mistake_is_found(monkeypatch: pytest.MonkeyPatch, op_type: str):
+    wrong, problem = PLANTED[op_type]
+    check(problem)
+    monkeypatch.setitem(RULES, op_type, wrong)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        check(problem)
+
+
+def test_operators_without_a_rule_are_named_before_anything_runs():
+    square = graph(
+        [
+            node("CumSum", ["x", "axis"], ["sums"]),
+            node("Custom", ["sums"], ["own"], domain="org.example"),
+            node("Relu", ["own"], ["r"]),
+            node("CumSum", ["r", "axis"], ["again"]),
+            node("Det", ["again"], ["y"]),
+        ],
+        {"axis": np.array(1)},
+        (3, 3),
+    )
+    square.opset_import.append(helper.make_opsetid("org.example", 1))
+    expected = ["CumSum (at 'sums')", "org.example.Custom (at 'own')", "Det (at 'y')"]
+    assert missing_rules(square) == expected
+    with pytest.raises(GradientError) as error:
+        build_vjp(square)
+    assert str(error.value) == "no backward rule for " + ", ".join(expected)
+
+
+def test_operators_beside_the_path_need_no_rule(rng: np.random.Generator):
+    """Det only decides which values are taken, and TopK only where they are."""
+    nodes = [
+        node("Det", ["x"], ["det"]),
+        node("Greater", ["det", "zero"], ["mask"]),
+        node("Unsqueeze", ["mask", "behind"], ["wide"]),
+        node("TopK", ["x", "one"], ["top", "where"], axis=2),
+        node("Cast", ["where"], ["place"], to=TensorProto.DOUBLE),
+        node("Where", ["wide", "x", "place"], ["y"]),
+    ]
+    weights = {"zero": np.array(0.0), "behind": np.array([1, 2]), "one": np.array([1])}
+    model = graph(nodes, weights, (3, 3))
+    assert missing_rules(model) == []
+    check(Problem(model, rng.normal(size=(4, 3, 3))))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([node("Conv", ["w", "x"], ["y"])], "weights of Conv"),
+        ([node("PRelu", ["x", "x"], ["y"])], "slope of PRelu"),
+        ([node("ReduceMax", ["x", "axes"], ["m"], keepdims=0), node("Clip", ["x", "m"], ["y"])], "'m' depends"),
+        ([node("LayerNormalization", ["x", "x"], ["y"])], "parameter of LayerNormalization"),
+        ([node("LayerNormalization", ["x", "v"], ["n", "m"]), node("Add", ["n", "m"], ["y"])], "another output"),
+        ([node("ReduceMean", ["x", "first"], ["m"]), node("Add", ["x", "m"], ["y"])], "along the batch axis"),
+        ([node("ArgMax", ["x"], ["a"], axis=1), node("Cast", ["a"], ["y"], to=11)], "every path passes a step"),
+        ([node("TopK", ["x", "axes"], ["y", ""])], r"no backward rule for TopK \(at 'y'\)"),
+        ([node("Einsum", ["x"], ["y"], equation="niijk->nj")], "diagonal"),
+        ([node("Einsum", ["x"], ["y"], equation="n...->n...")], "give every letter"),
+        ([node("MaxPool", ["x"], ["y"], kernel_shape=[1, 1], strides=[3, 3], ceil_mode=1)], "in the padding alone"),
+    ],
+)
+def test_forms_that_rules_do_not_know_are_refused(nodes: list[onnx.NodeProto], message: str):
+    weights = {"w": np.ones((1, 2, 3, 3)), "v": np.ones(3), "axes": np.array([1]), "first": np.array([0])}
+    with pytest.raises(GradientError, match=message):
+        build_vjp(graph(nodes, weights, (2, 3, 3), outputs=["N"] if "Einsum" in nodes[0].op_type else None))
+
+
+# The log-odds of a class against the rest.
+
+
+def classifier(dtype: type, scale: float = 1.0) -> tuple[onnx.ModelProto, np.ndarray]:
+    w = np.random.default_rng(3).normal(size=(6, 5)) * scale
+    return single("Gemm", (6,), "x", w, np.arange(5) / 5, dtype=dtype), w
+
+
+def one_and_rest(count: int, classes: int, target: int, dtype: type) -> dict[str, np.ndarray]:
+    one = np.zeros((count, classes), dtype)
+    one[:, target] = 1
+    return {"cotangent": one, "rest": 1 - one}
+
+
+def test_the_gradient_of_log_odds_is_that_of_the_evidence(rng: np.random.Generator):
+    model, _ = classifier(np.float64)
+    backward = build_vjp(model, rest=True)
+    onnx.checker.check_model(backward, full_check=True)
+    run, forward, x = reference(backward), reference(model), rng.normal(size=(3, 6))
+    for target in range(5):
+        gradient, value = run({"x": x, **one_and_rest(3, 5, target, np.float64)})
+
+        def odds(values: np.ndarray, target: int = target) -> np.ndarray:
+            return log_probabilities(forward({"x": values})[0], [target]).log_odds
+
+        slopes, _ = form_slopes(odds, x, np.ones((3, 1)), 1e-5, independent=True)
+        np.testing.assert_allclose(gradient, slopes, atol=1e-8)
+        np.testing.assert_allclose(value, forward({"x": x})[0])
+
+
+def test_the_rest_may_be_empty_or_a_few_classes(rng: np.random.Generator):
+    model, w = classifier(np.float64)
+    x = rng.normal(size=(2, 6))
+    cotangent, none = rng.normal(size=(2, 5)), np.zeros((2, 5))
+    run = reference(build_vjp(model, rest=True))
+    np.testing.assert_allclose(run({"x": x, "cotangent": cotangent, "rest": none})[0], cotangent @ w.T)
+    few = np.array([[0, 1, 0, 1, 0], [1, 0, 0, 0, 0.0]])
+    powers = np.exp(x @ w + np.arange(5) / 5) * few
+    softmax = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(run({"x": x, "cotangent": cotangent, "rest": few})[0], (cotangent - softmax) @ w.T)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_log_odds_have_a_gradient_where_the_probability_rounds_to_1(rng: np.random.Generator, dtype: type):
+    model, w = classifier(dtype, scale=8)
+    target = int(np.linalg.norm(w, axis=0).argmax())
+    x = (rng.normal(size=(4, 6)) * 0.3 + w[:, target] / 4).astype(dtype)
+    logits = x.astype(np.float64) @ w + np.arange(5) / 5
+    powers = np.exp(logits - logits.max())
+    assert (powers[:, target] / powers.sum(axis=1)).astype(dtype).max() == 1, "the probability is to round to 1"
+    with np.errstate(over="ignore"):  # half precision masks with its lowest number
+        gradient, _ = reference(build_vjp(model, rest=True))({"x": x, **one_and_rest(4, 5, target, dtype)})
+    others = np.delete(logits, target, axis=1)
+    softmax = np.exp(others - others.max(axis=1, keepdims=True))
+    softmax /= softmax.sum(axis=1, keepdims=True)
+    expected = w[:, target] - softmax @ np.delete(w, target, axis=1).T
+    assert np.isfinite(gradient).all()
+    # The softmax itself is as exact as the logits are.
+    bound = 3e-5 if dtype == np.float32 else 0.2
+    np.testing.assert_allclose(gradient, expected, atol=bound * np.abs(expected).max())
+
+
+# Guided backpropagation.
+
+
+def test_guided_backpropagation_is_as_written_by_hand(rng: np.random.Generator):
+    shape = (2, 4, 4)
+    u, v = rng.normal(size=(3, 2)), rng.normal(size=(4, 3))
+    nodes = [
+        node("Conv", ["x", "u"], ["a"]), node("Relu", ["a"], ["b"]),
+        node("Conv", ["b", "v"], ["c"]), node("Clip", ["c", "zero", "six"], ["y"]),
+    ]  # fmt: skip
+    weights = {"u": u[..., None, None], "v": v[..., None, None], "zero": np.array(0.0), "six": np.array(6.0)}
+    model = graph(nodes, weights, shape)
+    x, cotangent = rng.normal(size=(2, *shape)), rng.normal(size=(2, 4 * 16))
+    a = np.einsum("oi,nihw->nohw", u, x)
+    c = np.einsum("oi,nihw->nohw", v, np.maximum(a, 0))
+    at_c = np.maximum(cotangent.reshape(c.shape), 0) * ((c > 0) & (c < 6))
+    at_a = np.maximum(np.einsum("oi,nohw->nihw", v, at_c), 0) * (a > 0)
+    expected = np.einsum("oi,nohw->nihw", u, at_a)
+    feeds = {"x": x, "cotangent": cotangent}
+    np.testing.assert_allclose(reference(build_vjp(model, only_rectified=True))(feeds)[0], expected)
+    assert np.abs(reference(build_vjp(model))(feeds)[0] - expected).max() > 0.1
+
+
+def test_guided_backpropagation_needs_a_rectifier():
+    with pytest.raises(GradientError, match="there are none here"):
+        build_vjp(single("Sigmoid", (3,)), only_rectified=True)
