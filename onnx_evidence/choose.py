@@ -1,6 +1,7 @@
-"""Which cuts ``--layer auto`` takes, from the graph alone, and why."""
+"""Which cuts ``--layer auto`` takes, from the graph alone, and why each was taken or left."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from onnx_evidence.errors import CutError, SettingError
 from onnx_evidence.fields import ACTIVATIONS
@@ -9,45 +10,130 @@ from onnx_evidence.graph import Cut
 AUTO = "auto"
 # A grid with fewer cells along a side places nothing.
 _FEWEST_CELLS = 5
-_STAGES = 2
+# Nor does one whose cells stand for fewer pixels along a side: it carries their noise.
+_FEWEST_PIXELS = 8
+# Windows are removed in the deepest stages alone: their cost grows with the grid.
+_STAGES_OF_WINDOWS = 2
 
 
-def choose_cuts(cuts: tuple[Cut, ...]) -> dict[Cut, str]:
-    """Choose one cut in each of the two deepest stages that still have a grid worth the name.
+class Verdict(NamedTuple):
+    """What became of a cut.
 
-    A stage is all cuts with grids of one size. The last block output of it is taken: it has seen the most
-    there, and its tail is the cheapest. A tensor whose reader steps over cells is passed over while there is
-    another: most of its evidence would be hidden. Two resolutions averaged measured better than either
-    (docs/first-light.md).
+    Attributes
+    ----------
+    taken : bool
+        Whether 'auto' takes it.
+    reason : str
+        Why, or why not.
+    """
+
+    taken: bool
+    reason: str
+
+
+def judge_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, Verdict]:
+    """Judge every cut for ``--layer auto``: a few are taken, spread over the resolutions.
+
+    A stage is all cuts with grids of one size; stages whose grids are too coarse to place anything, or so fine that
+    cells carry the noise of single pixels, are left. In a stage, block outputs are preferred (a residual sum, a
+    concatenation), then tensors before an activation, which keep their sign. A tensor whose readers step over cells is
+    passed over while there is another: most of its evidence would be hidden. Of what remains the last is taken: it has
+    seen the most, and its tail is the cheapest. Integration takes one in every stage, removal of windows in the two
+    deepest (docs/integrated.md and docs/first-light.md have the measurements).
 
     Parameters
     ----------
     cuts : tuple of Cut
         All cuts of a model, the input first.
+    integrate : bool
+        Whether evidence is integrated there, or windows removed.
+
+    Returns
+    -------
+    dict of Cut to Verdict
+        In graph order.
+    """
+    verdicts: dict[Cut, Verdict] = {}
+    stages: dict[tuple[int, int], list[Cut]] = {}
+    for cut in cuts:
+        if cut.op_type == "Input":
+            verdicts[cut] = Verdict(False, "the pixels themselves; methods like occlusion work there")
+        elif min(cut.grid) < _FEWEST_CELLS:
+            verdicts[cut] = Verdict(False, f"fewer than {_FEWEST_CELLS} cells along a side place nothing")
+        else:
+            stages.setdefault(cut.grid, []).append(cut)
+    for number, (grid, stage) in enumerate(stages.items(), start=1):
+        if reason := _why_left(grid, cuts[0].grid, len(stages) - number, integrate):
+            verdicts.update((cut, Verdict(False, reason)) for cut in stage)
+        else:
+            verdicts.update(_judge_stage(stage))
+    return {cut: verdicts[cut] for cut in cuts}
+
+
+def _why_left(grid: tuple[int, int], size: tuple[int, int], deeper: int, integrate: bool) -> str:
+    """Why a whole stage is left; empty where it is not."""
+    if not deeper:
+        return ""  # the deepest is always judged: there may be no other
+    if not integrate and deeper >= _STAGES_OF_WINDOWS:
+        return "windows are removed in the deepest stages alone"
+    if integrate and any(side * _FEWEST_PIXELS > pixels for side, pixels in zip(grid, size, strict=True)):
+        return f"cells of fewer than {_FEWEST_PIXELS} pixels along a side carry the noise of pixels"
+    return ""
+
+
+def _judge_stage(stage: list[Cut]) -> dict[Cut, Verdict]:
+    joins = [cut for cut in stage if cut.joins]
+    signed = [cut for cut in stage if cut.op_type not in ACTIVATIONS]
+    candidates = joins or signed or stage
+    kind = "block output" if joins else "tensor before an activation" if signed else "tensor"
+    read = [cut for cut in candidates if cut.skipped_by is None] or candidates
+    rows, cols = stage[0].grid
+    reason = f"the last {kind} of the {rows} x {cols} stage"
+    if read[-1] != candidates[-1]:
+        reason += f", but for {candidates[-1].name!r}, whose reader steps over cells"
+    verdicts = {}
+    for cut in stage:
+        if cut == read[-1]:
+            verdicts[cut] = Verdict(True, reason)
+        elif cut not in candidates:
+            verdicts[cut] = Verdict(False, f"no {kind}")
+        elif cut not in read:
+            verdicts[cut] = Verdict(False, f"{cut.skipped_by!r} steps over its cells")
+        else:
+            verdicts[cut] = Verdict(False, f"{read[-1].name!r} behind it is taken")
+    return verdicts
+
+
+def choose_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, str]:
+    """The cuts that `judge_cuts` takes.
+
+    Parameters
+    ----------
+    cuts : tuple of Cut
+        All cuts of a model, the input first.
+    integrate : bool
+        As in `judge_cuts`.
 
     Returns
     -------
     dict of Cut to str
-        The cuts taken, in graph order, and the reason for each.
+        In graph order, and the reason for each.
 
     Raises
     ------
     CutError
         If no cut inside the model has a grid of at least 5 x 5 cells.
     """
-    stages: dict[tuple[int, int], list[Cut]] = {}
-    for cut in cuts:
-        if cut.op_type != "Input" and min(cut.grid) >= _FEWEST_CELLS:
-            stages.setdefault(cut.grid, []).append(cut)
-    if not stages:
+    chosen = {cut: verdict.reason for cut, verdict in judge_cuts(cuts, integrate=integrate).items() if verdict.taken}
+    if not chosen:
         raise CutError(
             f"no cut inside the model has a grid of {_FEWEST_CELLS} x {_FEWEST_CELLS} cells or more: name one with "
-            "--layer, or remove pixels with --method occlusion"
+            "--layer, or work on pixels with --method integrated-gradients or occlusion"
         )
-    return dict(_choose(stage) for stage in list(stages.values())[-_STAGES:])
+    return chosen
 
 
-def resolve_layers(layers: Sequence[str], cuts: tuple[Cut, ...]) -> list[str]:
+def resolve_layers(layers: Sequence[str], cuts: tuple[Cut, ...], *, integrate: bool) -> list[str]:
     """Names of the cuts that a user asked for, each once; 'auto' stands for the choice of `choose_cuts`.
 
     Parameters
@@ -56,6 +142,8 @@ def resolve_layers(layers: Sequence[str], cuts: tuple[Cut, ...]) -> list[str]:
         Names of cuts, or 'auto' alone. Names are not looked up here.
     cuts : tuple of Cut
         All cuts of the model, the input first.
+    integrate : bool
+        As in `judge_cuts`.
 
     Returns
     -------
@@ -71,18 +159,7 @@ def resolve_layers(layers: Sequence[str], cuts: tuple[Cut, ...]) -> list[str]:
     """
     names = list(dict.fromkeys(layers))
     if names == [AUTO]:
-        return [cut.name for cut in choose_cuts(cuts)]
+        return [cut.name for cut in choose_cuts(cuts, integrate=integrate)]
     if AUTO in names:
         raise SettingError("layer 'auto' chooses alone: name layers, or leave the choice to it")
     return names
-
-
-def _choose(stage: list[Cut]) -> tuple[Cut, str]:
-    joins = [cut for cut in stage if cut.joins]
-    signed = [cut for cut in stage if cut.op_type not in ACTIVATIONS]
-    candidates = joins or signed or stage
-    kind = "block output" if joins else "tensor before an activation" if signed else "tensor"
-    read = [cut for cut in candidates if cut.skipped_by is None] or candidates
-    passed_over = f", but for {candidates[-1].name!r}, whose reader steps over cells" * (read[-1] != candidates[-1])
-    rows, cols = read[-1].grid
-    return read[-1], f"the last {kind} of the {rows} x {cols} stage{passed_over}"

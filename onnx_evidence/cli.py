@@ -3,108 +3,42 @@
 Exit codes: 0 done, 1 something given cannot be used (one line on stderr says what), 2 wrong usage.
 """
 
-import logging
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import wraps
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
 
 from onnx_evidence import output
 from onnx_evidence.background_file import save_background
-from onnx_evidence.choose import AUTO, resolve_layers
+from onnx_evidence.choose import resolve_layers
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import DataError, EvidenceError, SettingError, StoreError, TargetError
+from onnx_evidence.errors import DataError, StoreError, TargetError
+from onnx_evidence.explanation import write_figure
 from onnx_evidence.fit import fit_background
 from onnx_evidence.images import list_images
 from onnx_evidence.inspection import inspect_model
-from onnx_evidence.pipeline import TOP, Explainer
-from onnx_evidence.settings import METHODS
-from onnx_evidence.store import Manifest, check_writable, json_line
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-_PATH = click.Path(path_type=Path)
-
-
-def _translate_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our errors into one line on stderr and an exit code."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except SettingError as error:
-            raise click.UsageError(str(error)) from error
-        except EvidenceError as error:
-            raise click.ClickException(str(error)) from error
-
-    return run
-
-
-def _model_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Options of every command that opens a model."""
-    for option in (
-        click.option("--preprocess", type=_PATH, help="TOML file of the preprocessing; default: as the model records."),
-        click.option("--labels", type=_PATH, help="Text file of class names, one per line; default: as recorded."),
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            default="auto",
-            show_default=True,
-            help="Where to run; 'cuda' fails where there is no working GPU.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-_layer_option = click.option(
-    "--layer",
-    "layers",
-    multiple=True,
-    default=[AUTO],
-    show_default=True,
-    metavar="auto|NAME",
-    help="Cut, as 'inspect' lists them (repeatable: maps are averaged in bits).",
+from onnx_evidence.links import walk
+from onnx_evidence.options import (
+    PATH,
+    layer_option,
+    method_options,
+    model_options,
+    progress_bar,
+    set_verbosity,
+    target_option,
+    translate_errors,
+    verbosity_options,
+    versus_option,
 )
+from onnx_evidence.pipeline import TOP, Explainer
+from onnx_evidence.store import Manifest, check_writable, json_line, write_atomic
+from onnx_evidence.vjp import build_vjp
 
-
-def _verbosity_options(command: Callable[P, R]) -> Callable[P, R]:
-    for option in (
-        click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
-        click.option("-v", "--verbose", is_flag=True, help="Say more on stderr."),
-    ):
-        command = option(command)
-    return command
-
-
-def _set_verbosity(quiet: bool, verbose: bool) -> None:
-    if quiet and verbose:
-        raise click.UsageError("-q and -v contradict each other")
-    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr, force=True)
-
-
-def _bar(total: int | None, unit: str, quiet: bool) -> "tqdm[Any]":
-    # disable=None hides the bar where stderr is no terminal.
-    return tqdm(total=total, unit=unit, disable=True if quiet else None, leave=False)
-
-
-class _Laplace(click.ParamType[tuple[int, int]]):
-    name = "N,K"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        try:
-            observations, classes = (int(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not two whole numbers like 100000,1000", param, ctx)
-        return observations, classes
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -114,10 +48,10 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("model", type=_PATH)
-@_model_options
+@click.argument("model", type=PATH)
+@model_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-@_translate_errors
+@translate_errors
 def inspect(model: Path, preprocess: Path | None, labels: Path | None, device: str, as_json: bool) -> None:
     """Show what MODEL takes and gives, and where it can be cut."""
     report = inspect_model(DeployedModel(model, preprocess=preprocess, labels=labels, device=device))
@@ -125,44 +59,16 @@ def inspect(model: Path, preprocess: Path | None, labels: Path | None, device: s
 
 
 @main.command()
-@click.argument("model", type=_PATH)
-@click.argument("images", type=_PATH, nargs=-1, required=True)
-@click.option("-o", "--output", "out", type=_PATH, required=True, help="Folder for maps, figures and manifest.jsonl.")
-@click.option(
-    "--target",
-    "targets",
-    multiple=True,
-    default=[TOP],
-    show_default=True,
-    metavar="top1|ID|NAME",
-    help="Class to explain (repeatable).",
-)
-@click.option("--versus", metavar="ID|NAME", help="Evidence for the target rather than this class.")
-@click.option(
-    "--method",
-    type=click.Choice(list(METHODS)),
-    default="window",
-    show_default=True,
-    help="; ".join(f"{name}: {method.summary}" for name, method in METHODS.items()) + ".",
-)
-@_layer_option
-@click.option("--window", type=click.IntRange(min=1), metavar="K", help="Side of the window in cells of the cut.")
-@click.option("--stride", type=click.IntRange(min=1), help="Cells from window to window; default: a third of K.")
-@click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Draws per window; 1 or an even number.")
-@click.option(
-    "--background",
-    default="mean",
-    show_default=True,
-    metavar="FILE.npz|zero|mean",
-    help="What is put in the window: draws from a fitted background, 0, or the picture's own channel means.",
-)
-@click.option("--laplace", type=_Laplace(), help="Zintgraf's correction, for comparison: training images, classes.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Changes no map.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Key of all randomness.")
-@_model_options
+@click.argument("model", type=PATH)
+@click.argument("images", type=PATH, nargs=-1, required=True)
+@click.option("-o", "--output", "out", type=PATH, required=True, help="Folder for maps, figures and manifest.jsonl.")
+@target_option
+@versus_option
+@method_options
+@model_options
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest lines instead of the table.")
-@_verbosity_options
-@_translate_errors
+@verbosity_options
+@translate_errors
 def explain(
     model: Path,
     images: tuple[Path, ...],
@@ -179,7 +85,7 @@ def explain(
 
     Writes one lossless .npz and one figure per image and class, and one line each in OUT/manifest.jsonl.
     """
-    _set_verbosity(quiet, verbose)
+    set_verbosity(quiet, verbose)
     explainer = Explainer(model, layer=layers, **settings)
     explainer.check_targets(targets, versus)
     paths = list_images(list(images), leave_out=out)
@@ -188,7 +94,7 @@ def explain(
     if not quiet and not as_json:
         click.echo(output.explain_header(explainer))
     failed = 0
-    with _bar(explainer.copies * len(paths), "pass", quiet or as_json) as bar:
+    with progress_bar(explainer.rows(len(targets)) * len(paths), "pass", quiet or as_json) as bar:
         for path in paths:
             start = time.perf_counter()
             try:
@@ -208,15 +114,15 @@ def explain(
 
 
 @main.command()
-@click.argument("model", type=_PATH)
-@click.argument("folder", type=_PATH)
-@click.option("-o", "--output", "out", type=_PATH, required=True, help="The .npz file to write.")
-@_layer_option
+@click.argument("model", type=PATH)
+@click.argument("folder", type=PATH)
+@click.option("-o", "--output", "out", type=PATH, required=True, help="The .npz file to write.")
+@layer_option
 @click.option("--window", type=click.IntRange(min=1), metavar="K", help="Window that will be drawn, in cells.")
 @click.option("--patch", type=click.IntRange(min=1), metavar="L", help="Window and surroundings, in cells.")
-@_model_options
-@_verbosity_options
-@_translate_errors
+@model_options
+@verbosity_options
+@translate_errors
 def background(
     model: Path,
     folder: Path,
@@ -231,18 +137,84 @@ def background(
     verbose: bool,
 ) -> None:
     """Fit what features of MODEL look like from the pictures in FOLDER (100 to 500 are enough)."""
-    _set_verbosity(quiet, verbose)
+    set_verbosity(quiet, verbose)
     deployed = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
-    names = resolve_layers(layers, deployed.graph.cuts)
+    # For every method: what integration takes by itself, and what removal of windows does.
+    cuts = deployed.graph.cuts
+    names = list(dict.fromkeys(name for each in (True, False) for name in resolve_layers(layers, cuts, integrate=each)))
     paths = list_images([folder])
     if out.is_dir():
         raise StoreError(f"{out}: this is a folder; name the .npz file to write")
     check_writable(out.parent)
-    with _bar(len(paths), "picture", quiet) as bar:
+    with progress_bar(len(paths), "picture", quiet) as bar:
         file = fit_background(deployed, names, _ticking(paths, bar), window=window, patch=patch)
     save_background(out, file)
     if not quiet:
         click.echo(output.background_table(file.header, out))
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.argument("image", type=PATH)
+@click.option("-o", "--output", "out", type=PATH, required=True, help="Folder for links.png and links.json.")
+@click.option("--target", default=TOP, show_default=True, metavar="top1|ID|NAME", help="Class to explain.")
+@versus_option
+@click.option("--layer", metavar="NAME", help="Cut; default: the middle one of those that 'auto' takes.")
+@model_options
+@translate_errors
+def links(
+    model: Path,
+    image: Path,
+    out: Path,
+    target: str,
+    versus: str | None,
+    layer: str | None,
+    preprocess: Path | None,
+    labels: Path | None,
+    device: str,
+) -> None:
+    """Walk from removal of windows to the plain gradient on one IMAGE, one simplification at a time."""
+    from onnx_evidence.render import draw_links  # matplotlib is slow to import; only pictures need it
+
+    deployed = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
+    names = [layer] if layer else resolve_layers(["auto"], deployed.graph.cuts, integrate=True)
+    cut = deployed.graph.find(names[len(names) // 2])
+    photograph, inputs, placement = deployed.prepare(image)
+    chosen = int(deployed.logits(inputs[None])[0].argmax()) if target == TOP else deployed.find_class(target)
+    rival = None if versus is None else deployed.find_class(versus)
+    if chosen == rival:
+        raise TargetError(f"class {deployed.label(chosen)!r} cannot be held against itself: take another --versus")
+    walked = walk(deployed, cut, inputs, chosen, rival)
+    question = deployed.label(chosen) + (f" rather than {deployed.label(rival)}" if rival is not None else "")
+    top, left, bottom, right = (round(side) for side in placement.seen())
+    title = f"{photograph.name.rsplit('/', 1)[-1]}  -  {question}  -  cut {cut.name}"
+    figure = draw_links(walked, photograph.pixels[max(top, 0) : bottom, max(left, 0) : right], title)
+    check_writable(out)
+    write_atomic(out / "links.png", partial(write_figure, figure))
+    report = output.links_report(walked, cut.name, question)
+    write_atomic(out / "links.json", lambda stream: stream.write(output.as_json(report).encode()))
+    click.echo(output.links_table(report))
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.option("-o", "--output", "out", type=PATH, required=True, help="The .onnx file to write.")
+@click.option("--layer", metavar="NAME", help="Cut; default: the model's input.")
+@model_options
+@translate_errors
+def gradient(
+    model: Path, out: Path, layer: str | None, preprocess: Path | None, labels: Path | None, device: str
+) -> None:
+    """Save the backward graph of MODEL as an .onnx file of standard operators.
+
+    It takes what the model (behind the cut) takes, a 'cotangent' and a 0/1 mask 'rest' of classes (N, K), and gives the
+    'gradient' of cotangent . logits - log-sum-exp of the rest, and the logits as 'value'.
+    """
+    deployed = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
+    cut = deployed.graph.find(layer or deployed.model.input_name)
+    backward = build_vjp(deployed.graph.tail(cut), rest=True)
+    write_atomic(out, lambda stream: stream.write(backward.SerializeToString()))
+    click.echo(f"{out}: {len(backward.graph.node)} nodes, from {cut.name!r} to the logits and back")
 
 
 def _ticking(paths: Iterable[Path], bar: "tqdm[Any]") -> Iterator[Path]:

@@ -1,44 +1,30 @@
 """A deployed model, opened: the file, its graph, the device, its preprocessing and class names."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import onnx
 
-from onnx_evidence.errors import CutError, DataError, ModelError
+from onnx_evidence.errors import CutError, DataError, GradientError, ModelError
 from onnx_evidence.graph import Cut, Graph
 from onnx_evidence.images import Photograph, as_photograph, read_photograph, to_input
 from onnx_evidence.model import find_class, load_model, read_labels
 from onnx_evidence.placement import Placement
 from onnx_evidence.preprocess import Preprocess, read_preprocess
-from onnx_evidence.runtime import Classifier, Session, settle_device
-from onnx_evidence.types import Features, FloatArray, Head, Pixels, Predict
+from onnx_evidence.runtime import Classifier, Differentiator, Session, finite_logits, settle_device
+from onnx_evidence.types import Features, FloatArray, Gradient, Head, Pixels, Predict
+from onnx_evidence.vjp import build_vjp, missing_rules
 
 # A split is refused where it changes a logit by more than this share of the largest one.
 CERTIFICATE_TOLERANCE = 1e-4
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class SplitModel:
-    """A model split at a cut: ``tail(head(x))`` gives the logits of the whole.
-
-    Attributes
-    ----------
-    cut : Cut
-        Where it is split.
-    head : Head
-        Input to features.
-    tail : Predict
-        Features to logits.
-    """
-
-    cut: Cut
-    head: Head
-    tail: Predict
+# Logits (K,) of one preprocessed picture, and its features at each of some cuts.
+Looker = Callable[[Features], tuple[FloatArray, list[Features]]]
 
 
 class DeployedModel:
@@ -91,7 +77,7 @@ class DeployedModel:
     @cached_property
     def session(self) -> Session:
         """The whole model, input to logits."""
-        return Session(self.graph.whole(), self.device, batch=self.model.batch)
+        return self._open(self.graph.whole())
 
     @cached_property
     def classes(self) -> int:
@@ -136,7 +122,9 @@ class DeployedModel:
         ModelError
             If they are probabilities after all, or the model cannot be run on these inputs.
         """
-        logits = Classifier(self.session)(inputs)
+        return self._check_logits(Classifier(self.session)(inputs))
+
+    def _check_logits(self, logits: FloatArray) -> FloatArray:
         sums = logits.sum(axis=1)
         if self.model.output_kind == "logits" and logits.min() >= 0 and np.abs(sums - 1).max() < 1e-4:
             raise ModelError(
@@ -224,8 +212,8 @@ class DeployedModel:
         """
         return self.labels[number] if self.labels is not None else f"class {number}"
 
-    def split(self, cut: Cut) -> SplitModel:
-        """Split at a cut and make both halves ready to run.
+    def head(self, cut: Cut) -> Head:
+        """The model from the input to a cut, ready to run.
 
         Parameters
         ----------
@@ -234,29 +222,105 @@ class DeployedModel:
 
         Returns
         -------
-        SplitModel
+        Head
 
         Raises
         ------
         ModelError, DeviceError
-            If ONNX Runtime cannot run one of the halves, or not on the device.
+            If ONNX Runtime cannot run it, or not on the device.
         """
-        head, tail = self.graph.split(cut)
-        if head is None:
-            # At the input the tail is the whole model, which is open already.
-            return SplitModel(cut, head=lambda inputs: inputs, tail=Classifier(self.session))
-        sessions = (Session(half, self.device, batch=self.model.batch) for half in (head, tail))
-        return SplitModel(cut, head=next(sessions).run, tail=Classifier(next(sessions)))
+        part = self.graph.head(cut)
+        return (lambda inputs: inputs) if part is None else self._open(part).run
 
-    def certify(self, split: SplitModel, features: Features, logits: FloatArray) -> float:
+    def tail(self, cut: Cut) -> Predict:
+        """The model from a cut to the logits, ready to run; see `head`."""
+        # At the input the tail is the whole model, which is open already.
+        at_input = cut.name == self.model.input_name
+        return Classifier(self.session if at_input else self._open(self.graph.tail(cut)))
+
+    def gradient(self, cut: Cut, *, only_rectified: bool = False) -> Gradient:
+        """The backward graph of the tail, ready to run.
+
+        Parameters
+        ----------
+        cut : Cut
+            One of the graph's.
+        only_rectified : bool
+            As `vjp.build_vjp`: guided backpropagation instead of the gradient.
+
+        Returns
+        -------
+        Gradient
+
+        Raises
+        ------
+        GradientError
+            If an operator of the tail has no rule.
+        ModelError, DeviceError
+            As `head`.
+        """
+        backward = build_vjp(self.graph.tail(cut), rest=True, only_rectified=only_rectified)
+        return Differentiator(self._open(backward))
+
+    def head_gradient(self, cut: Cut) -> Gradient:
+        """The backward graph of the head, for linear forms of the features; see `gradient`."""
+        part = self.graph.head(cut)
+        assert part is not None  # asked for at cuts inside only
+        return Differentiator(self._open(build_vjp(part)))
+
+    def missing_rules(self, layer: str) -> list[str]:
+        """What keeps the backward graph behind a cut from being built: operators without a rule, with their places.
+
+        Parameters
+        ----------
+        layer : str
+            The cut's name.
+
+        Returns
+        -------
+        list of str
+            Empty where every operator has a rule.
+        """
+        try:
+            return missing_rules(self.graph.tail(self.graph.find(layer)))
+        except GradientError as error:
+            return [str(error)]
+
+    def looker(self, cuts: Sequence[Cut]) -> Looker:
+        """One pass for everything that methods start from: the logits, and the features at some cuts.
+
+        Parameters
+        ----------
+        cuts : sequence of Cut
+            Cuts of the graph; the input may be one.
+
+        Returns
+        -------
+        Looker
+        """
+        inside = [cut for cut in cuts if cut.name != self.model.input_name]
+        session = self._open(self.graph.whole(*inside)) if inside else self.session
+
+        def look(inputs: Features) -> tuple[FloatArray, list[Features]]:
+            logits, *features = session.run_all(inputs[None])
+            found = dict(zip((cut.name for cut in inside), (each[0] for each in features), strict=True))
+            checked = self._check_logits(finite_logits(logits))
+            return checked[0], [found.get(cut.name, inputs) for cut in cuts]
+
+        return look
+
+    def _open(self, part: onnx.ModelProto) -> Session:
+        return Session(part, self.device, batch=self.model.batch)
+
+    def certify(self, cut: Cut, split_logits: FloatArray, logits: FloatArray) -> float:
         """Prove on one picture that the split model is the model.
 
         Parameters
         ----------
-        split : SplitModel
-            From `split`.
-        features : ndarray of float32, shape (C, A, B)
-            ``head(x)``.
+        cut : Cut
+            Where it is split.
+        split_logits : ndarray of float64, shape (K,)
+            ``tail(head(x))``.
         logits : ndarray of float64, shape (K,)
             Of the whole model for the same picture.
 
@@ -270,11 +334,11 @@ class DeployedModel:
         CutError
             If it exceeds the tolerance.
         """
-        difference = np.abs(split.tail(features[None])[0] - logits).max()
+        difference = np.abs(split_logits - logits).max()
         certificate = float(difference / max(np.abs(logits).max(), 1e-30))
         if not certificate <= CERTIFICATE_TOLERANCE:
             raise CutError(
-                f"layer {split.cut.name!r}: the model split there differs from the whole by {certificate:.2g} of the "
+                f"layer {cut.name!r}: the model split there differs from the whole by {certificate:.2g} of the "
                 f"largest logit (at most {CERTIFICATE_TOLERANCE:g}): take another layer"
             )
         return certificate

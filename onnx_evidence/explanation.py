@@ -1,6 +1,7 @@
 """The result of explaining one image and one class: maps in bits, and everything needed to read them."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 
 from onnx_evidence.images import Photograph
-from onnx_evidence.placement import Placement, to_original
+from onnx_evidence.path import Budget
+from onnx_evidence.placement import Placement, spread_to_original, to_original
 from onnx_evidence.store import write_arrays
-from onnx_evidence.types import Features
+from onnx_evidence.types import Features, FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +53,33 @@ class Extreme(NamedTuple):
     col: int
 
 
+def mean_budget(budgets: Sequence[Budget]) -> Budget:
+    """The mean of some budgets, with the steps of all.
+
+    Parameters
+    ----------
+    budgets : sequence of Budget
+        At least one.
+
+    Returns
+    -------
+    Budget
+    """
+    names = ("with_features", "without", "supporting", "opposing", "carried")
+    means = {name: float(np.mean([getattr(each, name) for each in budgets])) for name in names}
+    return Budget(**means, steps=sum(each.steps for each in budgets))
+
+
+def _patch_sums(values: Features, patch: tuple[int, int]) -> FloatArray:
+    """Sums over all patches inside the map, shape (H - rows + 1, W - cols + 1)."""
+    total: FloatArray = values.astype(np.float64)
+    for axis, size in enumerate(patch):
+        padded = np.concatenate([np.zeros_like(total.take([0], axis)), total.cumsum(axis)], axis)
+        count = padded.shape[axis]
+        total = padded.take(range(size, count), axis) - padded.take(range(count - size), axis)
+    return total
+
+
 def write_figure(figure: "Figure", stream: BinaryIO) -> None:
     """Write a figure as PNG; the same figure gives the same bytes.
 
@@ -74,12 +103,16 @@ class Explanation:
     Attributes
     ----------
     values : ndarray of float32, shape (height, width) of the model's input
-        Bits; positive speaks for the class (for `target` rather than `versus`), negative against it: how
-        far the log-odds fall when what the model saw around a pixel is removed.
+        In `unit`; positive speaks for the class (for `target` rather than `versus`), negative against it. Bits per
+        pixel add up over any region; bits say how far the log-odds fall when what the model saw around a pixel
+        is removed.
     stderr : ndarray of float32, like `values`
-        Standard error of `values` in bits; NaN where nothing was sampled.
+        Standard error of `values`; NaN where nothing was sampled.
     grids : tuple of ndarray of float32
-        The maps on the grids of the cuts, (rows, columns) each, in bits; `values` is their mean.
+        The maps on the grids of the cuts, (rows, columns) each, in bits per cell; `values` is the mean of what
+        they come to in pixels.
+    budgets : tuple of Budget
+        What the cells of every cut add up to, for maps that add up along a path; empty otherwise.
     target : Named
         The class explained.
     versus : Named or None
@@ -92,6 +125,8 @@ class Explanation:
         What was explained.
     placement : Placement
         Where the model's input lies in the photograph.
+    unit : str
+        Of `values`.
     record : dict
         Settings, cuts with their certificates, hashes, device and versions: goes into the manifest.
     """
@@ -99,20 +134,60 @@ class Explanation:
     values: Features
     stderr: Features
     grids: tuple[Features, ...]
+    budgets: tuple[Budget, ...]
     target: Named
     versus: Named | None
     probability: float
     log_odds_bits: float
     photograph: Photograph
     placement: Placement
+    unit: str
     record: dict[str, Any]
 
-    unit = "bits"
+    @property
+    def adds_up(self) -> bool:
+        """Whether `values` can be summed over any region."""
+        return self.unit == "bits per pixel"
 
     @cached_property
     def pixels(self) -> Features:
-        """`values` in the pixels of the original photograph; 0 where the model did not look."""
-        return to_original(self.values, self.placement)
+        """`values` in the pixels of the original photograph; 0 where the model did not look.
+
+        Where they add up, sums over regions are kept.
+        """
+        return (spread_to_original if self.adds_up else to_original)(self.values, self.placement)
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Rows and columns of the model's input that a number shown to people stands for.
+
+        A fourteenth of the sides where bits add up, one pixel otherwise.
+        """
+        if not self.adds_up:
+            return 1, 1
+        height, width = self.values.shape
+        return max(1, round(height / 14)), max(1, round(width / 14))
+
+    @property
+    def shown(self) -> Features:
+        """`values` in the unit that people are shown, `shown_unit`; averaged over a quarter of the patch's sides."""
+        rows, cols = self.patch
+        size = max(1, rows // 4), max(1, cols // 4)
+        edges = [(side // 2, side - 1 - side // 2) for side in size]
+        # Beyond the border there is nothing to average: the mean of what there is.
+        totals, counts = (_patch_sums(np.pad(each, edges), size) for each in (self.values, np.ones_like(self.values)))
+        return (totals / counts * (rows * cols)).astype(np.float32)
+
+    @property
+    def shown_unit(self) -> str:
+        """'bits', or 'bits per 16 x 16 pixels' where bits add up."""
+        rows, cols = self.patch
+        return f"bits per {rows} x {cols} pixels" if self.adds_up else self.unit
+
+    @property
+    def budget(self) -> Budget | None:
+        """The mean budget of the cuts, with the steps of all; None for maps that do not add up along a path."""
+        return mean_budget(self.budgets) if self.budgets else None
 
     @property
     def title(self) -> str:
@@ -130,10 +205,14 @@ class Explanation:
         Returns
         -------
         Extreme
-            Bits with their own sign; pixels of the original photograph.
+            Bits with their own sign, within `patch` where bits add up; pixels of the original photograph.
         """
-        row, col = (int(index) for index in np.unravel_index(np.argmax(sign * self.values), self.values.shape))
-        return Extreme(float(self.values[row, col]), float(self.stderr[row, col]), *self.placement.locate(row, col))
+        # Pixels of a patch err together: their errors are added up, which bounds that of the sum.
+        values, errors = (_patch_sums(each, self.patch) for each in (self.values, self.stderr))
+        row, col = (int(index) for index in np.unravel_index(np.argmax(sign * values), values.shape))
+        # What is summed over a patch is placed at its centre.
+        place = (row + self.patch[0] // 2, col + self.patch[1] // 2)
+        return Extreme(float(values[row, col]), float(errors[row, col]), *self.placement.locate(*place))
 
     def save(self, path: str | Path) -> None:
         """Write the maps as a lossless .npz of raw float32 bits, whole or not at all.

@@ -7,7 +7,7 @@ import numpy as np
 
 from onnx_evidence.background import Background, BackgroundFitter, default_patch
 from onnx_evidence.background_file import FORMAT, BackgroundFile, CutHeader, Header
-from onnx_evidence.deployed import DeployedModel, SplitModel
+from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError
 from onnx_evidence.samplers import ConditionalSampler
 from onnx_evidence.settings import METHODS
@@ -74,8 +74,9 @@ def fit_background(
 
 class _CutFitter:
     def __init__(self, deployed: DeployedModel, name: str, window: int | None, patch: int | None) -> None:
-        self.split: SplitModel = deployed.split(deployed.graph.find(name))
-        cut = self.split.cut
+        self.cut = deployed.graph.find(name)
+        self.head = deployed.head(self.cut)
+        cut = self.cut
         at_input = name == deployed.model.input_name
         # At the input the customary window is that of prediction difference analysis.
         self.window = min(window or (METHODS["pda"].window if at_input else None) or default_size(cut.grid), *cut.grid)
@@ -85,7 +86,7 @@ class _CutFitter:
         self.probes: list[Features] = []
 
     def add(self, inputs: Features) -> None:
-        features = self.split.head(inputs[None])[0]
+        features = self.head(inputs[None])[0]
         self.fitter.add(features.astype(np.float64))
         if len(self.probes) < _PROBED_PICTURES:
             self.probes.append(features)
@@ -95,10 +96,10 @@ class _CutFitter:
         r2 = self.fitter.held_out_r2(self.window)
         if not r2 > 0:
             raise DataError(
-                f"layer {self.split.cut.name!r}: the surroundings predict held-out pictures no better than their mean "
+                f"layer {self.cut.name!r}: the surroundings predict held-out pictures no better than their mean "
                 f"(R2 {r2:.2f}): give more pictures, or take --background mean"
             )
-        cut = self.split.cut
+        cut = self.cut
         header = CutHeader(
             name=cut.name,
             shape=cut.shape,

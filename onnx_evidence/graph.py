@@ -2,25 +2,24 @@
 
 A cut is a tensor that every data path from the input to the logits crosses. `onnx.utils.Extractor`
 accepts a tensor that a skip connection bypasses and gives a wrong or invalid tail; here separation is
-proved first, by sweeping the set of live tensors. Uses by ``Shape`` alone are no data: they are
-rebuilt behind the cut.
+proved first, by sweeping the set of live tensors. Uses by ``Shape`` alone are no data: `parts` rebuilds them
+behind the cut.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from onnx_evidence.errors import CutError
 from onnx_evidence.fields import UNARY, keeps_layout, node_field, spreads_gate, steps_over_cells
 from onnx_evidence.geometry import Field
 from onnx_evidence.model import Model
 from onnx_evidence.nodes import ancestors, multiply_adds, node_inputs
-from onnx_evidence.shapes import asked_sides
+from onnx_evidence.parts import part
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,8 @@ class Graph:
         self.shapes = {name: info.shape for name, info in model.tensors.items()}
         self._known = frozenset(name for node in proto.node for name in node.output)
         self.data = self._find_data(proto.node)
-        self._producer = {name: node for node in proto.node for name in node.output}
-        needed = {id(node) for node in ancestors(model.logits_name, self._producer, is_leaf=self._is_free_shape)}
+        self.producer = {name: node for node in proto.node for name in node.output}
+        needed = {id(node) for node in ancestors(model.logits_name, self.producer, is_leaf=self.is_free_shape)}
         self.nodes = [node for node in proto.node if id(node) in needed]
         self._position = {name: i for i, node in enumerate(self.nodes) for name in node.output}
         self._position[model.input_name] = -1
@@ -94,7 +93,7 @@ class Graph:
         shape = self.shapes.get(node.input[0], (0,)) if node.op_type == "Shape" else (0,)
         return len(shape) > 0 and shape[0] is None and all(shape[1:])
 
-    def _is_free_shape(self, node: onnx.NodeProto) -> bool:
+    def is_free_shape(self, node: onnx.NodeProto) -> bool:
         """Whether a node only asks for the shape of data, which follows from the batch size anywhere."""
         return self._is_shape_known(node) and node.input[0] in self.data
 
@@ -103,7 +102,7 @@ class Graph:
         """Position of the last node that reads each data tensor's values."""
         last = {name: -1 for name in self.data if name in self._position}
         for position, node in enumerate(self.nodes):
-            if not self._is_free_shape(node):
+            if not self.is_free_shape(node):
                 last.update((name, position) for name in node_inputs(node) if name in last)
         last[self.model.logits_name] = len(self.nodes)
         return last
@@ -207,7 +206,7 @@ class Graph:
     def _describe(self, name: str) -> Cut:
         _, channels, rows, cols = self.shapes[name]
         assert channels is not None and rows is not None and cols is not None  # noqa: PT018 - known by _is_grid
-        producer = self._producer.get(name)
+        producer = self.producer.get(name)
         total = sum(self._costs)
         behind = sum(self._costs[self._position[name] + 1 :])
         return Cut(
@@ -228,7 +227,7 @@ class Graph:
         """Look behind cell-by-cell operators whether every reader steps over cells."""
         reached, skipping = {name}, ""
         for node in self.nodes[self._position[name] + 1 :]:
-            if reached.isdisjoint(node_inputs(node)) or self._is_free_shape(node):
+            if reached.isdisjoint(node_inputs(node)) or self.is_free_shape(node):
                 continue
             if node.op_type in UNARY:
                 reached.update(node.output)
@@ -272,65 +271,31 @@ class Graph:
         tail : onnx.ModelProto
             Features to logits. ``tail(head(x))`` equals the logits of ``model(x)``.
         """
-        model = self.model
-        tail = self._part((cut.name, cut.shape), model.logits_name)
-        if cut.name == model.input_name:
-            return None, tail
-        return self._part((model.input_name, model.input_shape), cut.name), tail
+        return self.head(cut), self.tail(cut)
 
-    def whole(self) -> onnx.ModelProto:
-        """The model from input to logits."""
-        return self._part((self.model.input_name, self.model.input_shape), self.model.logits_name)
+    def head(self, cut: Cut) -> onnx.ModelProto | None:
+        """The model from the input to a cut; None at the input itself."""
+        return None if cut.name == self.model.input_name else part(self, self._source, [cut.name])
 
-    def _part(self, source: tuple[str, tuple[int, int, int]], target: str) -> onnx.ModelProto:
-        """The model from one tensor to another; shapes of tensors outside it are rebuilt from the source."""
-        wanted = {id(node) for node in ancestors(target, self._producer, {source[0]}, self._is_free_shape)}
-        kept = [node for node in self.nodes if id(node) in wanted]
-        inside = {source[0], *(name for node in kept for name in node.output)}
-        nodes: list[onnx.NodeProto] = []
-        for node in kept:
-            outside = self._is_free_shape(node) and node.input[0] not in inside
-            nodes += self._rebuild_shape(node, source[0]) if outside else [node]
-        return self._assemble(nodes, source, target)
+    def tail(self, cut: Cut) -> onnx.ModelProto:
+        """The model from a cut to the logits."""
+        return part(self, (cut.name, cut.shape), [self.model.logits_name])
 
-    def _rebuild_shape(self, node: onnx.NodeProto, source: str) -> list[onnx.NodeProto]:
-        """Nodes that make the shape of a tensor from the batch size of ``source``."""
-        output, shape = node.output[0], self.shapes[node.input[0]]
+    def whole(self, *cuts: Cut) -> onnx.ModelProto:
+        """The model from input to logits, with the features at some cuts as further outputs.
 
-        def constant(name: str, values: Sequence[int | None]) -> onnx.NodeProto:
-            tensor = numpy_helper.from_array(np.array(values, np.int64), f"{output}/{name}")
-            return helper.make_node("Constant", [], [tensor.name], value=tensor)
+        Parameters
+        ----------
+        *cuts : Cut
+            Cuts inside the model.
 
-        asked = asked_sides(node)
-        nodes = [
-            helper.make_node("Shape", [source], [f"{output}/source"]),
-            constant("zero", [0]),
-            constant("rest", shape[1:]),
-            helper.make_node("Gather", [f"{output}/source", f"{output}/zero"], [f"{output}/batch"]),
-            helper.make_node("Concat", [f"{output}/batch", f"{output}/rest"], [f"{output}/whole"], axis=0),
-        ]
-        if asked == slice(None):
-            nodes[-1].output[0] = output
-            return nodes
-        # Since opset 15 only a part of the shape may be asked for.
-        start, stop, _ = asked.indices(len(shape))
-        slicing = helper.make_node("Slice", [f"{output}/whole", f"{output}/start", f"{output}/stop"], [output])
-        return [*nodes, constant("start", [start]), constant("stop", [stop]), slicing]
+        Returns
+        -------
+        onnx.ModelProto
+            Outputs: the logits, then the features in the order given.
+        """
+        return part(self, self._source, [self.model.logits_name, *(cut.name for cut in cuts)])
 
-    def _assemble(
-        self, nodes: list[onnx.NodeProto], source: tuple[str, tuple[int, int, int]], output: str
-    ) -> onnx.ModelProto:
-        used = {name for node in nodes for name in node_inputs(node)}
-        batch: int | str = self.model.batch or "N"
-        elem_type = self.model.tensors[output].elem_type if output in self.model.tensors else TensorProto.FLOAT
-        graph = helper.make_graph(
-            nodes,
-            self.model.proto.graph.name or "model",
-            [helper.make_tensor_value_info(source[0], TensorProto.FLOAT, [batch, *source[1]])],
-            [helper.make_tensor_value_info(output, elem_type, None)],
-            [tensor for name, tensor in self.constants.items() if name in used],
-        )
-        whole = self.model.proto
-        model = helper.make_model(graph, opset_imports=whole.opset_import, ir_version=max(whole.ir_version, 4))
-        model.functions.extend(whole.functions)
-        return model
+    @property
+    def _source(self) -> tuple[str, tuple[int, int, int]]:
+        return self.model.input_name, self.model.input_shape

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from onnx_evidence.choose import choose_cuts
+from onnx_evidence.choose import Verdict, choose_cuts, judge_cuts
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError
 from onnx_evidence.graph import Cut
@@ -21,8 +21,9 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
     dict
         Plain values, ready for JSON. ``cuts`` is a list of objects with ``name``, ``op_type``, ``shape``
         (channels, rows, columns), ``tail_share``, ``stride``, ``receptive_field`` (rows, columns in
-        pixels; null where unknown), ``skipped_by`` (what steps over its cells) and
-        ``auto`` (the reason, where 'auto' takes it).
+        pixels; null where unknown), ``skipped_by`` (what steps over its cells), ``auto`` (the reason, where
+        'auto' takes it) and ``left`` (the reason where it does not). ``without_rule`` lists operators without a
+        backward rule.
 
     Raises
     ------
@@ -30,11 +31,12 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
         If the output is no vector of class scores, or the labels are not as many.
     """
     model = deployed.model
+    verdicts = judge_cuts(deployed.graph.cuts)
+    refusal = None
     try:
-        chosen = choose_cuts(deployed.graph.cuts)
-        refusal = None
+        choose_cuts(deployed.graph.cuts)
     except CutError as error:
-        chosen, refusal = {}, str(error)
+        refusal = str(error)
     return {
         "model": str(model.path),
         "sha256": model.sha256,
@@ -52,13 +54,14 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
         "labels": None if deployed.labels is None else len(deployed.labels),
         "preprocess": None if model.preprocess is None else model.preprocess.model_dump(mode="json"),
         "multiply_adds": deployed.graph.total_cost,
-        "auto": [cut.name for cut in chosen],
+        "auto": [cut.name for cut, verdict in verdicts.items() if verdict.taken],
         "auto_refusal": refusal,
-        "cuts": [_describe(cut, chosen.get(cut), model.input_shape[1:]) for cut in deployed.graph.cuts],
+        "cuts": [_describe(cut, verdict, model.input_shape[1:]) for cut, verdict in verdicts.items()],
+        "without_rule": deployed.missing_rules(model.input_name),
     }
 
 
-def _describe(cut: Cut, reason: str | None, size: tuple[int, int]) -> dict[str, Any]:
+def _describe(cut: Cut, verdict: Verdict, size: tuple[int, int]) -> dict[str, Any]:
     return {
         "name": cut.name,
         "op_type": cut.op_type,
@@ -67,5 +70,6 @@ def _describe(cut: Cut, reason: str | None, size: tuple[int, int]) -> dict[str, 
         "stride": None if cut.field is None else list(cut.field.stride),
         "receptive_field": None if cut.field is None else list(cut.field.size(size)),
         "skipped_by": cut.skipped_by,
-        "auto": reason,
+        "auto": verdict.reason if verdict.taken else None,
+        "left": None if verdict.taken else verdict.reason,
     }

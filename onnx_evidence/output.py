@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import numpy as np
 from onnx_evidence.background_file import Header
 from onnx_evidence.explanation import Explanation, Extreme, Named, write_figure
 from onnx_evidence.images import printable
+from onnx_evidence.links import Links
+from onnx_evidence.path import Budget
 from onnx_evidence.pipeline import Explainer
-from onnx_evidence.prepared import PreparedCut
 from onnx_evidence.store import MANIFEST, Manifest, write_atomic
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def as_json(value: Any) -> str:
@@ -80,7 +82,7 @@ class Writer:
         StoreError
             If a file cannot be written.
         """
-        limit = max(float(np.abs(explanation.values).max()) for explanation in explanations)
+        limit = max(float(np.abs(explanation.shown).max()) for explanation in explanations)
         entries = []
         for explanation in explanations:
             base = f"{self._name(image, explanation.photograph.sha256)}/{_slug(explanation)}"
@@ -111,11 +113,17 @@ class Writer:
             "probability": explanation.probability,
             "log_odds_bits": explanation.log_odds_bits,
             "unit": explanation.unit,
+            "budget": explanation.budget and _budget(explanation.budget),
+            "patch": list(explanation.patch),
             "map": f"{base}.npz",
             "figure": f"{base}.png",
             "strongest_for": _extreme(explanation.strongest(1)),
             "strongest_against": _extreme(explanation.strongest(-1)),
             **record,
+            "cuts": [
+                cut if budget is None else {**cut, "budget": _budget(budget)}
+                for cut, budget in zip_longest(record["cuts"], explanation.budgets)
+            ],
             "hashes": {**record["hashes"], "map": map_hash},
             "seconds": round(seconds, 3),
         }
@@ -129,6 +137,19 @@ def _slug(explanation: Explanation) -> str:
 def _file_name(named: Named) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", named.label.casefold()).strip("-")[:40]
     return f"{named.number}-{words}" if words else str(named.number)
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    return {
+        "with_bits": budget.with_features,
+        "without_bits": budget.without,
+        "for_bits": budget.supporting,
+        "against_bits": budget.opposing,
+        "gap_bits": budget.gap,
+        "gap_share": budget.gap_share,
+        "pixels_bits": budget.carried,
+        "steps": budget.steps,
+    }
 
 
 def _extreme(extreme: Extreme) -> dict[str, Any]:
@@ -149,19 +170,16 @@ def explain_header(explainer: Explainer) -> str:
     str
         Several lines.
     """
-    device = explainer.deployed.device
+    device, settings = explainer.deployed.device, explainer.settings
+    cuts = ", ".join(f"{each.cut.name} ({_times(each.cut.grid)}, {each.summary()})" for each in explainer.engines)
     return (
         f"device: {device.name} ({device.reason})\n"
-        f"cuts: {', '.join(_describe(prepared) for prepared in explainer.cuts)}\n"
+        f"method: {settings.method} ({explainer.reason})\n"
+        f"cuts: {cuts}\n"
         f"removed features are replaced by {explainer.background}\n"
         f"{'image':24} {'class':24} {'p':>8} {'log-odds':>9}  {'strongest for':>26}  {'strongest against':>26}"
+        f"{'   for / against / missed' if settings.preset.engine == 'path' else ''}"
     )
-
-
-def _describe(prepared: PreparedCut) -> str:
-    plural = "s" if prepared.samples > 1 else ""
-    window = f"{len(prepared.windows)} windows of {_times(prepared.windows.size)}"
-    return f"{prepared.cut.name} ({_times(prepared.cut.grid)}, {window}, {prepared.samples} sample{plural})"
 
 
 def explain_row(entry: dict[str, Any]) -> str:
@@ -179,8 +197,14 @@ def explain_row(entry: dict[str, Any]) -> str:
     label = entry["label"] if entry["versus"] is None else f"{entry['label']} / {entry['versus_label']}"
     return (
         f"{_fit(Path(entry['image']).name)} {_fit(label)} {entry['probability']:8.4f} {entry['log_odds_bits']:+9.2f}"
-        f"  {_place(entry['strongest_for']):>26}  {_place(entry['strongest_against']):>26}"
+        f"  {_place(entry['strongest_for']):>26}  {_place(entry['strongest_against']):>26}{_account(entry['budget'])}"
     )
+
+
+def _account(budget: dict[str, Any] | None) -> str:
+    if budget is None:
+        return ""
+    return f"   {budget['for_bits']:+.1f} / {budget['against_bits']:+.1f} / {budget['gap_share']:.1%}"
 
 
 def _fit(text: str, width: int = 24) -> str:
@@ -216,19 +240,23 @@ def inspection_table(report: dict[str, Any]) -> str:
         f"output       {report['output']['name']}: {report['classes']} classes, {kind}{found}",
         f"labels       {'recorded' if report['labels'] else 'missing: pass --labels FILE to name classes'}",
         f"preprocess   {_preprocess(report['preprocess'])}",
+        f"backward     {_backward(report['without_rule'])}",
         f"device       {report['device']} ({report['device_reason']})",
         "",
-        f"  {'cut':32} {'operator':18} {'shape':>16} {'tail':>6} {'stride':>8} {'field':>10}",
+        f"  {'cut':32} {'operator':18} {'shape':>16} {'tail':>6} {'stride':>8} {'field':>10}  for --layer auto",
     ]
     for cut in report["cuts"]:
         mark = "*" if cut["auto"] else " "
         lines.append(
             f"{mark} {_fit(cut['name'], 32)} {cut['op_type']:18} {_times(cut['shape']):>16} {cut['tail_share']:6.1%} "
-            f"{_times(cut['stride']):>8} {_times(cut['receptive_field']):>10}"
+            f"{_times(cut['stride']):>8} {_times(cut['receptive_field']):>10}  {cut['auto'] or cut['left']}"
         )
-    lines += ["", "* taken by --layer auto:" if report["auto"] else f"--layer auto: {report['auto_refusal']}"]
-    lines += [f"  {cut['name']}: {cut['auto']}" for cut in report["cuts"] if cut["auto"]]
+    lines += ["", "* taken by --layer auto" if report["auto"] else f"--layer auto: {report['auto_refusal']}"]
     return "\n".join(lines)
+
+
+def _backward(missing: Sequence[str]) -> str:
+    return f"no rule for {', '.join(missing)}" if missing else "every operator has a rule"
 
 
 def _times(sides: Sequence[int] | None) -> str:
@@ -268,4 +296,51 @@ def background_table(header: Header, path: Path) -> str:
     ]
     if header.pictures < 100:
         lines.append("  fewer than 100 pictures: the fit is rough; 100 to 500 are good")
+    return "\n".join(lines)
+
+
+def links_report(links: Links, cut: str, question: str) -> dict[str, Any]:
+    """The walk of ``links`` as plain values.
+
+    Parameters
+    ----------
+    links : Links
+        From `links.walk`.
+    cut, question : str
+        Where, and what was asked.
+
+    Returns
+    -------
+    dict
+        Plain values, ready for JSON. ``steps`` have ``name``, ``change``, ``correlation`` (null for the first).
+    """
+    steps = [
+        {
+            "name": link.name,
+            "change": link.change,
+            "correlation": None if np.isnan(link.correlation) else round(link.correlation, 4),
+        }
+        for link in links.steps
+    ]
+    return {"question": question, "cut": cut, "proof_bits": links.proof, "steps": steps}
+
+
+def links_table(report: dict[str, Any]) -> str:
+    """The report of ``links`` for people.
+
+    Parameters
+    ----------
+    report : dict
+        From `links_report`.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
+    lines = [f"{report['question']}, cut {report['cut']}", f"  {'map':24} {'simplified':44} rank correlation"]
+    for number, step in enumerate(report["steps"], start=1):
+        correlation = "" if step["correlation"] is None else f"{step['correlation']:+.2f} with {number - 1}"
+        lines.append(f"{number} {step['name']:24} {step['change']:44} {correlation}")
+    lines.append(f"one window's path and its exact removal differ by at most {report['proof_bits']:.2g} bits")
     return "\n".join(lines)

@@ -6,28 +6,52 @@ they used is recorded.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 
-from onnx_evidence.background_file import BackgroundFile, load_background
-from onnx_evidence.choose import AUTO, resolve_layers
+from onnx_evidence.choose import AUTO
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.difference import Removal, WindowEvidence, check_samples, remove_windows, window_evidence
+from onnx_evidence.engine import CutMap, Question, View
 from onnx_evidence.errors import SettingError, TargetError
 from onnx_evidence.evidence import LN2, log_probabilities
 from onnx_evidence.explanation import Explanation, Named
 from onnx_evidence.images import Photograph
-from onnx_evidence.prepared import PreparedCut
+from onnx_evidence.path import Budget
+from onnx_evidence.prepare import prepare
 from onnx_evidence.preprocess import Preprocess
-from onnx_evidence.projection import input_field, measure_field
 from onnx_evidence.record import make_record
 from onnx_evidence.rng import key_of
-from onnx_evidence.samplers import ConditionalSampler, MeanSampler, Sampler, ZeroSampler
 from onnx_evidence.settings import Settings
-from onnx_evidence.types import Features, FloatArray, Pixels
-from onnx_evidence.windows import Windows, default_size
+from onnx_evidence.types import Features, Pixels
 
 TOP = "top1"
+
+
+class Options(TypedDict, total=False):
+    """Settings that `Explainer` takes by name; see `settings.Settings`."""
+
+    method: str
+    window: int | None
+    stride: int | None
+    samples: int | None
+    background: str | None
+    statistic: str
+    score: str
+    completeness: float
+    project: str
+    batch_size: int
+    seed: int
+    laplace: tuple[int, int] | None
+
+
+class Combined(TypedDict):
+    """The part of an `Explanation` that is made from the maps of the cuts."""
+
+    values: Features
+    stderr: Features
+    grids: tuple[Features, ...]
+    budgets: tuple[Budget, ...]
 
 
 class Explainer:
@@ -39,28 +63,26 @@ class Explainer:
         The .onnx file, or one that is open already.
     layer : str or sequence of str
         Names of cuts; 'auto' chooses. Several are averaged in bits.
-    method : {'window', 'occlusion', 'pda'}
-        A preset of the removal engine.
-    window : int, optional
-        Side of the window in cells.
-    stride : int, optional
-        Cells from window to window.
-    samples : int, optional
-        Draws per window: 1, or an even number.
-    background : str or Path
-        'mean', 'zero', or a fitted background file.
-    batch_size : int
-        Edited copies per model run.
-    seed : int
-        Key of all randomness.
-    laplace : (int, int), optional
-        N and K of Zintgraf's Laplace correction, for comparison.
     preprocess : str or Path or Preprocess, optional
         As in `DeployedModel`; like the next two, refused where ``model`` is open already.
     labels : str or Path, optional
         As in `DeployedModel`.
     device : {'auto', 'cpu', 'cuda'}
         As in `DeployedModel`.
+    **settings
+        The other fields of `settings.Settings`: method, window, stride, samples, background, statistic, score,
+        completeness, project, batch_size, seed, laplace.
+
+    Attributes
+    ----------
+    settings : Settings
+        What was set; the method is never 'auto' here.
+    reason : str
+        Why this method, where it was left to choose.
+    engines : list of Engine
+        The method at every cut.
+    background : str
+        What stands in for removed features, in words.
 
     Raises
     ------
@@ -72,7 +94,7 @@ class Explainer:
     >>> explainer = Explainer("models/efficientnet-lite0.onnx")  # doctest: +SKIP
     >>> evidence = explainer.explain("photo.jpg", target="top1", versus="military uniform")  # doctest: +SKIP
     >>> evidence.values.shape, evidence.unit  # doctest: +SKIP
-    ((224, 224), 'bits')
+    ((224, 224), 'bits per pixel')
     """
 
     def __init__(
@@ -80,20 +102,13 @@ class Explainer:
         model: str | Path | DeployedModel,
         *,
         layer: str | Sequence[str] = AUTO,
-        method: str = "window",
-        window: int | None = None,
-        stride: int | None = None,
-        samples: int | None = None,
-        background: str | Path = "mean",
-        batch_size: int = 32,
-        seed: int = 0,
-        laplace: tuple[int, int] | None = None,
         preprocess: str | Path | Preprocess | None = None,
         labels: str | Path | None = None,
         device: str = "auto",
+        **settings: Unpack[Options],
     ) -> None:
         layers = (layer,) if isinstance(layer, str) else tuple(layer)
-        self.settings = Settings(method, layers, window, stride, samples, str(background), batch_size, seed, laplace)
+        self.settings = Settings(layers=layers, **settings)
         self.settings.check()
         if not isinstance(model, DeployedModel):
             model = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
@@ -102,55 +117,24 @@ class Explainer:
         self.deployed = model
         # Refuse a model without preprocessing, or with other labels than classes, before hours are spent.
         _ = model.preprocess, model.classes
-        self._file = self._load_background()
-        self.cuts = [self._prepare(name) for name in self._cut_names()]
+        prepared = prepare(model, self.settings)
+        self.settings, self.reason, self.engines = prepared.settings, prepared.reason, prepared.engines
+        self.background, self._background_sha256 = prepared.background, prepared.background_sha256
+        self._look = self.deployed.looker([engine.cut for engine in self.engines])
 
-    def _cut_names(self) -> list[str]:
-        if self.settings.preset.at_input:
-            return [self.deployed.model.input_name]
-        return resolve_layers(self.settings.layers, self.deployed.graph.cuts)
+    def rows(self, questions: int = 1) -> int:
+        """Rows that are run per picture, over all cuts, as far as that is known before.
 
-    def _load_background(self) -> BackgroundFile | None:
-        path = self.settings.background_path
-        if path is None:
-            return None
-        return load_background(path, self.deployed.model.sha256, self.deployed.preprocess.model_dump_json())
+        Parameters
+        ----------
+        questions : int
+            Classes that are explained.
 
-    def _sampler(self, cut: str) -> Sampler:
-        if self._file is None:
-            return ZeroSampler() if self.settings.background == "zero" else MeanSampler()
-        header, background = self._file.for_cut(cut, self.settings.background)
-        return ConditionalSampler(background, header.window)
-
-    def _prepare(self, name: str) -> PreparedCut:
-        preset, settings = self.settings.preset, self.settings
-        cut = self.deployed.graph.find(name)
-        sampler = self._sampler(name)
-        size = settings.window or preset.window or sampler.window or default_size(cut.grid)
-        stride = settings.stride or preset.stride or max(1, size // 3)
-        samples = settings.samples or (1 if sampler.deterministic else preset.samples)
-        check_samples(samples, sampler.deterministic)
-        windows = Windows.place(cut.grid, size, stride)
-        sampler.check(windows.size)
-        split = self.deployed.split(cut)
-        at_input = name == self.deployed.model.input_name
-        shape = self.deployed.model.input_shape
-        field = input_field(shape[1:]) if at_input else measure_field(split.head, shape, cut.grid)
-        return PreparedCut(split, field, windows, sampler, samples)
-
-    @property
-    def copies(self) -> int:
-        """Edited copies that are run per picture, over all cuts."""
-        return sum(prepared.copies for prepared in self.cuts)
-
-    @property
-    def background(self) -> str:
-        """What removed features are replaced by, in words."""
-        if self.settings.background == "mean":
-            return "the picture's own channel means"
-        if self.settings.background == "zero":
-            return "zero"
-        return f"the conditional Gaussian of {self.settings.background}"
+        Returns
+        -------
+        int
+        """
+        return sum(engine.copies * (1 if engine.shared else questions) for engine in self.engines)
 
     def explain(
         self, image: str | Path | Pixels | Photograph, *, target: str | int = TOP, versus: str | int | None = None
@@ -212,43 +196,47 @@ class Explainer:
         """
         self.check_targets(targets, versus)
         photograph, inputs, placement = self.deployed.prepare(image)
-        logits = self.deployed.logits(inputs[None])
-        top = int(logits[0].argmax())
-        chosen = [top if name == TOP else self.deployed.find_class(name) for name in targets]
+        logits, features = self._look(inputs)
+        questions = self._questions(photograph.name, int(logits.argmax()), targets, versus)
+        key = key_of(inputs.tobytes())
+        answers = [
+            engine.explain(View(inputs, seen, logits, key), questions, progress)
+            for engine, seen in zip(self.engines, features, strict=True)
+        ]
+        record = make_record(
+            self.deployed,
+            self.settings,
+            self.reason,
+            (self.background, self._background_sha256),
+            self.engines,
+            photograph,
+            [maps[0] for maps in answers],
+        )
+        full = log_probabilities(logits[None], [question.target for question in questions])
+        return [
+            Explanation(
+                **self._combine([maps[number] for maps in answers]),
+                target=self._named(question.target),
+                versus=None if question.versus is None else self._named(question.versus),
+                probability=float(np.exp(full.log_p[0, number])),
+                log_odds_bits=float(full.log_odds[0, number] / LN2),
+                photograph=photograph,
+                placement=placement,
+                unit=self.settings.preset.unit,
+                record=record,
+            )
+            for number, question in enumerate(questions)
+        ]
+
+    def _questions(self, name: str, top: int, targets: Sequence[str | int], versus: str | int | None) -> list[Question]:
+        chosen = [top if target == TOP else self.deployed.find_class(target) for target in targets]
         rival = None if versus is None else self.deployed.find_class(versus)
         if rival in chosen:
             raise TargetError(
-                f"{photograph.name}: the model's own answer is {self.deployed.label(top)!r}, the very class to hold it "
+                f"{name}: the model's own answer is {self.deployed.label(top)!r}, the very class to hold it "
                 "against: take another --versus, or name the target"
             )
-        classes = sorted({*chosen, *(() if rival is None else (rival,))})
-        full = log_probabilities(logits, classes)
-        removals, certificates = self._remove(inputs, logits[0], classes, progress)
-        background = (self.background, self._file.sha256 if self._file else None)
-        record = make_record(self.deployed, self.settings, background, self.cuts, photograph, certificates)
-        explanations = []
-        for target in dict.fromkeys(chosen):
-            column = classes.index(target)
-            evidence = [
-                window_evidence(removal, column, None if rival is None else classes.index(rival), self.settings.laplace)
-                for removal in removals
-            ]
-            values, errors = self._to_input(evidence)
-            explanations.append(
-                Explanation(
-                    values=values,
-                    stderr=errors,
-                    grids=tuple(each.windows.average(each.bits).astype(np.float32) for each in evidence),
-                    target=self._named(target),
-                    versus=None if rival is None else self._named(rival),
-                    probability=float(np.exp(full.log_p[0, column])),
-                    log_odds_bits=float(full.log_odds[0, column] / LN2),
-                    photograph=photograph,
-                    placement=placement,
-                    record=record,
-                )
-            )
-        return explanations
+        return [Question(target, rival) for target in dict.fromkeys(chosen)]
 
     def check_targets(self, targets: Sequence[str | int], versus: str | int | None = None) -> None:
         """Refuse classes that no picture can be explained for.
@@ -276,36 +264,17 @@ class Explainer:
     def _named(self, number: int) -> Named:
         return Named(number, self.deployed.label(number))
 
-    def _remove(
-        self, inputs: Features, logits: FloatArray, classes: Sequence[int], progress: Callable[[int], object]
-    ) -> tuple[list[Removal], list[float]]:
-        removals, certificates = [], []
-        image_key = key_of(inputs.tobytes())
-        for prepared in self.cuts:
-            features = prepared.split.head(inputs[None])[0]
-            certificates.append(self.deployed.certify(prepared.split, features, logits))
-            removals.append(
-                remove_windows(
-                    features,
-                    prepared.split.tail,
-                    prepared.sampler,
-                    prepared.windows,
-                    classes,
-                    samples=prepared.samples,
-                    key=(self.settings.seed, image_key, key_of(prepared.cut.name.encode())),
-                    batch_size=self.settings.batch_size,
-                    progress=progress,
-                )
-            )
-        return removals, certificates
-
-    def _to_input(self, evidence: list[WindowEvidence]) -> tuple[Features, Features]:
+    @staticmethod
+    def _combine(maps: Sequence[CutMap]) -> Combined:
         """The mean over cuts of their maps in input pixels, and its standard error."""
-        values, variances = [], []
-        for each, prepared in zip(evidence, self.cuts, strict=True):
-            value, variance = prepared.field.project(each)
-            values.append(value)
-            variances.append(variance)
-        mean = np.mean(values, axis=0).astype(np.float32)
-        error = (np.sqrt(np.sum(variances, axis=0)) / len(values)).astype(np.float32)
-        return mean, error
+        mean = np.mean([each.values for each in maps], axis=0).astype(np.float32)
+        variances = np.stack([each.variance for each in maps])
+        # The same draws at every cut err alike: their errors add up, which bounds that of the mean.
+        total = np.sqrt(variances).sum(axis=0) if maps[0].alike else np.sqrt(variances.sum(axis=0))
+        error = (total / len(maps)).astype(np.float32)
+        return Combined(
+            values=mean,
+            stderr=error,
+            grids=tuple(each.cells.astype(np.float32) for each in maps),
+            budgets=tuple(each.budget for each in maps if each.budget is not None),
+        )

@@ -88,6 +88,34 @@ def to_original(values: Features, placement: Placement) -> Features:
     return np.ascontiguousarray(carried)
 
 
+def spread_to_original(bits: Features, placement: Placement) -> Features:
+    """Carry a map that adds up from the model's input to the photograph's own pixels; sums over regions are kept.
+
+    A pixel of the photograph gets the bits of the part of the input that it covers.
+
+    Parameters
+    ----------
+    bits : ndarray of float32, shape (height, width)
+        Bits per pixel of the model's input.
+    placement : Placement
+        From `to_input`.
+
+    Returns
+    -------
+    ndarray of float32, shape of the photograph
+        Bits per pixel of the photograph.
+    """
+    carried = bits.astype(np.float64)
+    for side, factor, corner in zip(placement.original, placement.scale, placement.corner, strict=True):
+        # What lies before each edge of the photograph's pixels; what lies between two edges is theirs.
+        edges = np.clip(np.arange(side + 1) * factor - corner, 0, len(carried))
+        before = np.concatenate([np.zeros((1, carried.shape[1])), carried.cumsum(axis=0)])
+        whole = np.minimum(edges.astype(np.int64), len(carried) - 1)
+        at_edges = before[whole] + (edges - whole)[:, None] * carried[whole]
+        carried = np.diff(at_edges, axis=0).T
+    return np.ascontiguousarray(carried, dtype=np.float32)
+
+
 def _interpolate(values: Features, places: FloatArray) -> Features:
     """Rows of ``values`` at fractional ``places``, linear between rows, constant beyond the first and last."""
     places = np.clip(places, 0, len(values) - 1)

@@ -59,6 +59,20 @@ class AxisField:
         normalised: FloatArray = weights / weights.sum(axis=1, keepdims=True)
         return normalised
 
+    def shares(self) -> FloatArray:
+        """Share of every cell that every pixel gets, shape (pixels, cells); each column sums to 1.
+
+        The weights of the interpolation, normalised over the pixels: what a cell has is spread over the pixels it
+        stands for, and nothing is lost.
+
+        Returns
+        -------
+        ndarray of float64, shape (pixels, cells)
+        """
+        weights = self.weights()
+        shared: FloatArray = weights / weights.sum(axis=0, keepdims=True)
+        return shared
+
 
 @dataclass(frozen=True)
 class CellField:
@@ -91,6 +105,21 @@ class CellField:
         ndarray of float64, shape (H, W)
         """
         return self.rows.weights() @ values @ self.cols.weights().T
+
+    def spread(self, bits: FloatArray) -> FloatArray:
+        """Spread the bits of every cell (A, B) over the pixels it stands for (H, W); sums are kept.
+
+        Parameters
+        ----------
+        bits : ndarray of float64, shape (A, B)
+            Evidence per cell.
+
+        Returns
+        -------
+        ndarray of float64, shape (H, W)
+            Bits per pixel.
+        """
+        return self.rows.shares() @ bits @ self.cols.shares().T
 
     def project(self, evidence: WindowEvidence) -> tuple[FloatArray, FloatArray]:
         """Carry windows to pixels: averaged over overlaps, then interpolated.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from onnx_evidence.deployed import DeployedModel
+from onnx_evidence.engine import CutMap, Engine
 from onnx_evidence.images import Photograph
-from onnx_evidence.prepared import PreparedCut
 from onnx_evidence.runtime import RUNTIME_VERSION
 from onnx_evidence.settings import Settings
 
@@ -18,10 +18,11 @@ from onnx_evidence.settings import Settings
 def make_record(
     deployed: DeployedModel,
     settings: Settings,
+    reason: str,
     background: tuple[str, str | None],
-    cuts: Sequence[PreparedCut],
+    engines: Sequence[Engine],
     photograph: Photograph,
-    certificates: Sequence[float],
+    maps: Sequence[CutMap],
 ) -> dict[str, Any]:
     """Describe how a map was made: settings, cuts with their certificates, hashes, device, versions.
 
@@ -31,14 +32,16 @@ def make_record(
         The model.
     settings : Settings
         What was set.
+    reason : str
+        Why this method.
     background : (str, str or None)
         What removed features were replaced by, in words; SHA-256 of its file, where it has one.
-    cuts : sequence of PreparedCut
-        Where they were removed.
+    engines : sequence of Engine
+        The method at every cut.
     photograph : Photograph
         The picture.
-    certificates : sequence of float
-        One per cut: largest change of a logit by the split, as a share of the largest logit.
+    maps : sequence of CutMap
+        A map of every cut, for its certificate.
 
     Returns
     -------
@@ -48,10 +51,11 @@ def make_record(
     words, digest = background
     return {
         "settings": {**asdict(settings), "preprocess": deployed.preprocess.model_dump(mode="json")},
+        "method_reason": reason,
         "background": words,
         "device": deployed.device.name,
         "device_reason": deployed.device.reason,
-        "cuts": [_cut(prepared, certificate) for prepared, certificate in zip(cuts, certificates, strict=True)],
+        "cuts": [_cut(engine, each.certificate) for engine, each in zip(engines, maps, strict=True)],
         "hashes": {
             "model": deployed.model.sha256,
             "image": photograph.sha256,
@@ -66,13 +70,11 @@ def make_record(
     }
 
 
-def _cut(prepared: PreparedCut, certificate: float) -> dict[str, Any]:
+def _cut(engine: Engine, certificate: float) -> dict[str, Any]:
     return {
-        "name": prepared.cut.name,
-        "grid": list(prepared.cut.grid),
-        "window": list(prepared.windows.size),
-        "windows": len(prepared.windows),
-        "samples": prepared.samples,
+        "name": engine.cut.name,
+        "grid": list(engine.cut.grid),
+        **engine.describe(),
         "certificate": certificate,
-        "resolution_pixels": round(prepared.field.resolution, 1),
+        "resolution_pixels": round(engine.field.resolution, 1),
     }

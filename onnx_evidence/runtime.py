@@ -141,8 +141,20 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _open(model: onnx.ModelProto, device: Device, threads: int | None) -> ort.InferenceSession:
+    try:
+        session = _session(model.SerializeToString(), device.name, threads or available_threads())
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot run the model: {one_line(error)}") from error
+    if device.provider not in session.get_providers():
+        raise DeviceError(f"the session fell back from {device.name} to {session.get_providers()[0]}")
+    return session
+
+
 class Session:
-    """One graph with one input and one output, ready to run batches: `run` of one that ends at a cut is a `types.Head`.
+    """One graph whose inputs and outputs have the batch in front, ready to run.
+
+    `run` of one with one input that ends at a cut is a `types.Head`.
 
     Parameters
     ----------
@@ -166,18 +178,14 @@ class Session:
     def __init__(
         self, model: onnx.ModelProto, device: Device, *, batch: int | None = None, threads: int | None = None
     ) -> None:
-        try:
-            self._session = _session(model.SerializeToString(), device.name, threads or available_threads())
-        except Exception as error:
-            raise ModelError(f"ONNX Runtime cannot run the model: {one_line(error)}") from error
-        if device.provider not in self._session.get_providers():
-            raise DeviceError(f"the session fell back from {device.name} to {self._session.get_providers()[0]}")
-        self._input = self._session.get_inputs()[0].name
+        self._session = _open(model, device, threads)
+        self._inputs = [each.name for each in self._session.get_inputs()]
+        self.inputs = len(self._inputs)
         self._batch = batch
         self.passes = 0
 
     def run(self, batch: AnyArray) -> AnyArray:
-        """Run a batch of any size; rows of the result belong to rows of the batch.
+        """The first output for a batch of any size; rows of the result belong to rows of the batch.
 
         Parameters
         ----------
@@ -194,23 +202,53 @@ class Session:
         ModelError
             If the run fails, or gives another number of rows than it got.
         """
-        self.passes += len(batch)
-        if self._batch is None:
-            return self._run(batch)
-        parts = [batch[start : start + self._batch] for start in range(0, len(batch), self._batch)]
-        return np.concatenate([self._run(_filled(part, self._batch))[: len(part)] for part in parts])
+        return self.run_all(batch)[0]
 
-    def _run(self, batch: AnyArray) -> AnyArray:
+    def run_all(self, *batches: AnyArray) -> list[AnyArray]:
+        """All outputs; see `run`.
+
+        Parameters
+        ----------
+        *batches : ndarray, shape (N, ...)
+            One per input of the graph, in its order.
+
+        Returns
+        -------
+        list of ndarray, shape (N, ...)
+            One per output.
+
+        Raises
+        ------
+        ModelError
+            As `run`.
+        """
+        rows = len(batches[0])
+        self.passes += rows
+        if self._batch is None:
+            return self._run(batches)
+        parts = [
+            [each[: min(self._batch, rows - start)] for each in self._run(self._cut(batches, start, self._batch))]
+            for start in range(0, rows, self._batch)
+        ]
+        return [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+    @staticmethod
+    def _cut(batches: tuple[AnyArray, ...], start: int, size: int) -> tuple[AnyArray, ...]:
+        return tuple(_filled(batch[start : start + size], size) for batch in batches)
+
+    def _run(self, batches: tuple[AnyArray, ...]) -> list[AnyArray]:
         try:
-            (result,) = self._session.run(None, {self._input: batch})
+            results = self._session.run(None, dict(zip(self._inputs, batches, strict=True)))
         except Exception as error:
             raise ModelError(f"ONNX Runtime failed while running the model: {one_line(error)}") from error
-        rows = len(result) if np.ndim(result) else "no"
-        if rows != len(batch):
-            raise ModelError(
-                f"the model gave {rows} rows for a batch of {len(batch)}: its batch size is fixed inside the graph"
-            )
-        return np.asarray(result)
+        for result in results:
+            rows = len(result) if np.ndim(result) else "no"
+            if rows != len(batches[0]):
+                raise ModelError(
+                    f"the model gave {rows} rows for a batch of {len(batches[0])}: its batch size is fixed inside "
+                    "the graph"
+                )
+        return [np.asarray(result) for result in results]
 
 
 def _filled(part: AnyArray, size: int) -> AnyArray:
@@ -248,7 +286,54 @@ class Classifier:
         ModelError
             If one is not a finite number.
         """
-        logits = self.session.run(batch).reshape(len(batch), -1).astype(np.float64)
-        if not np.isfinite(logits).all():
-            raise ModelError("the model gave a class score that is not a finite number: no evidence can be counted")
-        return logits
+        return finite_logits(self.session.run(batch))
+
+
+class Differentiator:
+    """A `Session` of a backward graph, as a `types.Gradient`.
+
+    Parameters
+    ----------
+    session : Session
+        Its inputs are features, cotangent and, for scores that are not linear, rest; its outputs gradient and logits.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def __call__(self, batch: Features, direction: FloatArray, rest: FloatArray) -> tuple[FloatArray, Features]:
+        """Logits and the gradient of a score; see `types.Gradient`.
+
+        Raises
+        ------
+        ModelError
+            If one is not a finite number.
+        """
+        given = (direction, rest)[: self.session.inputs - 1]
+        rows = [np.repeat(each[None].astype(batch.dtype), len(batch), axis=0) for each in given]
+        gradient, logits = self.session.run_all(batch, *rows)
+        if not np.isfinite(gradient).all():
+            raise ModelError("the backward graph gave a number that is not finite: take --method window")
+        return finite_logits(logits), gradient
+
+
+def finite_logits(output: AnyArray) -> FloatArray:
+    """Class scores (N, K) in float64, from an output with singleton axes.
+
+    Parameters
+    ----------
+    output : ndarray, shape (N, K) with axes of length 1 anywhere behind the first
+
+    Returns
+    -------
+    ndarray of float64, shape (N, K)
+
+    Raises
+    ------
+    ModelError
+        If one is not a finite number.
+    """
+    logits = output.reshape(len(output), -1).astype(np.float64)
+    if not np.isfinite(logits).all():
+        raise ModelError("the model gave a class score that is not a finite number: no evidence can be counted")
+    return logits

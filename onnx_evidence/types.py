@@ -1,7 +1,7 @@
-"""Array types and the two callables that stand between the mathematics and a model.
+"""Array types and the callables that stand between the mathematics and a model.
 
-The methods see a model only as a `Predict`; a later backward graph will be a second such callable
-beside it. Any function of the right shape will do, so the mathematics is tested without ONNX.
+The methods see a model only as a `Predict`, or as a `Gradient`, its backward graph. Any function of the right
+shape will do, so the mathematics is tested without ONNX.
 """
 
 from typing import Any, Protocol
@@ -30,4 +30,26 @@ class Head(Protocol):
 
     def __call__(self, batch: Features, /) -> Features:
         """Run one batch."""
+        ...
+
+
+class Gradient(Protocol):
+    """Logits of a batch and the gradient of one score of them by the batch; rows independent.
+
+    The score of row n is ``direction . z_n - log sum_{j: rest_j = 1} exp z_nj``, in nats (see `score.Score`).
+    """
+
+    def __call__(self, batch: Features, direction: FloatArray, rest: FloatArray, /) -> tuple[FloatArray, Features]:
+        """Run one batch.
+
+        Parameters
+        ----------
+        batch : ndarray of float32, shape (N, C, A, B)
+        direction, rest : ndarray of float64, shape (K,)
+
+        Returns
+        -------
+        logits : ndarray of float64, shape (N, K)
+        gradient : ndarray of float32, shape (N, C, A, B)
+        """
         ...

@@ -140,7 +140,7 @@ def test_clipping_is_reported(tiny_model: Path, pictures):
     deployed = DeployedModel(tiny_model, device="cpu")
     file = fit_background(deployed, ["block.add"], pictures)
     assert 0 <= file.header.cuts[0].clipped < 0.2
-    features = deployed.split(deployed.graph.find("block.add")).head(deployed.prepare(pictures[0])[1][None])
+    features = deployed.head(deployed.graph.find("block.add"))(deployed.prepare(pictures[0])[1][None])
     background = file.backgrounds[0]
     middle = (background.low + background.high) / 2
     assert clipped_share(replace(background, high=middle), list(features), 3) > file.header.cuts[0].clipped + 0.1

@@ -1,9 +1,12 @@
-"""Which cuts ``auto`` takes, on lists written by hand."""
+"""Which cuts ``auto`` takes, on lists written by hand.
+
+``chosen`` is the choice for the removal of windows, ``integrated`` the one for integration.
+"""
 
 import pytest
 
-from onnx_evidence.choose import choose_cuts
-from onnx_evidence.errors import CutError
+from onnx_evidence.choose import choose_cuts, judge_cuts, resolve_layers
+from onnx_evidence.errors import CutError, SettingError
 from onnx_evidence.graph import Cut
 
 
@@ -17,7 +20,11 @@ INPUT = cut("input", "Input", 224, 1.0)
 
 
 def chosen(*cuts: Cut) -> list[str]:
-    return [found.name for found in choose_cuts(cuts)]
+    return [found.name for found in choose_cuts(cuts, integrate=False)]
+
+
+def integrated(*cuts: Cut) -> list[str]:
+    return [found.name for found in choose_cuts(cuts, integrate=True)]
 
 
 def test_one_cut_in_each_of_the_two_deepest_stages_is_taken_in_graph_order():
@@ -58,10 +65,11 @@ def test_the_input_is_never_taken():
 @pytest.mark.parametrize(
     "cuts", [(), (INPUT,), (INPUT, cut("a", "Add", 4, 0.5)), (INPUT, cut("a", "Add", (4, 40), 0.5))]
 )
-def test_a_model_without_a_grid_inside_is_refused_with_remedies(cuts: tuple[Cut, ...]):
+@pytest.mark.parametrize("integrate", [True, False])
+def test_a_model_without_a_grid_inside_is_refused_with_remedies(cuts: tuple[Cut, ...], integrate: bool):
     message = r"no cut inside the model has a grid of 5 x 5 cells or more: name one with --layer, or .*occlusion"
     with pytest.raises(CutError, match=message):
-        choose_cuts(cuts)
+        choose_cuts(cuts, integrate=integrate)
 
 
 @pytest.mark.parametrize("join", ["Add", "Sum", "Concat", "Mul"])
@@ -117,15 +125,137 @@ def test_the_reason_says_what_was_taken_of_which_stage():
         cut("act", "Relu", (9, 14), 0.8),
         cut("join", "Add", (7, 5), 0.2),
     )
-    reasons = {found.name: reason for found, reason in choose_cuts(cuts).items()}
+    reasons = {found.name: reason for found, reason in choose_cuts(cuts, integrate=False).items()}
     assert reasons == {
         "conv": "the last tensor before an activation of the 9 x 14 stage",
         "join": "the last block output of the 7 x 5 stage",
     }
-    assert list(choose_cuts((INPUT, cut("act", "Relu", 6, 0.5))).values()) == ["the last tensor of the 6 x 6 stage"]
+    for integrate in (True, False):
+        reasons = choose_cuts((INPUT, cut("act", "Relu", 6, 0.5)), integrate=integrate)
+        assert list(reasons.values()) == ["the last tensor of the 6 x 6 stage"]
 
 
 def test_the_reason_names_what_was_passed_over():
     cuts = (INPUT, cut("a", "Add", 7, 0.5), cut("b", "Add", 7, 0.3, skipped_by="shortcut"))
     expected = "the last block output of the 7 x 7 stage, but for 'b', whose reader steps over cells"
-    assert list(choose_cuts(cuts).values()) == [expected]
+    assert list(choose_cuts(cuts, integrate=False).values()) == [expected]
+    assert list(choose_cuts(cuts, integrate=True).values()) == [expected]
+
+
+# Integration: the last block output of every coarse stage
+
+
+def adds(grid: int | tuple[int, int], *names: str) -> list[Cut]:
+    return [cut(name, "Add", grid, 0.5) for name in names]
+
+
+def test_integration_takes_the_last_of_every_stage_of_coarse_cells():
+    cuts = [INPUT, *adds(56, "a", "b", "c"), *adds(28, "d", "e", "f"), *adds(14, "g", "h", "i"), *adds(7, "j", "k")]
+    assert integrated(*cuts) == ["f", "i", "k"]
+    assert chosen(*cuts) == ["i", "k"]
+
+
+def test_cells_of_fewer_than_eight_pixels_carry_their_noise_and_are_passed_over():
+    eight, seven = (cut(name, "Input", side, 1.0) for name, side in (("input", 8 * 10), ("input", 8 * 10 - 1)))
+    both = [*adds(10, "fine"), *adds(5, "coarse")]
+    assert integrated(eight, *both) == ["fine", "coarse"]
+    assert integrated(seven, *both) == ["coarse"]
+    assert chosen(seven, *both) == ["fine", "coarse"]
+
+
+@pytest.mark.parametrize("grid", [(10, 5), (5, 10)])
+def test_the_side_of_the_smaller_cells_counts(grid: tuple[int, int]):
+    small = cut("input", "Input", (79, 79), 1.0)
+    assert integrated(small, *adds(grid, "fine"), *adds(5, "coarse")) == ["coarse"]
+
+
+def test_where_all_cells_are_fine_the_deepest_stage_is_taken():
+    small = cut("input", "Input", 32, 1.0)
+    assert integrated(small, *adds(16, "a", "b"), *adds(8, "c", "d", "e")) == ["e"]
+
+
+def test_integration_passes_over_grids_of_fewer_than_five_cells():
+    assert integrated(INPUT, *adds(5, "five"), *adds(4, "four")) == ["five"]
+    assert integrated(INPUT, *adds((9, 6), "a"), *adds((4, 9), "b")) == ["a"]
+
+
+def test_integration_prefers_block_outputs_then_tensors_before_an_activation():
+    tensors = [cut(name, "Conv", 14, 0.5) for name in ("p", "q", "r")]
+    activations = [cut(name, "Relu", 14, 0.5) for name in ("s", "t", "u")]
+    mixed = [each for pair in zip(tensors, activations, strict=True) for each in pair]
+    assert integrated(INPUT, *adds(14, "join"), *mixed) == ["join"]
+    assert integrated(INPUT, *mixed) == ["r"]
+    assert integrated(INPUT, *activations) == ["u"]
+
+
+def test_integration_passes_over_tensors_whose_cells_are_stepped_over():
+    cuts = [
+        INPUT,
+        cut("a", "Add", 14, 0.5),
+        cut("b", "Add", 14, 0.5, skipped_by="shortcut"),
+        cut("c", "Add", 14, 0.5),
+        cut("d", "Add", 14, 0.5, skipped_by="shortcut"),
+    ]
+    assert integrated(*cuts) == ["c"]
+    only = [cut(name, "Add", 14, 0.5, skipped_by="shortcut") for name in ("a", "b", "c")]
+    assert integrated(INPUT, *only) == ["c"]
+
+
+# Why, for every cut
+
+
+JUDGED = (
+    INPUT,
+    cut("fine", "Add", 56, 0.9),
+    cut("early", "Add", 14, 0.8),
+    cut("conv", "Conv", 14, 0.7),
+    cut("late", "Add", 14, 0.6),
+    cut("stepped", "Add", 14, 0.5, skipped_by="shortcut"),
+    cut("act", "Relu", (9, 7), 0.3),
+    cut("raw", "Conv", (9, 7), 0.2),
+    cut("few", "Add", 4, 0.1),
+)
+
+
+def test_every_cut_is_judged_in_graph_order_and_what_is_taken_is_what_is_chosen():
+    for integrate in (True, False):
+        verdicts = judge_cuts(JUDGED, integrate=integrate)
+        assert tuple(verdicts) == JUDGED
+        assert choose_cuts(JUDGED, integrate=integrate) == {
+            found: verdict.reason for found, verdict in verdicts.items() if verdict.taken
+        }
+        assert [found.name for found, verdict in verdicts.items() if verdict.taken] == ["late", "raw"]
+
+
+def test_the_reasons_of_integration_say_what_was_taken_and_what_was_left():
+    assert {found.name: verdict.reason for found, verdict in judge_cuts(JUDGED).items()} == {
+        "input": "the pixels themselves; methods like occlusion work there",
+        "fine": "cells of fewer than 8 pixels along a side carry the noise of pixels",
+        "early": "'late' behind it is taken",
+        "conv": "no block output",
+        "late": "the last block output of the 14 x 14 stage, but for 'stepped', whose reader steps over cells",
+        "stepped": "'shortcut' steps over its cells",
+        "act": "no tensor before an activation",
+        "raw": "the last tensor before an activation of the 9 x 7 stage",
+        "few": "fewer than 5 cells along a side place nothing",
+    }
+
+
+def test_windows_are_removed_in_the_deepest_stages_alone_and_that_is_the_reason():
+    reasons = {found.name: verdict.reason for found, verdict in judge_cuts(JUDGED, integrate=False).items()}
+    assert reasons["fine"] == "windows are removed in the deepest stages alone"
+    assert reasons["late"].startswith("the last block output of the 14 x 14 stage")
+
+
+# What a user asks for
+
+
+@pytest.mark.parametrize("integrate", [True, False])
+def test_auto_stands_for_the_choice_and_names_for_themselves(integrate: bool):
+    cuts = (INPUT, *adds(28, "z"), *adds(14, "a", "b"), *adds(7, "d"))
+    expected = [found.name for found in choose_cuts(cuts, integrate=integrate)]
+    found = resolve_layers(["auto"], cuts, integrate=integrate)
+    assert found == expected == (["z", "b", "d"] if integrate else ["b", "d"])
+    assert resolve_layers(["x", "b", "x"], cuts, integrate=integrate) == ["x", "b"]
+    with pytest.raises(SettingError, match="chooses alone"):
+        resolve_layers(["auto", "b"], cuts, integrate=integrate)

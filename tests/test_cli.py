@@ -20,11 +20,15 @@ from onnx_evidence import DeployedModel, fit_background
 from onnx_evidence.background_file import save_background
 from onnx_evidence.cli import main
 from onnx_evidence.images import place
+from onnx_evidence.path import FIRST_STEPS
 from onnx_evidence.placement import to_original
+from onnx_evidence.settings import METHODS
 from tests import tiny
 
 SIZES = {"wide.png": (44, 70), "tall.png": (81, 40)}
 CUTS = ["input", "stem", "stem.relu", "block.add", "down", "down.relu", "deep.add"]
+# The default, and the one for models whose operators have no backward rule: what is promised holds for both.
+both_methods = pytest.mark.parametrize("method", ["integrated", "window"])
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +68,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, many: Path) -> Path:
-    """A background for the tiny model's two default cuts."""
+    """A background for the two cuts of the tiny model that windows are removed at."""
     path = tmp_path_factory.mktemp("background") / "fitted.npz"
     deployed = DeployedModel(tiny_model, device="cpu")
     save_background(path, fit_background(deployed, ["block.add", "deep.add"], sorted(many.iterdir())))
@@ -119,7 +123,7 @@ def test_inspect_json_has_the_promised_keys(tiny_model):
     assert (by_name["stem"]["stride"], by_name["stem"]["receptive_field"]) == ([2, 2], [3, 3])
     # 3, then two 3 x 3 layers at stride 2, then one that steps by 2: 3 + 2*4 + 2*2.
     assert (by_name["down"]["stride"], by_name["down"]["receptive_field"]) == ([4, 4], [15, 15])
-    assert report["auto"] == ["block.add", "deep.add"]
+    assert report["auto"] == ["deep.add"]
     assert [bool(cut["auto"]) for cut in report["cuts"]] == [name in report["auto"] for name in CUTS]
 
 
@@ -143,12 +147,23 @@ def test_inspect_prints_a_table_of_cuts_and_marks_what_auto_takes(tiny_model):
     lines = call("inspect", tiny_model).stdout.splitlines()
     rows = [line for line in lines if line[2:].split(" ")[0] in CUTS]
     assert [row[2:].split()[0] for row in rows] == CUTS
-    assert [row[2:].split()[0] for row in rows if row.startswith("*")] == ["block.add", "deep.add"]
-    reasons = {cut["name"]: cut["auto"] for cut in json.loads(call("inspect", tiny_model, "--json").stdout)["cuts"]}
-    for name in ("block.add", "deep.add"):
-        assert len(reasons[name]) > 20
-        assert f"  {name}: {reasons[name]}" in lines
+    assert [row[2:].split()[0] for row in rows if row.startswith("*")] == ["deep.add"]
+    cuts = json.loads(call("inspect", tiny_model, "--json").stdout)["cuts"]
+    reasons, left = ({cut["name"]: cut[key] for cut in cuts} for key in ("auto", "left"))
+    assert all((reasons[name] is None) != (left[name] is None) for name in CUTS)
+    assert [name for name in CUTS if reasons[name]] == ["deep.add"]
+    assert len(reasons["deep.add"]) > 20
+    assert all(row.endswith(f"  {reasons[name] or left[name]}") for row, name in zip(rows, CUTS, strict=True))
+    assert "* taken by --layer auto" in lines
+    assert any(line.startswith("backward") and "every operator has a rule" in line for line in lines)
     assert any(line.startswith("preprocess") and "short side to 36" in line for line in lines)
+
+
+def test_inspect_says_which_operators_have_no_backward_rule(tmp_path):
+    path = tiny.accumulating(tmp_path / "accumulating.onnx")
+    assert json.loads(call("inspect", path, "--json").stdout)["without_rule"] == ["CumSum (at 'summed')"]
+    (line,) = (line for line in call("inspect", path).stdout.splitlines() if line.startswith("backward"))
+    assert line.endswith("no rule for CumSum (at 'summed')")
 
 
 def test_inspect_works_without_preprocessing_and_labels_and_says_what_to_pass(tmp_path):
@@ -163,33 +178,37 @@ def test_inspect_works_without_preprocessing_and_labels_and_says_what_to_pass(tm
 # explain: the files
 
 
-def test_explain_writes_the_promised_arrays_for_pictures_that_are_not_square(tiny_model, gallery, tmp_path):
-    call("explain", tiny_model, gallery, "-o", tmp_path / "out")
+@both_methods
+def test_explain_writes_the_promised_arrays_for_pictures_that_are_not_square(method, tiny_model, gallery, tmp_path):
+    call("explain", tiny_model, gallery, "-o", tmp_path / "out", "--method", method)
+    cuts = {"cut0": (8, 8)} if method == "integrated" else {"cut0": (16, 16), "cut1": (8, 8)}
     entries = {Path(entry["image"]).name: entry for entry in manifest(tmp_path / "out")}
     assert entries.keys() == SIZES.keys()
     for name, size in SIZES.items():
         maps = arrays(tmp_path / "out" / entries[name]["map"])
         shapes = {key: value.shape for key, value in maps.items()}
-        assert shapes == {
-            "input_pixels": (32, 32),
-            "pixels": size,
-            "stderr": (32, 32),
-            "cut0": (16, 16),
-            "cut1": (8, 8),
-        }
+        assert shapes == {"input_pixels": (32, 32), "pixels": size, "stderr": (32, 32), **cuts}
         assert {value.dtype for value in maps.values()} == {np.dtype(np.float32)}
         assert np.isnan(maps.pop("stderr")).all()
-        assert all(np.isfinite(value).all() and np.abs(value).max() > 0.01 for value in maps.values())
+        assert all(np.isfinite(value).all() and np.abs(value).max() > 1e-3 for value in maps.values())
         placement = place(size, DeployedModel(tiny_model, device="cpu").preprocess)
-        assert np.array_equal(maps["pixels"], to_original(maps["input_pixels"], placement))
+        if method == "integrated":  # bits per pixel are shared out among the pixels of the photograph
+            assert maps["pixels"].sum(dtype=float) == pytest.approx(maps["input_pixels"].sum(dtype=float), abs=1e-4)
+            smooth = to_original(maps["input_pixels"], placement) * np.prod(placement.scale)
+            assert np.corrcoef(maps["pixels"].ravel(), smooth.ravel())[0, 1] > 0.95
+        else:
+            assert np.array_equal(maps["pixels"], to_original(maps["input_pixels"], placement))
         assert (maps["pixels"] == 0).any()
 
 
-def test_a_manifest_line_has_the_promised_keys_and_its_files_exist(tiny_model, gallery, tmp_path):
+@both_methods
+def test_a_manifest_line_has_the_promised_keys_and_its_files_exist(method, tiny_model, gallery, tmp_path):
     out = tmp_path / "out"
-    call("explain", tiny_model, gallery / "wide.png", "-o", out, "--target", "dog", "--seed", 7, "--device", "cpu")
+    arguments = ("--target", "dog", "--seed", 7, "--device", "cpu", "--method", method)
+    call("explain", tiny_model, gallery / "wide.png", "-o", out, *arguments)
     (entry,) = manifest(out)
     assert {"image", "target", "label", "probability", "log_odds_bits", "map", "figure"} <= entry.keys()
+    assert entry["schema"] == 2
     assert (entry["image"], entry["target"], entry["label"]) == (str(gallery / "wide.png"), 3, "dog")
     p = entry["probability"]
     assert 0 < p < 1
@@ -202,8 +221,19 @@ def test_a_manifest_line_has_the_promised_keys_and_its_files_exist(tiny_model, g
     assert entry["hashes"]["model"] == hashlib.sha256(tiny_model.read_bytes()).hexdigest()
     assert entry["hashes"]["image"] == hashlib.sha256((gallery / "wide.png").read_bytes()).hexdigest()
     assert entry["hashes"]["map"] == hashlib.sha256((out / entry["map"]).read_bytes()).hexdigest()
-    assert [cut["name"] for cut in entry["cuts"]] == ["block.add", "deep.add"]
     assert all(0 <= cut["certificate"] < 1e-5 for cut in entry["cuts"])
+    assert entry["settings"]["method"] == method
+    names = [cut["name"] for cut in entry["cuts"]]
+    if method == "window":
+        assert names == ["block.add", "deep.add"]
+        assert (entry["unit"], entry["budget"], entry["patch"]) == ("bits", None, [1, 1])
+        assert all("budget" not in cut for cut in entry["cuts"])
+    else:
+        assert names == ["deep.add"]
+        assert (entry["unit"], entry["patch"]) == ("bits per pixel", [2, 2])
+        keys = {"with_bits", "without_bits", "for_bits", "against_bits", "gap_bits", "gap_share", "steps"}
+        assert keys <= entry["budget"].keys()
+        assert keys <= entry["cuts"][0]["budget"].keys()
     assert files(out) == sorted([entry["map"], entry["figure"], "manifest.jsonl"])
 
 
@@ -216,7 +246,7 @@ def test_the_figure_is_a_picture(tiny_model, gallery, tmp_path):
 
 
 def test_the_strongest_evidence_is_where_the_map_says(tiny_model, gallery, tmp_path):
-    call("explain", tiny_model, gallery, "-o", tmp_path)
+    call("explain", tiny_model, gallery, "-o", tmp_path, "--method", "window")
     for entry in manifest(tmp_path):
         maps = arrays(tmp_path / entry["map"])
         for key, value in (
@@ -227,6 +257,71 @@ def test_the_strongest_evidence_is_where_the_map_says(tiny_model, gallery, tmp_p
             assert extreme["bits"] == pytest.approx(value)
             # Photograph and input have nearly the same resolution, so the place holds nearly the extreme.
             assert maps["pixels"][extreme["row"], extreme["col"]] == pytest.approx(value, rel=0.25)
+
+
+def test_the_strongest_patch_is_where_the_map_says(tiny_model, gallery, tmp_path):
+    call("explain", tiny_model, gallery, "-o", tmp_path)
+    for entry in manifest(tmp_path):
+        maps = arrays(tmp_path / entry["map"])
+        sums = np.lib.stride_tricks.sliding_window_view(maps["input_pixels"], entry["patch"]).sum(axis=(2, 3))
+        for key, value in (("strongest_for", sums.max()), ("strongest_against", sums.min())):
+            extreme = entry[key]
+            assert (extreme["bits"], extreme["stderr"]) == (pytest.approx(value, abs=1e-6), None)
+            # The place in the photograph is where that patch of the input lies.
+            placement = place(maps["pixels"].shape, DeployedModel(tiny_model, device="cpu").preprocess)
+            first = np.unravel_index(np.flatnonzero(sums == value)[0], sums.shape)
+            for axis, name in enumerate(("row", "col")):
+                start = (first[axis] + placement.corner[axis]) / placement.scale[axis]
+                assert start <= extreme[name] + 1 <= start + entry["patch"][axis] / placement.scale[axis] + 1
+
+
+def test_bits_add_up_in_the_manifest_the_maps_and_the_table(tiny_model, gallery, tmp_path):
+    arguments = ("--layer", "block.add", "--layer", "deep.add", "--target", "dog", "--completeness", 0.001)
+    shown = call("explain", tiny_model, gallery, "-o", tmp_path, *arguments).stdout.splitlines()
+    for row, entry in zip(shown[-2:], manifest(tmp_path), strict=True):
+        maps, budget = arrays(tmp_path / entry["map"]), entry["budget"]
+        for cut, budget_of_cut in zip(("cut0", "cut1"), (each["budget"] for each in entry["cuts"]), strict=True):
+            cells = maps[cut]
+            assert budget_of_cut["with_bits"] == pytest.approx(entry["log_odds_bits"], abs=1e-3)
+            difference = budget_of_cut["with_bits"] - budget_of_cut["without_bits"]
+            assert cells.sum() == pytest.approx(difference, abs=0.0011 * max(abs(difference), 1))
+            assert budget_of_cut["for_bits"] == pytest.approx(cells[cells > 0].sum(), abs=1e-4)
+            assert budget_of_cut["against_bits"] == pytest.approx(cells[cells < 0].sum(), abs=1e-4)
+            assert budget_of_cut["gap_share"] <= 0.001
+        for key in ("with_bits", "without_bits", "for_bits", "against_bits"):
+            assert budget[key] == pytest.approx(np.mean([each["budget"][key] for each in entry["cuts"]]))
+        assert budget["steps"] == sum(each["budget"]["steps"] for each in entry["cuts"])
+        sums = budget["for_bits"] + budget["against_bits"]
+        assert maps["input_pixels"].sum() == pytest.approx(sums, abs=1e-3)
+        most = budget["for_bits"] - budget["against_bits"]
+        assert maps["pixels"].sum() == pytest.approx(sums, abs=0.03 * most)
+        assert f"{budget['for_bits']:+.1f} / {budget['against_bits']:+.1f} / {budget['gap_share']:.1%}" in row
+
+
+def test_a_stricter_completeness_takes_more_steps(tiny_model, gallery, tmp_path):
+    budgets = []
+    for share in (0.5, 0.005, 1e-9):
+        arguments = ("--layer", "stem", "--target", "dog", "--completeness", share)
+        call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / str(share), *arguments)
+        budgets.append(manifest(tmp_path / str(share))[0]["budget"])
+    loose, strict, most = budgets
+    assert loose["steps"] < strict["steps"] < most["steps"] == 129
+    assert strict["gap_share"] <= 0.005 < loose["gap_share"] <= 0.5
+    # Steps end somewhere; what is missed then is said.
+    assert 1e-9 < most["gap_share"] < 0.005
+
+
+def test_the_score_of_a_logit_leaves_the_other_classes_alone(tiny_model, gallery, tmp_path):
+    for score in ("log-odds", "logit"):
+        arguments = ("--layer", "deep.add", "--target", "dog", "--score", score)
+        call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / score, *arguments)
+    odds, logit = (manifest(tmp_path / score)[0] for score in ("log-odds", "logit"))
+    assert odds["budget"]["with_bits"] == pytest.approx(odds["log_odds_bits"], abs=1e-3)
+    assert logit["log_odds_bits"] == odds["log_odds_bits"]
+    # The tail behind deep.add is linear, so the first steps are exact for the logit.
+    assert (logit["budget"]["steps"], logit["budget"]["gap_bits"]) == (FIRST_STEPS, pytest.approx(0, abs=1e-4))
+    maps = (only_map(tmp_path / score)["input_pixels"] for score in ("log-odds", "logit"))
+    assert np.abs(np.subtract(*maps)).max() > 1e-3
 
 
 def test_the_top_class_is_explained_by_default(tiny_model, gallery, tmp_path):
@@ -258,11 +353,12 @@ def test_two_classes_of_one_name_do_not_overwrite_each_other(tiny_model, gallery
     assert np.abs(first - second).max() > 0.01
 
 
-def test_versus_is_the_evidence_for_one_class_rather_than_the_other(tiny_model, gallery, tmp_path):
-    picture = gallery / "wide.png"
+@both_methods
+def test_versus_is_the_evidence_for_one_class_rather_than_the_other(method, tiny_model, gallery, tmp_path):
+    start = ("explain", tiny_model, gallery / "wide.png", "-o", tmp_path, "--method", method)
     for target, versus in (("ant", "bee"), ("bee", "ant")):
-        call("explain", tiny_model, picture, "-o", tmp_path, "--target", target, "--versus", versus)
-    call("explain", tiny_model, picture, "-o", tmp_path, "--target", "ant")
+        call(*start, "--target", target, "--versus", versus)
+    call(*start, "--target", "ant")
     ant, bee, alone = manifest(tmp_path)
     assert (ant["label"], ant["versus"], ant["versus_label"]) == ("ant", 1, "bee")
     assert (bee["label"], bee["versus"], bee["versus_label"]) == ("bee", 0, "ant")
@@ -273,22 +369,25 @@ def test_versus_is_the_evidence_for_one_class_rather_than_the_other(tiny_model, 
     assert np.abs(one - single).max() > 0.01
 
 
-def test_zero_and_the_mean_are_different_replacements_and_the_output_says_which(tiny_model, gallery, tmp_path):
-    shown = {
-        name: call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / name, "--background", name).stdout
-        for name in ("zero", "mean")
-    }
+@both_methods
+def test_zero_and_the_mean_are_different_replacements_and_the_output_says_which(method, tiny_model, gallery, tmp_path):
+    start = ("explain", tiny_model, gallery / "wide.png", "--method", method)
+    shown = {name: call(*start, "-o", tmp_path / name, "--background", name).stdout for name in ("zero", "mean")}
     assert "replaced by zero" in shown["zero"]
     assert "replaced by the picture's own channel means" in shown["mean"]
     zero, mean = (only_map(tmp_path / name)["input_pixels"] for name in ("zero", "mean"))
     assert np.abs(zero - mean).max() > 0.01
+    (entry,) = manifest(tmp_path / "zero")
+    assert (entry["background"], entry["hashes"]["background"]) == ("zero", None)
 
 
-def test_layers_are_used_as_named_and_averaged_in_bits(tiny_model, gallery, tmp_path):
+@both_methods
+def test_layers_are_used_as_named_and_averaged_in_bits(method, tiny_model, gallery, tmp_path):
     runs = {"a": ["stem"], "b": ["down"], "both": ["stem", "down"]}
     for name, layers in runs.items():
         named = [argument for layer in layers for argument in ("--layer", layer)]
-        call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / name, *named, "--target", "bee")
+        arguments = (*named, "--target", "bee", "--method", method)
+        call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / name, *arguments)
         assert [cut["name"] for cut in manifest(tmp_path / name)[0]["cuts"]] == layers
     a, b, both = (only_map(tmp_path / name) for name in runs)
     assert a.keys() == {"input_pixels", "pixels", "stderr", "cut0"}
@@ -437,13 +536,19 @@ def test_a_picture_whose_name_is_no_unicode_is_explained_or_refused_in_one_line(
 # explain: what is printed
 
 
-def test_the_table_has_class_probability_log_odds_and_the_strongest_places(tiny_model, gallery, tmp_path):
-    shown = call("explain", tiny_model, gallery, "-o", tmp_path, "--target", "dog", "--device", "cpu").stdout
+@both_methods
+def test_the_table_has_class_probability_log_odds_and_the_strongest_places(method, tiny_model, gallery, tmp_path):
+    arguments = ("--target", "dog", "--device", "cpu", "--method", method)
+    shown = call("explain", tiny_model, gallery, "-o", tmp_path, *arguments).stdout
     lines = shown.splitlines()
     assert lines[0] == "device: cpu (asked for)"
-    assert "block.add" in lines[1]
-    assert "deep.add" in lines[1]
-    rows = lines[4:]
+    assert lines[1] == f"method: {method} (asked for)"
+    assert ("block.add" in lines[2]) == (method == "window")
+    assert "deep.add" in lines[2]
+    assert ("windows of 3 x 3" in lines[2]) == (method == "window")
+    assert lines[3].startswith("removed features are replaced by the picture's own channel means")
+    assert ("for / against / missed" in lines[4]) == (method == "integrated")
+    rows = lines[5:]
     for row, entry in zip(rows, manifest(tmp_path), strict=True):
         assert row.split()[:2] == [Path(entry["image"]).name, "dog"]
         assert f"{entry['probability']:.4f}" in row
@@ -451,6 +556,27 @@ def test_the_table_has_class_probability_log_odds_and_the_strongest_places(tiny_
         for key in ("strongest_for", "strongest_against"):
             extreme = entry[key]
             assert f"{extreme['bits']:+.2f} at ({extreme['row']}, {extreme['col']})" in row
+
+
+def test_the_table_says_that_the_method_was_chosen_and_why(tiny_model, gallery, tmp_path):
+    shown = call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path).stdout.splitlines()
+    assert shown[1] == "method: integrated (every operator behind the cuts has a backward rule)"
+    (entry,) = manifest(tmp_path)
+    assert entry["settings"]["method"] == "integrated"
+    assert entry["method_reason"] == "every operator behind the cuts has a backward rule"
+
+
+def test_a_model_with_an_operator_without_a_rule_is_explained_with_windows(gallery, tmp_path):
+    model = tiny.accumulating(tmp_path / "accumulating.onnx")
+    start = ("explain", model, gallery / "wide.png", "--target", "dog")
+    shown = call(*start, "-o", tmp_path / "auto").stdout.splitlines()
+    reason = "'integrated' cannot be computed: no backward rule for CumSum (at 'summed')"
+    assert shown[1] == f"method: window ({reason})"
+    (entry,) = manifest(tmp_path / "auto")
+    assert (entry["settings"]["method"], entry["method_reason"], entry["unit"]) == ("window", reason, "bits")
+    assert [cut["name"] for cut in entry["cuts"]] == ["block.add", "deep.add"]
+    call(*start, "-o", tmp_path / "window", "--method", "window")
+    assert only_bytes(tmp_path / "auto") == only_bytes(tmp_path / "window")
 
 
 def test_json_prints_the_manifest_lines_and_nothing_else(tiny_model, gallery, tmp_path):
@@ -498,7 +624,8 @@ def test_a_background_is_fitted_and_used(tiny_model, gallery, many, tmp_path):
         assert "% of drawn values clipped" in line
     assert files(tmp_path) == ["new/background.npz"]
     out = tmp_path / "out"
-    table = call("explain", tiny_model, gallery / "wide.png", "-o", out, "--background", path).stdout
+    arguments = ("--method", "window", "--background", path)
+    table = call("explain", tiny_model, gallery / "wide.png", "-o", out, *arguments).stdout
     assert f"replaced by the conditional Gaussian of {path}" in table
     assert "±" in table
     (entry,) = manifest(out)
@@ -510,6 +637,68 @@ def test_a_background_is_fitted_and_used(tiny_model, gallery, many, tmp_path):
     assert stderr.max() > 0
 
 
+def test_a_path_starts_from_the_means_of_a_fitted_background(tiny_model, gallery, fitted, tmp_path):
+    maps = {}
+    for statistic in ("position", "channel", "conditional"):
+        arguments = ("--background", fitted, "--statistic", statistic, "--target", "dog", "--completeness", 0.001)
+        start = ("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / statistic)
+        assert f"replaced by the {statistic} means of {fitted}" in call(*start, *arguments).stdout
+        (entry,) = manifest(tmp_path / statistic)
+        assert entry["hashes"]["background"] == hashlib.sha256(fitted.read_bytes()).hexdigest()
+        assert entry["settings"]["statistic"] == statistic
+        assert entry["budget"]["gap_share"] <= 0.001
+        maps[statistic] = only_map(tmp_path / statistic)["input_pixels"]
+    for one, other in (("position", "channel"), ("position", "conditional"), ("channel", "conditional")):
+        assert np.abs(maps[one] - maps[other]).max() > 1e-3
+
+
+def test_paths_from_pictures_of_a_folder_have_a_standard_error_and_a_seed(tiny_model, gallery, many, tmp_path):
+    for name, seed, samples in (("a", 0, 4), ("b", 0, 4), ("c", 1, 4), ("all", 0, 12)):
+        arguments = ("--background", many, "--samples", samples, "--seed", seed, "--target", "dog")
+        shown = call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / name, *arguments).stdout
+        assert f"replaced by those of {samples} pictures of {many}" in shown
+        assert "±" in shown
+    a, b, c = (only_bytes(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a != c
+    few, every = (only_map(tmp_path / name) for name in ("a", "all"))
+    assert np.isfinite(few["stderr"]).all()
+    assert few["stderr"].min() >= 0
+    assert 0 < np.median(every["stderr"]) < np.median(few["stderr"])
+    budget = manifest(tmp_path / "all")[0]["budget"]
+    assert budget["steps"] >= FIRST_STEPS * 12
+    assert every["cut0"].sum() == pytest.approx(budget["with_bits"] - budget["without_bits"], rel=0.05)
+
+
+def test_the_blurred_picture_can_stand_in(tiny_model, gallery, tmp_path):
+    arguments = ("--background", "blur", "--target", "dog")
+    shown = call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path, *arguments).stdout
+    assert "replaced by the blurred picture's" in shown
+    (entry,) = manifest(tmp_path)
+    assert entry["budget"]["gap_share"] <= 0.05
+    assert np.abs(only_map(tmp_path)["input_pixels"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.engine != "removal"])
+def test_every_method_of_gradients_gives_a_map_in_its_unit(method, tiny_model, gallery, tmp_path):
+    arguments = ("--method", method, "--target", "dog")
+    for name in ("a", "b"):
+        call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / name, *arguments)
+    assert only_bytes(tmp_path / "a") == only_bytes(tmp_path / "b")
+    (entry,) = manifest(tmp_path / "a")
+    row = METHODS[method]
+    assert [cut["name"] for cut in entry["cuts"]] == ["input" if row.at_input else "deep.add"]
+    assert (entry["settings"]["method"], entry["unit"]) == (method, row.unit)
+    assert (entry["budget"] is not None) == (row.engine == "path")
+    assert all(0 <= cut["certificate"] < 1e-5 for cut in entry["cuts"])
+    maps = only_map(tmp_path / "a")
+    assert np.isnan(maps["stderr"]).all()
+    assert np.isfinite(maps["input_pixels"]).all()
+    assert np.abs(maps["input_pixels"]).max() > 1e-5
+    if row.adds_up:
+        assert maps["input_pixels"].sum() == pytest.approx(maps["cut0"].sum(), abs=1e-3)
+
+
 def test_a_background_is_fitted_quietly_and_to_the_same_bytes(tiny_model, many, tmp_path):
     for name in ("a.npz", "b.npz"):
         assert call("background", tiny_model, many, "-o", tmp_path / name, "--layer", "down", "-q").output == ""
@@ -519,21 +708,23 @@ def test_a_background_is_fitted_quietly_and_to_the_same_bytes(tiny_model, many, 
 def test_sixteen_times_the_samples_give_a_quarter_of_the_error(tiny_model, gallery, fitted, tmp_path):
     # A rare class: its probability is a mean over samples with a heavy tail, so it takes some for the rule to hold.
     for samples in (64, 1024):
-        arguments = ("--background", fitted, "--samples", samples, "--target", "bee", "--layer", "deep.add")
-        call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / str(samples), *arguments)
+        arguments = ("--method", "window", "--background", fitted, "--samples", samples, "--target", "bee")
+        start = ("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / str(samples), "--layer", "deep.add")
+        call(*start, *arguments)
     few, many = (only_map(tmp_path / str(samples))["stderr"] for samples in (64, 1024))
     assert 0.15 < np.median(many) / np.median(few) < 0.4
 
 
 def test_one_sample_is_the_conditional_mean_and_has_no_error(tiny_model, gallery, fitted, tmp_path):
-    call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path, "--background", fitted, "--samples", 1)
+    arguments = ("--method", "window", "--background", fitted, "--samples", 1)
+    call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path, *arguments)
     assert np.isnan(only_map(tmp_path)["stderr"]).all()
     assert manifest(tmp_path)[0]["strongest_for"]["stderr"] is None
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tiny_model, gallery, fitted, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        arguments = ("--background", fitted, "--seed", seed, "--target", "bee")
+        arguments = ("--method", "window", "--background", fitted, "--seed", seed, "--target", "bee")
         call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / name, *arguments)
     a, b, c = (only_bytes(tmp_path / name) for name in "abc")
     assert a == b
@@ -542,8 +733,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tiny_model
 
 def test_the_batch_size_changes_no_map(tiny_model, gallery, fitted, tmp_path):
     for size in (1, 7, 32, 500):
-        arguments = ("--background", fitted, "--batch-size", size, "--target", "bee", "--layer", "deep.add")
-        call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / str(size), *arguments)
+        arguments = ("--method", "window", "--background", fitted, "--batch-size", size, "--target", "bee")
+        start = ("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / str(size), "--layer", "deep.add")
+        call(*start, *arguments)
     expected = only_map(tmp_path / "32")
     assert np.abs(expected["input_pixels"]).max() > 0.01
     for size in (1, 7, 500):
@@ -551,8 +743,9 @@ def test_the_batch_size_changes_no_map(tiny_model, gallery, fitted, tmp_path):
             assert np.abs(values - expected[key]).max() < 1e-4
 
 
-def test_a_picture_is_explained_the_same_alone_and_among_others(tiny_model, gallery, fitted, tmp_path):
-    arguments = ("--background", fitted, "--target", "bee", "--layer", "deep.add")
+@both_methods
+def test_a_picture_is_explained_the_same_alone_and_among_others(method, tiny_model, gallery, fitted, tmp_path):
+    arguments = ("--method", method, "--background", fitted, "--target", "bee", "--layer", "deep.add")
     call("explain", tiny_model, gallery, "-o", tmp_path / "folder", *arguments)
     call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / "alone", *arguments)
     (path,) = (tmp_path / "folder").glob("wide*/*.npz")
@@ -587,7 +780,8 @@ def test_pda_draws_pixels_from_a_background_fitted_at_the_input(tiny_model, gall
 def test_laplace_shrinks_the_evidence_and_vanishes_for_many_training_images(tiny_model, gallery, tmp_path):
     runs = {"exact": (), "many": ("--laplace", "1000000000000,5"), "few": ("--laplace", "3,5")}
     for name, extra in runs.items():
-        call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / name, "--target", "bee", *extra)
+        arguments = ("--method", "window", "--target", "bee", *extra)
+        call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / name, *arguments)
     exact, many, few = (only_map(tmp_path / name)["input_pixels"] for name in runs)
     assert np.abs(exact).max() > 0.01
     assert many == pytest.approx(exact, abs=1e-3)
@@ -633,8 +827,8 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     yield from main.commands.items()
 
 
-def test_there_are_three_commands():
-    assert sorted(main.commands) == ["background", "explain", "inspect"]
+def test_there_are_five_commands():
+    assert sorted(main.commands) == ["background", "explain", "gradient", "inspect", "links"]
 
 
 @pytest.mark.parametrize(("name", "command"), list(commands()))

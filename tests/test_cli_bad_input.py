@@ -93,6 +93,7 @@ def bad_models(folder: Path) -> None:
     two_outputs = head(("N", 3, 32, 32), same)
     two_outputs.graph.output.append(helper.make_tensor_value_info("flat", TensorProto.FLOAT, ("N", 3)))
     tiny.save(two_outputs, folder / "two-outputs.onnx")
+    tiny.accumulating(folder / "accumulating.onnx")
 
 
 def bad_pictures(folder: Path) -> None:
@@ -243,6 +244,7 @@ def case_tests(cases: dict[str, Case]) -> pytest.MarkDecorator:
 
 
 EXPLAIN = "explain good.onnx good.png -o OUT"
+WINDOW = f"{EXPLAIN} --method window"
 
 MODELS = {
     "not onnx, a picture": case("explain picture.onnx good.png -o OUT", "picture.onnx", "not an ONNX model"),
@@ -340,6 +342,80 @@ BACKGROUNDS = {
     "header no json": inside(f"{EXPLAIN} --background no-header.npz", "no-header.npz", "not a background file"),
     "missing": inside(f"{EXPLAIN} --background nowhere.npz", "nowhere.npz", "No such file"),
     "missing for pda": inside(f"{EXPLAIN} --method pda", "'pda'", "--background FILE.npz", code=2),
+    "of another cut, for windows": inside(
+        f"{WINDOW} --layer block.add --background other-cut.npz", "other-cut.npz", "cut 'down'", "not for 'block.add'"
+    ),
+    "a folder that is missing": inside(f"{EXPLAIN} --background nowhere", "nowhere", "No such file"),
+    "a folder without pictures": case(f"{EXPLAIN} --background papers", "papers", "no pictures"),
+    "a folder with too few pictures": case(f"{EXPLAIN} --background three", "3 pictures", "8", "--samples"),
+    "a folder with fewer than asked for": inside(f"{EXPLAIN} --background three --samples 4", "3 pictures", "4 are"),
+    "a folder with a damaged picture": inside(
+        f"{EXPLAIN} --background damaged --samples 13", "99.png", "cannot decode"
+    ),
+}
+
+METHODS = {
+    "an operator without a rule": case(
+        "explain accumulating.onnx good.png -o OUT --method integrated", "no backward rule", "CumSum", "'summed'"
+    ),
+    "the same for a slope": inside(
+        "explain accumulating.onnx good.png -o OUT --method grad-cam", "no backward rule", "CumSum", "'summed'"
+    ),
+    "the same in pixels": inside(
+        "explain accumulating.onnx good.png -o OUT --method integrated-gradients", "CumSum", "'summed'"
+    ),
+    "window for integration": case(f"{EXPLAIN} --window 3", "--window", "drop it", "window, occlusion, pda", code=2),
+    "stride for integration": inside(
+        f"{EXPLAIN} --stride 3 --method integrated", "'integrated'", "--stride", "window, occlusion, pda", code=2
+    ),
+    "laplace for integration": inside(f"{EXPLAIN} --laplace 3,5", "--laplace", "window, occlusion, pda", code=2),
+    "statistic for windows": inside(
+        f"{WINDOW} --layer block.add --background good.npz --statistic channel",
+        "'window'",
+        "--statistic",
+        "integrated",
+        code=2,
+    ),
+    "score for windows": inside(f"{WINDOW} --score logit", "'window'", "--score", "integrated", code=2),
+    "blur for windows": inside(f"{WINDOW} --background blur", "'window'", "--background blur", "FILE.npz", code=2),
+    "projection for windows": inside(f"{WINDOW} --project backward", "'window'", "--project", "integrated", code=2),
+    "projection of pixels": inside(
+        f"{EXPLAIN} --method integrated-gradients --project backward", "on pixels already", "drop --project", code=2
+    ),
+    "completeness for windows": inside(f"{WINDOW} --completeness 0.1", "'window'", "--completeness", code=2),
+    "a folder for windows": inside(
+        f"{WINDOW} --background pictures", "'window'", "pictures", "onnx-evidence background", code=2
+    ),
+    "a folder for occlusion": inside(
+        f"{EXPLAIN} --method occlusion --background pictures", "'occlusion'", "pictures", code=2
+    ),
+    "background of a slope": inside(
+        f"{EXPLAIN} --method gradient --background zero", "'gradient'", "--background", code=2
+    ),
+    "samples of a path": inside(f"{EXPLAIN} --samples 4", "samples 4", "--background FOLDER", code=2),
+    "samples of a file": inside(
+        f"{EXPLAIN} --layer block.add --background good.npz --samples 4", "samples 4", "FOLDER", code=2
+    ),
+    "statistic of the picture's own means": inside(
+        f"{EXPLAIN} --statistic channel", "'channel'", "--background FILE.npz", code=2
+    ),
+    "what the chosen method has no use for": inside(
+        "explain accumulating.onnx good.png -o OUT --score logit", "'window'", "--score", code=2
+    ),
+    "layer with integrated gradients": inside(
+        f"{EXPLAIN} --method integrated-gradients --layer down", "'integrated-gradients'", "drop --layer", code=2
+    ),
+    "two layers for one map": case(
+        f"{EXPLAIN} --method grad-cam --layer down --layer deep.add", "'grad-cam'", "one layer, not 2", code=2
+    ),
+    "unknown statistic": inside(f"{EXPLAIN} --statistic magic", "'magic'", "position", "channel", code=2),
+    "unknown score": inside(f"{EXPLAIN} --score magic", "'magic'", "log-odds", "logit", code=2),
+    "unknown projection": inside(f"{EXPLAIN} --project magic", "'magic'", "field", "backward", code=2),
+    "completeness of nothing": case(f"{EXPLAIN} --completeness 0", "--completeness", "0<x<1", code=2),
+    "completeness of everything": inside(f"{EXPLAIN} --completeness 1", "--completeness", "0<x<1", code=2),
+    "completeness beyond everything": inside(f"{EXPLAIN} --completeness 1.5", "--completeness", "0<x<1", code=2),
+    "completeness below nothing": inside(f"{EXPLAIN} --completeness=-0.1", "--completeness", "0<x<1", code=2),
+    "completeness no number": inside(f"{EXPLAIN} --completeness 5%", "--completeness", "'5%'", code=2),
 }
 
 SETTINGS = {
@@ -358,19 +434,19 @@ SETTINGS = {
     "toml size": inside(f"{EXPLAIN} --preprocess size.toml", "3 x 48 x 40", "3 x 32 x 32"),
     "toml missing": inside(f"{EXPLAIN} --preprocess nowhere.toml", "nowhere.toml", "No such file"),
     "odd samples": case(
-        f"{EXPLAIN} --layer block.add --background good.npz --samples 3", "3 samples", "even number", code=2
+        f"{WINDOW} --layer block.add --background good.npz --samples 3", "3 samples", "even number", code=2
     ),
-    "odd samples of a constant": inside(f"{EXPLAIN} --samples 5", "5 samples", "even number", code=2),
-    "samples of a constant": inside(f"{EXPLAIN} --samples 4", "4 samples", "constant", "background", code=2),
+    "odd samples of a constant": inside(f"{WINDOW} --samples 5", "5 samples", "even number", code=2),
+    "samples of a constant": inside(f"{WINDOW} --samples 4", "4 samples", "constant", "background", code=2),
     "zero samples": inside(f"{EXPLAIN} --samples 0", "--samples", "0 is not in the range", code=2),
     "window of a background too small": inside(
-        f"{EXPLAIN} --layer block.add --background good.npz --window 9", "window 9", "patch of 5", "--patch", code=2
+        f"{WINDOW} --layer block.add --background good.npz --window 9", "window 9", "patch of 5", "--patch", code=2
     ),
-    "stride over the window": inside(f"{EXPLAIN} --window 3 --stride 4", "stride 4", "leaves cells out", code=2),
+    "stride over the window": inside(f"{WINDOW} --window 3 --stride 4", "stride 4", "leaves cells out", code=2),
     "layer with occlusion": inside(f"{EXPLAIN} --method occlusion --layer down", "'occlusion'", "drop --layer", code=2),
     "auto with a layer": inside(f"{EXPLAIN} --layer auto --layer down", "'auto'", "alone", code=2),
     "laplace": inside(f"{EXPLAIN} --laplace 100", "'100'", "two whole numbers", code=2),
-    "laplace zero": inside(f"{EXPLAIN} --laplace 0,5", "laplace 0,5", "at least 1", code=2),
+    "laplace zero": inside(f"{WINDOW} --laplace 0,5", "laplace 0,5", "at least 1", code=2),
     "quiet and verbose": inside(f"{EXPLAIN} -q -v", "-q and -v", code=2),
     "unknown method": inside(f"{EXPLAIN} --method magic", "'magic'", "occlusion", code=2),
     "unknown option": inside(f"{EXPLAIN} --magic", "--magic", code=2),
@@ -406,6 +482,11 @@ def test_a_background_that_does_not_belong_is_refused(material, tmp_path, refuse
     gc.collect()
 
 
+@case_tests(METHODS)
+def test_what_a_method_has_no_use_for_or_cannot_do_is_refused(material, tmp_path, refused):
+    check_refused(material, tmp_path / "out", refused)
+
+
 @case_tests(SETTINGS)
 def test_settings_that_cannot_work_are_refused(material, tmp_path, refused):
     check_refused(material, tmp_path / "out", refused)
@@ -424,10 +505,29 @@ def test_cuda_without_a_gpu_is_refused_and_says_what_is_missing(material, tmp_pa
 
 def test_the_same_command_with_good_input_writes_results(material, tmp_path):
     """The control of all tests above: what they look for, and do not find, is there when nothing is wrong."""
-    typed = f"{EXPLAIN} --layer block.add --background good.npz --preprocess good.toml --target ant -q"
-    for installed in (True, False):
-        assert run(material, tmp_path / "out", typed, installed=installed) == (0, "", "")
-        assert {path.suffix for path in files(tmp_path)} == {".npz", ".png", ".jsonl"}
+    rest = "--layer block.add --background good.npz --preprocess good.toml --target ant -q"
+    for start in (EXPLAIN, WINDOW):
+        for installed in (True, False):
+            out = tmp_path / f"{start == WINDOW}-{installed}"
+            assert run(material, out, f"{start} {rest}", installed=installed) == (0, "", "")
+            assert {path.suffix for path in files(out)} == {".npz", ".png", ".jsonl"}
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        f"{EXPLAIN} --background three --samples 3 --completeness 0.5",
+        f"{EXPLAIN} --layer block.add --background good.npz --statistic channel --score logit",
+        f"{EXPLAIN} --layer down --layer deep.add --background blur",
+        f"{EXPLAIN} --method grad-cam --layer down --score logit",
+        f"{WINDOW} --window 3 --stride 1 --laplace 3,5",
+        "explain accumulating.onnx good.png -o OUT",
+        "explain accumulating.onnx good.png -o OUT --method window --window 4",
+    ],
+)
+def test_control_what_differs_from_a_refusal_in_one_word_works(material, tmp_path, typed):
+    assert run(material, tmp_path / "out", f"{typed} -q", installed=False) == (0, "", "")
+    assert {path.suffix for path in files(tmp_path)} == {".npz", ".png", ".jsonl"}
 
 
 def test_no_part_of_a_model_passes_for_the_whole(material, tmp_path):

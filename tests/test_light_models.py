@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_evidence.deployed import DeployedModel, SplitModel
+from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError
 from onnx_evidence.inspection import inspect_model
 from tests.test_graph import separating
@@ -159,8 +159,13 @@ def test_inspect_gives_a_table_of_exactly_the_separating_grids(name: str):
         assert all(1 <= size <= 224 for size in cut["receptive_field"]), cut["name"]
         # Cells are a stride apart, and the map spans the input.
         assert cut["shape"][1] * cut["stride"][0] == pytest.approx(224, abs=4 * cut["stride"][0]), cut["name"]
-    assert 1 <= len(found["auto"]) <= 2
+    # The grids of 28, 14 and 7 cells, as far as they are there: one cut each.
+    assert 1 <= len(found["auto"]) <= 3
+    by_name = {cut["name"]: cut["shape"][1] for cut in found["cuts"]}
+    assert len({by_name[name] for name in found["auto"]}) == len(found["auto"])
+    assert all(5 <= by_name[name] <= 28 for name in found["auto"])
     assert found["auto_refusal"] is None
+    assert found["without_rule"] == []
     assert {cut["name"] for cut in found["cuts"] if cut["auto"]} == set(found["auto"])
 
 
@@ -187,30 +192,32 @@ def test_tail_of_head_is_the_model_at_every_cut(name: str, tmp_path: Path):
         (found,) = run(tail, cut.name, features[cut.name], weights)
         assert np.abs(found.ravel() - logits).max() <= TOLERANCE * largest, cut.name
     for layer in inspect_model(deployed)["auto"]:
-        split = deployed.split(graph.find(layer))
-        assert deployed.certify(split, split.head(x)[0], logits) <= TOLERANCE
+        cut = graph.find(layer)
+        assert deployed.certify(cut, deployed.tail(cut)(deployed.head(cut)(x))[0], logits) <= TOLERANCE
+    # One pass for the logits and the features of all these cuts.
+    found, (seen, inputs) = deployed.looker([cut, graph.cuts[0]])(x[0])
+    assert np.abs(found - logits).max() <= TOLERANCE * largest
+    np.testing.assert_allclose(seen, features[cut.name][0], atol=TOLERANCE * np.abs(seen).max())
+    np.testing.assert_array_equal(inputs, x[0])
 
 
 @pytest.mark.parametrize("fault", ["features", "tail"])
 def test_control_a_corrupted_split_gets_no_certificate(fault: str, tmp_path: Path):
     deployed = open_with_noise("light_squeezenet", tmp_path)
     x, _ = pictures()
-    split = deployed.split(deployed.graph.cuts[10])
-    features, logits = split.head(x)[0], deployed.logits(x)[0]
-    assert deployed.certify(split, features, logits) <= TOLERANCE
-    if fault == "features":
-        features = features[::-1].copy()
-    else:
-        right = split.tail
-        split = SplitModel(split.cut, split.head, lambda batch: right(batch) * 1.001)
+    cut = deployed.graph.cuts[10]
+    features, logits, tail = deployed.head(cut)(x), deployed.logits(x)[0], deployed.tail(cut)
+    assert deployed.certify(cut, tail(features)[0], logits) <= TOLERANCE
+    wrong = tail(features[:, ::-1].copy()) if fault == "features" else tail(features) * 1.001
     with pytest.raises(CutError, match=r"the model split there differs from the whole by .* of the largest logit"):
-        deployed.certify(split, features, logits)
+        deployed.certify(cut, wrong[0], logits)
 
 
 def test_control_with_the_equal_weights_of_the_package_a_corrupted_split_would_pass():
     deployed = DeployedModel(FOLDER / "light_squeezenet.onnx", device="cpu")
     x, _ = pictures()
-    split = deployed.split(deployed.graph.cuts[10])
+    cut = deployed.graph.cuts[10]
     logits = deployed.logits(x)[0]
     assert np.ptp(logits) <= TOLERANCE * np.abs(logits).max()
-    assert deployed.certify(split, split.head(x)[0][::-1].copy(), logits) <= TOLERANCE
+    wrong = deployed.tail(cut)(deployed.head(cut)(x)[:, ::-1].copy())[0]
+    assert deployed.certify(cut, wrong, logits) <= TOLERANCE

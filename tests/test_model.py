@@ -537,14 +537,15 @@ def opened(tiny_model: Path) -> DeployedModel:
 
 @pytest.mark.parametrize("layer", ["input", "stem", "block.add", "deep.add"])
 def test_a_right_split_gets_a_certificate(opened: DeployedModel, layer: str):
-    split, x = opened.split(opened.graph.find(layer)), some((1, 3, 32, 32))
-    assert 0 <= opened.certify(split, split.head(x)[0], opened.logits(x)[0]) < 1e-5
+    cut, x = opened.graph.find(layer), some((1, 3, 32, 32))
+    split_logits = opened.tail(cut)(opened.head(cut)(x))[0]
+    assert 0 <= opened.certify(cut, split_logits, opened.logits(x)[0]) < 1e-5
 
 
 @pytest.mark.parametrize("fault", ["features", "logits", "not a number"])
 def test_a_wrong_split_gets_none(opened: DeployedModel, fault: str):
-    split, x = opened.split(opened.graph.find("block.add")), some((1, 3, 32, 32))
-    features, logits = split.head(x)[0], opened.logits(x)[0]
+    cut, x = opened.graph.find("block.add"), some((1, 3, 32, 32))
+    features, logits = opened.head(cut)(x), opened.logits(x)[0]
     if fault == "features":
         features = features + np.float32(0.01)
     elif fault == "logits":
@@ -553,7 +554,13 @@ def test_a_wrong_split_gets_none(opened: DeployedModel, fault: str):
         features = np.full_like(features, np.nan)
     differs = r"layer 'block.add': the model split there differs from the whole by .*largest logit"
     with pytest.raises((CutError, ModelError), match=f"{differs}|not a finite number"):
-        opened.certify(split, features, logits)
+        opened.certify(cut, opened.tail(cut)(features)[0], logits)
+
+
+def test_logits_that_are_no_numbers_get_no_certificate(opened: DeployedModel):
+    logits = opened.logits(some((1, 3, 32, 32)))[0]
+    with pytest.raises(CutError, match="differs from the whole by nan"):
+        opened.certify(opened.graph.find("block.add"), np.full_like(logits, np.nan), logits)
 
 
 def test_recorded_metadata_is_json(tiny_model: Path):

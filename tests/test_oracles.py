@@ -85,9 +85,9 @@ def test_o1_negative_control_a_relu_tail_is_not_its_cam(relu):
 
 def test_o1_on_the_real_tail(lite0: Path, rng: np.random.Generator):
     deployed = DeployedModel(lite0, device="cpu")
-    split = deployed.split(deployed.graph.find("head.relu6"))
-    h = split.head(rng.normal(size=(1, 3, 224, 224)).astype(np.float32))[0]
-    removal = remove(h, split.tail, ZeroSampler(), 1, classes=(3, 8))
+    cut = deployed.graph.find("head.relu6")
+    h = deployed.head(cut)(rng.normal(size=(1, 3, 224, 224)).astype(np.float32))[0]
+    removal = remove(h, deployed.tail(cut), ZeroSampler(), 1, classes=(3, 8))
     constants = {name: value for name, value in _constants(deployed) if name == "logits.weight"}
     cam = np.einsum("dk,kij->dij", constants["logits.weight"][[3, 8]].astype(np.float64), h) / 49
     difference = window_evidence(removal, 0, 1).bits * LN2
@@ -279,12 +279,12 @@ def test_o7_what_the_ring_predicts_perfectly_carries_no_evidence(rng):
 def test_o8_putting_back_what_was_there_is_no_evidence(lite0: Path, rng):
     deployed = DeployedModel(lite0, device="cpu")
     x = rng.normal(size=(3, 224, 224)).astype(np.float32)
-    split = deployed.split(deployed.graph.find("block13.add"))
-    h = split.head(x[None])[0]
-    removal = remove(h, split.tail, IdentitySampler(), 3, classes=(0, 1))
+    cut = deployed.graph.find("block13.add")
+    h, tail = deployed.head(cut)(x[None])[0], deployed.tail(cut)
+    removal = remove(h, tail, IdentitySampler(), 3, classes=(0, 1))
     assert np.abs(window_evidence(removal, 0).bits).max() < 1e-5
-    np.testing.assert_allclose(split.tail(h[None]), deployed.logits(x[None]), rtol=0, atol=1e-4)
-    moved = remove(h, split.tail, MeanSampler(), 3, classes=(0, 1))
+    np.testing.assert_allclose(tail(h[None]), deployed.logits(x[None]), rtol=0, atol=1e-4)
+    moved = remove(h, tail, MeanSampler(), 3, classes=(0, 1))
     assert np.abs(window_evidence(moved, 0).bits).max() > 1e-3
 
 

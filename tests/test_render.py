@@ -13,6 +13,7 @@ from matplotlib.text import Text
 
 from onnx_evidence.explanation import Explanation, Named
 from onnx_evidence.images import as_photograph, place
+from onnx_evidence.path import Budget
 from onnx_evidence.preprocess import Preprocess
 from onnx_evidence.render import COLORS, colorize, overlay
 from tests import tiny
@@ -21,19 +22,27 @@ WHITE = (255, 255, 255)
 
 
 def explanation(
-    values: np.ndarray, *, shape: tuple[int, int] = (44, 60), target: str = "ant", versus: str | None = None
+    values: np.ndarray,
+    *,
+    shape: tuple[int, int] = (44, 60),
+    target: str = "ant",
+    versus: str | None = None,
+    unit: str = "bits",
+    budgets: tuple[Budget, ...] = (),
 ) -> Explanation:
     pixels = np.random.default_rng(5).integers(0, 256, (*shape, 3), dtype=np.uint8)
     return Explanation(
         values=values.astype(np.float32),
         stderr=np.full(values.shape, np.nan, np.float32),
         grids=(np.zeros((8, 8), np.float32),),
+        budgets=budgets,
         target=Named(0, target),
         versus=None if versus is None else Named(1, versus),
         probability=0.25,
         log_odds_bits=-1.585,
         photograph=as_photograph(pixels),
         placement=place(shape, Preprocess.model_validate(tiny.PREPROCESS)),
+        unit=unit,
         record={"cuts": [{"name": "block_1/add$0"}]},
     )
 
@@ -160,6 +169,24 @@ def test_the_bar_of_a_comparison_names_both_classes(rng):
     label = bar_label(explanation(some_map(rng), target="gown", versus="uniform").figure())
     assert "gown rather than uniform" in label
     assert "bits" in label
+
+
+def test_maps_that_add_up_are_shown_per_patch_with_their_account(rng):
+    budget = Budget(3.25, -1.5, 6.0, -1.5, 9, 4.5)
+    shown = explanation(some_map(rng), target="gown", unit="bits per pixel", budgets=(budget,))
+    figure = shown.figure()
+    label = bar_label(figure)
+    assert "bits per 2 x 2 pixels for gown" in label
+    assert "+3.2 bits with all features, -1.5 without" in label
+    assert "for +6.0, against -1.5, unaccounted 0.25" in label
+    # A colour of 1 is what four pixels of a quarter of a bit come to.
+    norm = figure.axes[1].images[-1].norm
+    assert norm.vmax == pytest.approx(4 * np.abs(shown.values).max())
+    plain = explanation(4 * shown.values, target="gown").figure()
+    for axis in (1, 2):
+        pictures = (each.axes[axis].images[0].get_array() for each in (figure, plain))
+        assert np.array_equal(*pictures)
+    assert "with all features" not in bar_label(plain)
 
 
 def test_the_photograph_in_the_figure_is_the_photograph(rng):

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from onnx_evidence import runtime
 from onnx_evidence.errors import DeviceError, EvidenceError, ModelError
-from onnx_evidence.runtime import Classifier, Device, Session, available_threads, settle_device
+from onnx_evidence.runtime import Classifier, Device, Differentiator, Session, available_threads, settle_device
 
 node = helper.make_node
 CPU = Device("cpu", "asked for")
@@ -229,6 +229,50 @@ def test_a_result_of_another_number_of_rows_is_refused():
 def test_a_result_without_rows_is_refused():
     with pytest.raises(ModelError, match="for a batch of 1"):
         Session(one_node(node("ReduceSum", ["x"], ["y"], keepdims=0)), CPU, threads=1).run(rows(1))
+
+
+def sum_and_difference(shape: tuple[int | str, ...]) -> onnx.ModelProto:
+    """Two inputs, two outputs: a + b and a - b."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("a", "b", "sum", "difference")]
+    nodes = [node("Add", ["a", "b"], ["sum"]), node("Sub", ["a", "b"], ["difference"])]
+    graph = helper.make_graph(nodes, "two", ends[:2], ends[2:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("fixed", [None, 1, 3])
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_several_inputs_and_outputs_keep_their_order_whatever_the_batch(count: int, fixed: int | None):
+    session = Session(sum_and_difference((fixed or "N", 3)), CPU, batch=fixed, threads=1)
+    a, b = rows(count), rows(count)[::-1] ** 2
+    total, difference = session.run_all(a, b)
+    np.testing.assert_array_equal(total, a + b)
+    np.testing.assert_array_equal(difference, a - b)
+    assert session.passes == count
+    np.testing.assert_array_equal(Session(one_node(NEGATION), CPU, threads=1).run_all(a)[0], -a)
+
+
+def backward(factor: str) -> onnx.ModelProto:
+    """A backward graph, by hand: the logits are the features, and the gradient is cotangent less rest."""
+    names = ("x", "cotangent", "rest", "gradient", "value")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", 3)) for name in names]
+    nodes = [node("Sub", ["cotangent", "rest"], ["slope"]), node("Div", ["slope", factor], ["gradient"])]
+    nodes.append(node("Identity", ["x"], ["value"]))
+    constants = [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in (("one", 1), ("zero", 0))]
+    graph = helper.make_graph(nodes, "backward", ends[:3], ends[3:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_a_differentiator_asks_the_same_of_every_row_and_gives_logits_first():
+    direction, rest = np.array([1.0, -1, 0]), np.array([0.0, 0, 1])
+    logits, gradient = Differentiator(Session(backward("one"), CPU, threads=1))(rows(4), direction, rest)
+    assert (logits.dtype, gradient.dtype) == (np.float64, np.float32)
+    np.testing.assert_array_equal(logits, rows(4))
+    np.testing.assert_array_equal(gradient, np.broadcast_to(direction - rest, (4, 3)))
+
+
+def test_a_gradient_that_is_no_number_is_refused():
+    with pytest.raises(ModelError, match="not finite: take --method window"):
+        Differentiator(Session(backward("zero"), CPU, threads=1))(rows(1), np.array([1.0, -1, 0]), np.zeros(3))
 
 
 def test_an_operator_that_onnx_runtime_lacks_is_one_line():

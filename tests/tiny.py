@@ -93,6 +93,25 @@ def classifier(*, seed: int = 0, ending: str = "logits", recorded: bool = True) 
     return make_model(nodes, weights, output=output, metadata=metadata)
 
 
+def appended(last: onnx.NodeProto) -> onnx.ModelProto:
+    """The classifier with a node behind its cuts, from 'deep.add' to what is pooled."""
+    model = classifier()
+    nodes = list(model.graph.node)
+    place = next(number for number, node in enumerate(nodes) if node.op_type == "GlobalAveragePool")
+    nodes[place].input[0] = last.output[0]
+    nodes.insert(place, last)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def accumulating(path: Path) -> Path:
+    """Write the classifier with a running sum along rows, 'summed', behind its cuts: it has no backward rule."""
+    model = appended(helper.make_node("CumSum", ["deep.add", "axis"], ["summed"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(3), "axis"))
+    return save(model, path)
+
+
 def save(model: onnx.ModelProto, path: Path) -> Path:
     """Check and write a model."""
     onnx.checker.check_model(model, full_check=True)

@@ -1,0 +1,134 @@
+"""What the three engines share: the question, the picture as they see it, and their answer at one cut."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from onnx_evidence.graph import Cut
+from onnx_evidence.path import Budget
+from onnx_evidence.projection import CellField
+from onnx_evidence.types import Features, FloatArray
+
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Why this class, or why this one rather than another.
+
+    Attributes
+    ----------
+    target : int
+        The class.
+    versus : int or None
+        The class that it is held against.
+    """
+
+    target: int
+    versus: int | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture at one cut.
+
+    Attributes
+    ----------
+    inputs : ndarray of float32, shape (channels, H, W)
+        The preprocessed picture.
+    features : ndarray of float32, shape (C, A, B)
+        What the head makes of it.
+    logits : ndarray of float64, shape (K,)
+        Of the whole model.
+    key : int
+        Of the picture, for randomness.
+    """
+
+    inputs: Features
+    features: Features
+    logits: FloatArray
+    key: int
+
+
+@dataclass(frozen=True)
+class CutMap:
+    """The answer of one cut to one question.
+
+    Attributes
+    ----------
+    cells : ndarray of float64, shape (A, B)
+        On the grid of the cut.
+    values : ndarray of float64, shape (H, W)
+        In pixels of the model's input.
+    variance : ndarray of float64, shape (H, W)
+        Squared standard error of `values`; NaN where nothing was sampled.
+    budget : Budget or None
+        What the cells add up to, for maps that do.
+    certificate : float
+        Largest change of a logit by the split, as a share of the largest logit.
+    alike : bool
+        Whether other cuts were sampled with the same draws, so that errors add up instead of averaging out.
+    """
+
+    cells: FloatArray
+    values: FloatArray
+    variance: FloatArray
+    budget: Budget | None
+    certificate: float
+    alike: bool = False
+
+
+class Engine(Protocol):
+    """A method at one cut, ready for every picture."""
+
+    @property
+    def cut(self) -> Cut:
+        """Where it cuts."""
+        ...
+
+    @property
+    def field(self) -> CellField:
+        """Where the cells look."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether all questions about a picture are answered from the same rows."""
+        ...
+
+    @property
+    def copies(self) -> int:
+        """Rows that are run per picture (and question, unless they are shared), as far as that is known before."""
+        ...
+
+    def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
+        """Answer all questions about one picture.
+
+        Parameters
+        ----------
+        view : View
+            The picture.
+        questions : sequence of Question
+            What is asked.
+        progress : callable
+            Called with the number of rows done since the last call.
+
+        Returns
+        -------
+        list of CutMap
+            One per question.
+
+        Raises
+        ------
+        CutError
+            If the split is not exact on this picture.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest says of it, besides the cut's name and grid; plain values."""
+        ...
+
+    def summary(self) -> str:
+        """What the table's head says of it, in a few words."""
+        ...

@@ -1,0 +1,96 @@
+"""The engine that integrates along a path: `path` at one cut of a deployed model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from onnx_evidence.backward import carry_back
+from onnx_evidence.baselines import Baselines
+from onnx_evidence.engine import CutMap, Progress, Question, View
+from onnx_evidence.graph import Cut
+from onnx_evidence.path import FIRST_STEPS, PathEvidence, average, integrate
+from onnx_evidence.projection import CellField
+from onnx_evidence.score import Score
+from onnx_evidence.settings import Settings
+from onnx_evidence.types import FloatArray, Gradient
+
+
+@dataclass(frozen=True)
+class PathEngine:
+    """Evidence of every cell, integrated from a baseline to the picture's features.
+
+    Attributes
+    ----------
+    cut : Cut
+        Where.
+    gradient : Gradient
+        Of the tail.
+    certify : callable
+        Proves the split, given the tail's logits and the whole model's.
+    field : CellField
+        Where its cells look.
+    baselines : Baselines
+        Where paths start.
+    settings : Settings
+        Score and completeness.
+    head : Gradient or None
+        Of the head, where evidence is carried to pixels through it and not through the measured fields.
+    """
+
+    cut: Cut
+    gradient: Gradient
+    certify: Callable[[Cut, FloatArray, FloatArray], float]
+    field: CellField
+    baselines: Baselines
+    settings: Settings
+    head: Gradient | None = None
+
+    shared: ClassVar[bool] = False
+
+    @property
+    def copies(self) -> int:
+        """Steps of a path that needs no more than the first ones."""
+        return FIRST_STEPS
+
+    def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
+        """One path per question and baseline; see `engine.Engine`."""
+        starts = self.baselines(view)
+        maps = []
+        for question in questions:
+            score = Score.of(len(view.logits), question.target, question.versus, self.settings.score)
+            parts = [self._integrate(view, start, score, progress) for start in starts]
+            mean = average(parts)
+            certificate = self.certify(self.cut, mean.logits, view.logits)
+            carried = np.stack([self._to_pixels(view, part) for part in parts])
+            values = carried.mean(axis=0)
+            budget = replace(mean.budget, carried=float(values.sum()))
+            maps.append(CutMap(mean.cells, values, _squared_error(carried), budget, certificate, alike=True))
+        return maps
+
+    def _to_pixels(self, view: View, evidence: PathEvidence) -> FloatArray:
+        """Bits per pixel of the input."""
+        if self.head is None:
+            return self.field.spread(evidence.cells)
+        return carry_back(view, evidence, self.head, self.settings.completeness)
+
+    def _integrate(self, view: View, start: FloatArray, score: Score, progress: Progress) -> PathEvidence:
+        completeness, features = self.settings.completeness, view.features
+        return integrate(
+            features, start.astype(features.dtype), self.gradient, score, completeness=completeness, progress=progress
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Nothing that is known before a picture is: steps are in its budget."""
+        return {}
+
+    def summary(self) -> str:
+        """The certificate that steps are added for."""
+        return f"path to {self.settings.completeness:.0%}"
+
+
+def _squared_error(maps: FloatArray) -> FloatArray:
+    """Squared standard error of the mean of maps (M, H, W); NaN for fewer than two."""
+    count = len(maps)
+    return maps.var(axis=0, ddof=1) / count if count > 1 else np.full(maps.shape[1:], np.nan)

@@ -1,0 +1,152 @@
+"""From settings and a model to the method at every cut, ready for pictures."""
+
+from dataclasses import dataclass, replace
+
+from onnx_evidence import baselines
+from onnx_evidence.background_file import BackgroundFile, load_background
+from onnx_evidence.baselines import Baselines
+from onnx_evidence.choose import AUTO, resolve_layers
+from onnx_evidence.deployed import DeployedModel
+from onnx_evidence.engine import Engine
+from onnx_evidence.errors import GradientError
+from onnx_evidence.graph import Cut
+from onnx_evidence.images import list_images
+from onnx_evidence.integration import PathEngine
+from onnx_evidence.projection import CellField, input_field, measure_field
+from onnx_evidence.removal import RemovalEngine
+from onnx_evidence.samplers import ConditionalSampler, MeanSampler, Sampler, ZeroSampler
+from onnx_evidence.settings import BLUR, DEFAULT_METHOD, FALLBACK_METHOD, Settings
+from onnx_evidence.slopes import SlopeEngine
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A method at every cut.
+
+    Attributes
+    ----------
+    settings : Settings
+        With the method settled.
+    reason : str
+        Why this method.
+    engines : list of Engine
+        One per cut.
+    background : str
+        What stands in for removed features, in words.
+    background_sha256 : str or None
+        Of the background file, where there is one.
+    """
+
+    settings: Settings
+    reason: str
+    engines: list[Engine]
+    background: str
+    background_sha256: str | None
+
+
+def prepare(deployed: DeployedModel, settings: Settings) -> Prepared:
+    """Settle the method, choose the cuts and make an engine ready at each.
+
+    Parameters
+    ----------
+    deployed : DeployedModel
+        The model.
+    settings : Settings
+        Checked.
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    EvidenceError
+        One of its leaves, if the settings do not fit the model, or the background cannot be used.
+    """
+    if settings.method != AUTO:
+        return _prepare(deployed, settings, "asked for")
+    try:
+        chosen = replace(settings, method=DEFAULT_METHOD)
+        return _prepare(deployed, chosen, "every operator behind the cuts has a backward rule")
+    except GradientError as error:
+        chosen = replace(settings, method=FALLBACK_METHOD)
+        chosen.check()
+        return _prepare(deployed, chosen, f"{DEFAULT_METHOD!r} cannot be computed: {error}")
+
+
+def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepared:
+    path = settings.background_path
+    file = None
+    if path is not None and not path.is_dir():
+        file = load_background(path, deployed.model.sha256, deployed.preprocess.model_dump_json())
+    maker = _Maker(deployed, settings, file)
+    engines = [maker.engine(deployed.graph.find(name)) for name in _cut_names(deployed, settings)]
+    return Prepared(settings, reason, engines, _words(settings), file.sha256 if file else None)
+
+
+def _cut_names(deployed: DeployedModel, settings: Settings) -> list[str]:
+    preset = settings.preset
+    if preset.at_input:
+        return [deployed.model.input_name]
+    names = resolve_layers(settings.layers, deployed.graph.cuts, integrate=preset.engine != "removal")
+    return names[-1:] if preset.at == "last" else names
+
+
+def _words(settings: Settings) -> str:
+    path = settings.background_path
+    if path is None:
+        words = {"mean": "the picture's own channel means", "zero": "zero", BLUR: "the blurred picture's"}
+        return words[settings.stand_in]
+    if path.is_dir():
+        return f"those of {settings.samples or settings.preset.samples} pictures of {path}"
+    if settings.preset.engine == "removal":
+        return f"the conditional Gaussian of {path}"
+    return f"the {settings.statistic} means of {path}"
+
+
+class _Maker:
+    """Makes the engine of each cut."""
+
+    def __init__(self, deployed: DeployedModel, settings: Settings, file: BackgroundFile | None) -> None:
+        self.deployed, self.settings, self.file = deployed, settings, file
+
+    def engine(self, cut: Cut) -> Engine:
+        deployed, settings = self.deployed, self.settings
+        if settings.preset.engine == "removal":
+            return RemovalEngine.prepare(deployed, cut, self._field(cut), self._sampler(cut.name), settings)
+        # First what may be refused, then what takes time.
+        gradient = deployed.gradient(cut, only_rectified=settings.method == "guided-backprop")
+        start, field = self._baselines(cut), self._field(cut)
+        if settings.preset.engine == "slope":
+            return SlopeEngine(cut, gradient, deployed.certify, field, start, settings)
+        head = deployed.head_gradient(cut) if settings.project == "backward" else None
+        return PathEngine(cut, gradient, deployed.certify, field, start, settings, head)
+
+    def _field(self, cut: Cut) -> CellField:
+        shape = self.deployed.model.input_shape
+        if cut.name == self.deployed.model.input_name:
+            return input_field(shape[1:])
+        return measure_field(self.deployed.head(cut), shape, cut.grid)
+
+    def _sampler(self, cut: str) -> Sampler:
+        if self.file is None:
+            return ZeroSampler() if self.settings.stand_in == "zero" else MeanSampler()
+        header, background = self.file.for_cut(cut, self.settings.stand_in)
+        return ConditionalSampler(background, header.window)
+
+    def _baselines(self, cut: Cut) -> Baselines:
+        settings, path = self.settings, self.settings.background_path
+        if settings.stand_in == BLUR:
+            return baselines.blurred(self.deployed.head(cut))
+        if path is None:
+            return baselines.zeros if settings.stand_in == "zero" else baselines.own_means
+        if self.file is not None:
+            header, background = self.file.for_cut(cut.name, settings.stand_in)
+            return baselines.fitted(background, settings.statistic, header.window)
+        return baselines.pictures(
+            self.deployed.head(cut),
+            lambda picture: self.deployed.prepare(picture)[1],
+            list_images([path]),
+            settings.samples or settings.preset.samples,
+            settings.seed,
+        )
