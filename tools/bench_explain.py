@@ -1,27 +1,31 @@
-"""Time `explain` on a folder of pictures: per picture, outside model runs, and against pixel space.
+"""Time `explain` on a folder of pictures: the default and `--method window`, in plain forward passes.
 
-Prints ratios taken in one run: seconds mean little on a shared machine. The pixel-space twin removes the
-same number of windows with the same number of samples from the picture instead of the features, each
-window being the pixels that the hidden one stands for, so its passes are passes of the whole model.
+Prints ratios taken in one run, each picture's measurements side by side: seconds mean little on a shared machine. The
+pixel-space twin of window removal removes the same number of windows with the same number of samples from the
+picture instead of the features, each window being the pixels that the hidden one stands for, so its passes are
+passes of the whole model.
 """
 
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import click
-import numpy as np
 
 from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.difference import remove_windows
 from onnx_evidence.images import list_images
-from onnx_evidence.prepared import PreparedCut
+from onnx_evidence.removal import RemovalEngine
 from onnx_evidence.runtime import Classifier, Session
 from onnx_evidence.samplers import MeanSampler
 from onnx_evidence.types import AnyArray, Features
 from onnx_evidence.windows import Windows
+
+# Plain forward passes per picture and method.
+_PLAIN = 5
 
 
 class _Repeated(MeanSampler):
@@ -35,16 +39,51 @@ class _Stopwatch:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        run = Session.run
+        run_all = Session.run_all
 
-        def timed(session: Session, batch: AnyArray) -> AnyArray:
+        def timed(session: Session, *batches: AnyArray) -> list[AnyArray]:
             start = time.perf_counter()
             try:
-                return run(session, batch)
+                return run_all(session, *batches)
             finally:
                 self.seconds += time.perf_counter() - start
 
-        Session.run = timed  # type: ignore[method-assign, assignment]
+        Session.run_all = timed  # type: ignore[method-assign, assignment]
+
+
+@dataclass
+class _Times:
+    """What was measured of one method, a number per picture."""
+
+    explainer: Explainer
+    seconds: list[float] = field(default_factory=list)
+    plain: list[float] = field(default_factory=list)
+    outside: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+
+    def measure(self, path: Path, stopwatch: _Stopwatch) -> None:
+        """Explain one picture, and run the model on it as often as takes a steady median."""
+        stopwatch.seconds, start = 0.0, time.perf_counter()
+        explanation = self.explainer.explain(path)
+        self.seconds.append(time.perf_counter() - start)
+        self.outside.append(1 - stopwatch.seconds / self.seconds[-1])
+        self.steps.append(explanation.budget.steps if explanation.budget else self.explainer.rows())
+        deployed = self.explainer.deployed
+        inputs = deployed.prepare(path)[1][None]
+        self.plain += [_timed(lambda: deployed.session.run(inputs)) for _ in range(_PLAIN)]
+
+    def report(self) -> str:
+        """The medians, in words."""
+        middle = statistics.median(self.seconds)
+        cuts = ", ".join(engine.cut.name for engine in self.explainer.engines)
+        return (
+            f"method {self.explainer.settings.method}, replaced by {self.explainer.background}; cuts {cuts}\n"
+            f"  seconds per picture: median {middle:.3f} (from {min(self.seconds):.3f} to {max(self.seconds):.3f})\n"
+            f"  in plain forward passes of one picture: {middle / statistics.median(self.plain):.0f}\n"
+            f"  gradient steps, or edited copies, per picture: median {statistics.median(self.steps):.0f} "
+            f"(from {min(self.steps)} to {max(self.steps)})\n"
+            f"  share of the time outside model runs: {statistics.median(self.outside):.1%}"
+        )
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -54,15 +93,19 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _all_in_pixels(explainer: Explainer, inputs: Features) -> None:
-    for prepared in explainer.cuts:
-        _in_pixels(explainer, prepared, inputs)
+    for engine in _removals(explainer):
+        _in_pixels(explainer, engine, inputs)
 
 
-def _in_pixels(explainer: Explainer, prepared: PreparedCut, inputs: Features) -> None:
-    """Remove the same windows with as many samples as ``prepared`` does, but from the picture."""
+def _removals(explainer: Explainer) -> list[RemovalEngine]:
+    return [engine for engine in explainer.engines if isinstance(engine, RemovalEngine)]
+
+
+def _in_pixels(explainer: Explainer, engine: RemovalEngine, inputs: Features) -> None:
+    """Remove the same windows with as many samples as ``engine`` does, but from the picture."""
     size = explainer.deployed.model.input_shape[1:]
-    pitch = [pixels // cells for pixels, cells in zip(size, prepared.windows.grid, strict=True)]
-    (height, width), (rows, cols) = prepared.windows.size, (prepared.windows.rows, prepared.windows.cols)
+    pitch = [pixels // cells for pixels, cells in zip(size, engine.windows.grid, strict=True)]
+    (height, width), (rows, cols) = engine.windows.size, (engine.windows.rows, engine.windows.cols)
     windows = Windows(
         size,
         (height * pitch[0], width * pitch[1]),
@@ -70,13 +113,13 @@ def _in_pixels(explainer: Explainer, prepared: PreparedCut, inputs: Features) ->
         tuple(col * pitch[1] for col in cols),
     )
     predict = Classifier(explainer.deployed.session)
-    remove_windows(inputs, predict, _Repeated(), windows, [0], samples=prepared.samples)
+    remove_windows(inputs, predict, _Repeated(), windows, [0], samples=engine.samples)
 
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
-@click.option("--background", default="mean", show_default=True)
+@click.option("--background", default="mean", show_default=True, help="Of --method window.")
 @click.option("--limit", default=20, show_default=True, help="How many pictures, spread over the folder.")
 @click.option("--device", default="auto", show_default=True)
 def main(model: Path, folder: Path, background: str, limit: int, device: str) -> None:
@@ -84,26 +127,25 @@ def main(model: Path, folder: Path, background: str, limit: int, device: str) ->
     paths = list_images([folder])
     paths = paths[:: max(1, len(paths) // limit)][:limit]
     stopwatch = _Stopwatch()  # before any session is made, so that none escapes it
-    explainer = Explainer(DeployedModel(model, device=device), background=background)
-    explainer.explain(paths[0])  # warm-up
-    whole, outside, ratios = [], [], []
+    deployed = DeployedModel(model, device=device)
+    default, windows = (
+        _Times(Explainer(deployed)),
+        _Times(Explainer(deployed, method="window", background=background)),
+    )
+    for times in (default, windows):
+        times.explainer.explain(paths[0])  # warm-up
+    ratios = []
     for path in paths:
-        stopwatch.seconds = 0.0
-        whole.append(_timed(partial(explainer.explain, path)))
-        outside.append(1 - stopwatch.seconds / whole[-1])
-        _, inputs, _ = explainer.deployed.prepare(path)
-        pixels = _timed(partial(_all_in_pixels, explainer, inputs))
-        ratios.append(pixels / whole[-1])
-    plain = np.median([_timed(lambda: explainer.deployed.session.run(inputs[None])) for _ in range(20)])
-    copies = sum(prepared.copies for prepared in explainer.cuts)
-    tails = sum(prepared.copies * prepared.cut.tail_share for prepared in explainer.cuts)
+        default.measure(path, stopwatch)
+        windows.measure(path, stopwatch)
+        inputs = deployed.prepare(path)[1]
+        ratios.append(_timed(partial(_all_in_pixels, windows.explainer, inputs)) / windows.seconds[-1])
+    removals = _removals(windows.explainer)
+    copies = sum(engine.copies for engine in removals)
+    tails = sum(engine.copies * engine.cut.tail_share for engine in removals)
     click.echo(
-        f"{len(paths)} pictures, device {explainer.deployed.device.name}, {explainer.background}\n"
-        f"cuts {', '.join(prepared.cut.name for prepared in explainer.cuts)}: {copies} edited copies per picture\n"
-        f"seconds per picture: median {statistics.median(whole):.3f} (from {min(whole):.3f} to {max(whole):.3f})\n"
-        f"in plain forward passes: {statistics.median(whole) / plain:.0f}\n"
-        f"share of the time outside head and tail passes: {statistics.median(outside):.1%}\n"
-        f"same windows and samples in pixel space take {statistics.median(ratios):.2f} times as long "
+        f"{len(paths)} pictures, device {deployed.device.name}\n{default.report()}\n{windows.report()}\n"
+        f"  same windows and samples in pixel space take {statistics.median(ratios):.2f} times as long "
         f"(multiply-adds alone: {copies / tails:.2f})"
     )
 

@@ -41,7 +41,7 @@ def _milliseconds(deployed: DeployedModel, batch: int) -> float:
 @click.command()
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--background", default="mean", show_default=True)
+@click.option("--background", default="mean", show_default=True, help="Of --method window.")
 @click.option("--limit", default=10, show_default=True, help="How many pictures.")
 def main(model: Path, images: tuple[Path, ...], background: str, limit: int) -> None:
     """Explain IMAGES (files or folders) with MODEL on both devices."""
@@ -56,19 +56,24 @@ def main(model: Path, images: tuple[Path, ...], background: str, limit: int) -> 
     for batch in _BATCHES:
         slow, fast = _milliseconds(cpu, batch), _milliseconds(gpu, batch)
         click.echo(f"{batch:5}   {slow:14.3f}   {fast:15.4f}   {slow / fast:5.1f}")
-    click.echo("picture   largest logit difference   largest map difference, bits   CPU s   CUDA s")
-    both = [Explainer(deployed, background=background, batch_size=128) for deployed in (cpu, gpu)]
+    click.echo("picture   method   largest logit difference   largest map difference   CPU s   CUDA s")
+    methods = {
+        "integrated": [Explainer(deployed, method="integrated") for deployed in (cpu, gpu)],
+        "window": [
+            Explainer(deployed, method="window", background=background, batch_size=128) for deployed in (cpu, gpu)
+        ],
+    }
     for path in list_images(list(images))[:limit]:
         _, x, _ = cpu.prepare(path)
         logits = np.abs(cpu.logits(x[None]) - gpu.logits(x[None])).max()
-        maps, seconds = [], []
-        for explainer in both:
-            start = time.perf_counter()
-            maps.append(explainer.explain(path, target=int(cpu.logits(x[None])[0].argmax())).values)
-            seconds.append(time.perf_counter() - start)
-        click.echo(
-            f"{path.name}   {logits:.2e}   {np.abs(maps[0] - maps[1]).max():.2e}   {seconds[0]:.2f}   {seconds[1]:.2f}"
-        )
+        for name, both in methods.items():
+            found, seconds = [], []
+            for explainer in both:
+                start = time.perf_counter()
+                found.append(explainer.explain(path, target=int(cpu.logits(x[None])[0].argmax())))
+                seconds.append(time.perf_counter() - start)
+            difference = f"{np.abs(found[0].shown - found[1].shown).max():.2e} {found[0].shown_unit}"
+            click.echo(f"{path.name}   {name}   {logits:.2e}   {difference}   {seconds[0]:.2f}   {seconds[1]:.2f}")
     click.echo(f"memory at the end: {_memory()}")
 
 

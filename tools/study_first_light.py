@@ -66,17 +66,17 @@ def _random(picture: Picture) -> FloatArray:
 
 def rows(deployed: DeployedModel, background: Path) -> dict[str, Mapper]:
     """What is compared: each row's name and how it maps a picture."""
-    auto = [cut.name for cut in choose_cuts(deployed.graph.cuts)]
+    auto = [cut.name for cut in choose_cuts(deployed.graph.cuts, integrate=False)]
     table: dict[str, Mapper] = {"random map": _random, "centre prior": _centre}
     table["occlusion (mean)"] = _of(Explainer(deployed, method="occlusion"))
     for name in auto:
-        table[f"{name}, window 1, mean"] = _of(Explainer(deployed, layer=name, window=1))
-        table[f"{name}, mean"] = _of(Explainer(deployed, layer=name))
-    table["auto, zero"] = _of(Explainer(deployed, background="zero"))
-    table["auto, mean"] = _of(Explainer(deployed))
+        table[f"{name}, window 1, mean"] = _of(Explainer(deployed, method="window", layer=name, window=1))
+        table[f"{name}, mean"] = _of(Explainer(deployed, method="window", layer=name))
+    table["auto, zero"] = _of(Explainer(deployed, method="window", background="zero"))
+    table["auto, mean"] = _of(Explainer(deployed, method="window"))
     for samples in (1, 2, 8):
         table[f"auto, conditional, {samples} samples"] = _of(
-            Explainer(deployed, background=background, samples=samples)
+            Explainer(deployed, method="window", background=str(background), samples=samples)
         )
     return table
 
@@ -100,7 +100,7 @@ def main(model: Path, folder: Path, synsets: Path, part: str, limit: int) -> Non
     chosen = [picture for picture, correct in part_of if correct][:limit]
     with tempfile.TemporaryDirectory() as scratch:
         background = Path(scratch) / "background.npz"
-        auto = [cut.name for cut in choose_cuts(deployed.graph.cuts)]
+        auto = [cut.name for cut in choose_cuts(deployed.graph.cuts, integrate=False)]
         save_background(background, fit_background(deployed, auto, paths[0::3]))
         click.echo(f"{part}: {len(chosen)} pictures\n\n| map | {' | '.join(SUBSTRATES)} | against auto, mean | ms |")
         click.echo("|---|" + "---|" * (len(SUBSTRATES) + 2))
