@@ -14,12 +14,14 @@ from onnx_evidence.types import AnyArray
 # Stands for a free batch size during inference: a prime that no network has for a side, so that axes
 # which are the batch, or a multiple of it, can be told from all others.
 _BATCH = 7919
+# And its neighbour: what differs between the two is computed from the batch size, modulo whatever.
+_OTHER_BATCH = _BATCH + 1
 # Constants of more elements are weights, not shapes.
 _SMALL = 64
 # What exporters compute shapes with.
 _ARITHMETIC = frozenset(
     "Constant Add Sub Mul Div Mod Min Max Neg Floor Ceil Cast Gather Concat Slice Squeeze Unsqueeze Reshape Identity "
-    "ConstantOfShape Expand Equal Where ReduceProd".split()
+    "Transpose ConstantOfShape Expand Equal Where ReduceProd".split()
 )
 
 # None is the batch where it is the first side, and a side that is not known elsewhere.
@@ -86,16 +88,15 @@ def infer_with_values(
     tensors : dict of str to TensorInfo
         As `infer` gives them.
     values : dict of str to ndarray
-        Constants of at most 64 elements, and whatever else stands in the graph as a constant. What is computed
-        from the batch size is not to be relied on.
+        Constants of at most 64 elements, and whatever else stands in the graph as a constant; nothing that depends
+        on the batch size.
     """
     size = _BATCH if batch is None else batch
-    numbered = _number(proto, input_name, size)
-    inferred = _infer_numbered(numbered)
+    inferred, values = _fold_all(proto, input_name, size)
     tensors = _read(proto, inferred, size, batch is None)
-    while _fold(numbered, inferred):
-        pass
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in numbered.graph.initializer}
+    if batch is None:
+        _, others = _fold_all(proto, input_name, _OTHER_BATCH)
+        values = {name: value for name, value in values.items() if np.array_equal(value, others.get(name, ()))}
     constants = (node for node in proto.graph.node if node.op_type == "Constant")
     values.update((node.output[0], _constant(node)) for node in constants if node.output[0] not in values)
     large = (tensor for tensor in proto.graph.initializer if tensor.name not in values)
@@ -103,6 +104,15 @@ def infer_with_values(
         (tensor.name, numpy_helper.to_array(tensor)) for tensor in large if tensor.data_type == TensorProto.INT64
     )
     return tensors, values
+
+
+def _fold_all(proto: onnx.ModelProto, input_name: str, size: int) -> tuple[onnx.ModelProto, dict[str, AnyArray]]:
+    """Inferred shapes for a batch of that size, and all small constants."""
+    numbered = _number(proto, input_name, size)
+    inferred = _infer_numbered(numbered)
+    while _fold(numbered, inferred):
+        pass
+    return inferred, {tensor.name: numpy_helper.to_array(tensor) for tensor in numbered.graph.initializer}
 
 
 def _constant(node: onnx.NodeProto) -> AnyArray:

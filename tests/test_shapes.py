@@ -10,7 +10,7 @@ from onnx import helper
 from onnx_evidence.graph import Graph
 from onnx_evidence.model import load_model
 from onnx_evidence.runtime import Device, Session
-from onnx_evidence.shapes import infer
+from onnx_evidence.shapes import infer, infer_with_values
 from tests import tiny
 
 
@@ -117,3 +117,25 @@ def test_arithmetic_that_fails_leaves_the_shape_open(tmp_path: Path):
     shapes = {name: info.shape for name, info in infer(model, "input", None).items()}
     assert shapes["r"] == (None, 3, 32, 32)
     assert None in shapes["part"][1:]
+
+
+def test_values_are_known_only_where_the_batch_size_does_not_decide_them():
+    """What is computed through a Transpose is known; the batch size modulo 3 is not, though a prime gives a number."""
+    nodes = [
+        helper.make_node("Shape", ["input"], ["sides"]),
+        helper.make_node("Gather", ["sides", "zero"], ["batch"]),
+        helper.make_node("Gather", ["sides", "three"], ["cols"]),
+        helper.make_node("Mod", ["batch", "three"], ["odd"]),
+        helper.make_node("Reshape", ["cols", "matrix"], ["one"]),
+        helper.make_node("Transpose", ["one"], ["turned"]),
+        helper.make_node("Identity", ["input"], ["logits"]),
+    ]
+    weights = {"zero": np.array(0), "three": np.array(3), "matrix": np.array([1, 1])}
+    model = tiny.make_model(nodes, weights, output_shape=None)
+    tensors, values = infer_with_values(model, "input", None)
+    assert tensors["logits"].shape == (None, 3, 32, 32)
+    assert values["turned"].tolist() == [[32]]
+    assert not {"batch", "odd", "sides"} & set(values)
+    # The control: with a batch size that the file insists on, they are known.
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    assert infer_with_values(model, "input", 4)[1]["odd"] == 1

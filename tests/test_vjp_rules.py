@@ -556,6 +556,16 @@ def gather(d: Draw) -> list[Problem]:
     ]
     weights = {"packed": indices(0, 5, 3, 4), **{f"i{k}": np.array(k) for k in range(3)}}
     problems.append(Problem(graph(nodes, weights, (5, 12)), d.normal(2, 5, 12)))
+    # Indices that are known only when the model runs: the batch size, modulo what there is, once and again.
+    nodes = [
+        node("Shape", ["x"], ["sides"]),
+        node("Gather", ["sides", "first"], ["batch"]),
+        node("Add", ["batch", "offsets"], ["far"]),
+        node("Mod", ["far", "count"], ["index"]),
+        node("Gather", ["x", "index"], ["y"], axis=axis),
+    ]
+    weights = {"first": indices(0), "offsets": d.pick(indices(0), indices(0, 1, 4, 0)), "count": indices(3)}
+    problems.append(Problem(graph(nodes, weights, (3, 4, 3)), d.normal(2, 3, 4, 3)))
     return problems
 
 
