@@ -16,10 +16,11 @@ from onnx_evidence.baselines import blurred_picture
 from onnx_evidence.engine import View
 from onnx_evidence.path import PathEvidence, integrate
 from onnx_evidence.score import Score
+from onnx_evidence.settings import Settings
 from onnx_evidence.types import FloatArray, Gradient
 
 
-def carry_back(view: View, evidence: PathEvidence, head: Gradient, completeness: float) -> FloatArray:
+def carry_back(view: View, evidence: PathEvidence, head: Gradient, settings: Settings) -> FloatArray:
     """Carry the evidence of one path to the pixels of the model's input.
 
     Parameters
@@ -30,8 +31,8 @@ def carry_back(view: View, evidence: PathEvidence, head: Gradient, completeness:
         At a cut inside.
     head : Gradient
         Of linear forms of the features (flattened, row by row), by the input.
-    completeness : float
-        As in `path.integrate`, for the path in input space.
+    settings : Settings
+        Completeness of the path in input space, and batch size.
 
     Returns
     -------
@@ -40,4 +41,7 @@ def carry_back(view: View, evidence: PathEvidence, head: Gradient, completeness:
     """
     form = evidence.slope.astype(np.float64).reshape(-1)
     score = Score(form, np.zeros(form.shape))
-    return integrate(view.inputs, blurred_picture(view), head, score, completeness=completeness).cells
+    start = blurred_picture(view)
+    return integrate(
+        view.inputs, start, head, score, completeness=settings.completeness, batch_size=settings.batch_size
+    ).cells

@@ -73,12 +73,18 @@ class PathEngine:
         """Bits per pixel of the input."""
         if self.head is None:
             return self.field.spread(evidence.cells)
-        return carry_back(view, evidence, self.head, self.settings.completeness)
+        return carry_back(view, evidence, self.head, self.settings)
 
     def _integrate(self, view: View, start: FloatArray, score: Score, progress: Progress) -> PathEvidence:
-        completeness, features = self.settings.completeness, view.features
+        features, settings = view.features, self.settings
         return integrate(
-            features, start.astype(features.dtype), self.gradient, score, completeness=completeness, progress=progress
+            features,
+            start.astype(features.dtype),
+            self.gradient,
+            score,
+            completeness=settings.completeness,
+            batch_size=settings.batch_size,
+            progress=progress,
         )
 
     def describe(self) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def integrate(
     *,
     completeness: float = 0.05,
     most_steps: int = 129,
+    batch_size: int = 32,
     progress: Callable[[int], object] = lambda steps: None,
 ) -> PathEvidence:
     """Integrate the evidence of every cell along the straight path from ``baseline`` to ``features``.
@@ -117,6 +118,8 @@ def integrate(
         Steps are added until the gap is at most this share of the difference of the scores.
     most_steps : int
         But no more than these (and never fewer than the first batch); the gap that is left is in the budget.
+    batch_size : int
+        Most steps per model run; changes no map.
     progress : callable
         Called with the number of steps done since the last call.
 
@@ -124,7 +127,7 @@ def integrate(
     -------
     PathEvidence
     """
-    path = _Path(features, baseline, gradient, score)
+    path = _Path(features, baseline, gradient, score, batch_size)
     places: FloatArray = np.linspace(0, 1, FIRST_STEPS)
     while len(places):
         path.visit(places)
@@ -139,15 +142,21 @@ def integrate(
 class _Path:
     """Places in 0..1 that were visited, the score there, and the integrand of every cell."""
 
-    def __init__(self, features: Features, baseline: Features, gradient: Gradient, score: Score) -> None:
+    def __init__(
+        self, features: Features, baseline: Features, gradient: Gradient, score: Score, batch_size: int
+    ) -> None:
         self.start, self.change = baseline, features - baseline
-        self.gradient, self.score = gradient, score
+        self.gradient, self.score, self.batch_size = gradient, score, batch_size
         self.places, self.scores = np.empty(0), np.empty(0)
         self.logits = np.empty(0)
         self.gradients = np.empty((0, *features.shape), features.dtype)
 
     def visit(self, places: FloatArray) -> None:
-        """Take the gradients at some places, as one batch."""
+        """Take the gradients at some places (the end of the path last, if it is one), in as few batches as may be."""
+        for first in range(0, len(places), self.batch_size):
+            self._visit(places[first : first + self.batch_size])
+
+    def _visit(self, places: FloatArray) -> None:
         batch = self.start + places[:, None, None, None].astype(self.change.dtype) * self.change
         logits, gradients = self.gradient(batch, self.score.direction, self.score.rest)
         if places[-1] == 1:

@@ -130,7 +130,7 @@ class Settings:
     project : {'field', 'backward'}
         How cells are carried to pixels.
     batch_size : int
-        Edited copies per model run; changes no map.
+        Edited copies, or steps of a path, per model run; changes no map.
     seed : int
         Key of all randomness.
     laplace : (int, int) or None

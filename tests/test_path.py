@@ -235,6 +235,16 @@ def test_the_batch_makes_no_difference(ends, relu):
     ]
     np.testing.assert_allclose(results[0], results[1], rtol=1e-12)
     assert np.abs(results[0] - results[2]).max() > 1e-2
+    rows = []
+
+    def counting(batch, direction, rest):
+        rows.append(len(batch))
+        return whole(batch, direction, rest)
+
+    small = integrate(*ends, counting, SCORES["log-odds"], completeness=1e-3, most_steps=33, batch_size=3)
+    np.testing.assert_allclose(results[0], small.cells, rtol=1e-12)
+    assert max(rows) == 3
+    assert sum(rows) == small.budget.steps
 
 
 @pytest.mark.parametrize("most", [5, 6, 9, 22, 64])

@@ -77,7 +77,7 @@ def rows(deployed: DeployedModel, family: bool) -> dict[str, Mapper]:
     table: dict[str, Mapper] = {
         "random map": _random,
         "window": _of(Explainer(deployed, method="window")),
-        f"one cut, `{middle}`": _of(Explainer(deployed, layer=middle)),
+        f"one cut, `{middle}`, 9 steps": _of(Explainer(deployed, layer=middle, completeness=0.99)),
         "integrated, `auto`": _of(Explainer(deployed)),
     }
     if not family:
