@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_evidence import output
+from onnx_evidence import output, tables
 from onnx_evidence.background_file import save_background
 from onnx_evidence.choose import resolve_layers
 from onnx_evidence.deployed import DeployedModel
@@ -55,7 +55,7 @@ def main() -> None:
 def inspect(model: Path, preprocess: Path | None, labels: Path | None, device: str, as_json: bool) -> None:
     """Show what MODEL takes and gives, and where it can be cut."""
     report = inspect_model(DeployedModel(model, preprocess=preprocess, labels=labels, device=device))
-    click.echo(output.as_json(report) if as_json else output.inspection_table(report))
+    click.echo(output.as_json(report) if as_json else tables.inspection_table(report))
 
 
 @main.command()
@@ -92,7 +92,7 @@ def explain(
     check_writable(out)
     writer = output.Writer(out, Manifest(out), paths)
     if not quiet and not as_json:
-        click.echo(output.explain_header(explainer))
+        click.echo(tables.explain_header(explainer))
     failed = 0
     with progress_bar(explainer.rows(len(targets)) * len(paths), "pass", quiet or as_json) as bar:
         for path in paths:
@@ -105,10 +105,12 @@ def explain(
                 click.echo(f"Error: {error}", err=True)
                 continue
             entries = writer.write(path, explanations, time.perf_counter() - start)
+            for line in (line for entry in entries for line in tables.unmet(entry)):
+                click.echo(f"Warning: {line}", err=True)
             if as_json:
                 click.echo("\n".join(json_line(entry) for entry in entries))
             elif not quiet:
-                click.echo("\n".join(output.explain_row(entry) for entry in entries))
+                click.echo("\n".join(tables.explain_row(entry) for entry in entries))
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -150,7 +152,7 @@ def background(
         file = fit_background(deployed, names, _ticking(paths, bar), window=window, patch=patch)
     save_background(out, file)
     if not quiet:
-        click.echo(output.background_table(file.header, out))
+        click.echo(tables.background_table(file.header, out))
 
 
 @main.command()
@@ -193,7 +195,7 @@ def links(
     write_atomic(out / "links.png", partial(write_figure, figure))
     report = output.links_report(walked, cut.name, question)
     write_atomic(out / "links.json", lambda stream: stream.write(output.as_json(report).encode()))
-    click.echo(output.links_table(report))
+    click.echo(tables.links_table(report))
 
 
 @main.command()

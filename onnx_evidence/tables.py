@@ -1,0 +1,193 @@
+"""What commands print for people: tables, and what they say above and below them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from onnx_evidence.background_file import Header
+from onnx_evidence.pipeline import Explainer
+
+
+def explain_header(explainer: Explainer) -> str:
+    """Device, cuts and background in use, then the table's head.
+
+    Parameters
+    ----------
+    explainer : Explainer
+        What is used.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
+    device, settings = explainer.deployed.device, explainer.settings
+    cuts = ", ".join(f"{each.cut.name} ({_times(each.cut.grid)}, {each.summary()})" for each in explainer.engines)
+    return (
+        f"device: {device.name} ({device.reason})\n"
+        f"method: {settings.method} ({explainer.reason})\n"
+        f"cuts: {cuts}\n"
+        f"removed features are replaced by {explainer.background}\n"
+        f"{'image':24} {'class':24} {'p':>8} {'log-odds':>9}  {'strongest for':>26}  {'strongest against':>26}"
+        f"{'   for / against / missed' if settings.preset.engine == 'path' else ''}"
+    )
+
+
+def explain_row(entry: dict[str, Any]) -> str:
+    """One line of the table: bits with their place as (row, column) of the photograph.
+
+    Parameters
+    ----------
+    entry : dict
+        A manifest line, parsed.
+
+    Returns
+    -------
+    str
+    """
+    label = entry["label"] if entry["versus"] is None else f"{entry['label']} / {entry['versus_label']}"
+    return (
+        f"{_fit(Path(entry['image']).name)} {_fit(label)} {entry['probability']:8.4f} {entry['log_odds_bits']:+9.2f}"
+        f"  {_place(entry['strongest_for']):>26}  {_place(entry['strongest_against']):>26}{_account(entry['budget'])}"
+    )
+
+
+def unmet(entry: dict[str, Any]) -> list[str]:
+    """What to say of paths that ran out of steps before they accounted for what was asked.
+
+    Parameters
+    ----------
+    entry : dict
+        A manifest line, parsed.
+
+    Returns
+    -------
+    list of str
+        One line per cut that missed it.
+    """
+    asked = entry["settings"]["completeness"]
+    return [
+        f"{entry['image']}: the path at {cut['name']!r} misses {cut['budget']['gap_share']:.1%} of the bits after "
+        f"{cut['budget']['steps']} steps; {asked:.1%} was asked for"
+        for cut in entry["cuts"]
+        if "budget" in cut and cut["budget"]["gap_share"] > asked
+    ]
+
+
+def _account(budget: dict[str, Any] | None) -> str:
+    if budget is None:
+        return ""
+    return f"   {budget['for_bits']:+.1f} / {budget['against_bits']:+.1f} / {budget['gap_share']:.1%}"
+
+
+def _fit(text: str, width: int = 24) -> str:
+    return f"{text if len(text) <= width else text[: width - 1] + '…':{width}}"
+
+
+def _place(extreme: dict[str, Any]) -> str:
+    error = "" if extreme["stderr"] is None else f"±{extreme['stderr']:.2f}"
+    return f"{extreme['bits']:+.2f}{error} at ({extreme['row']}, {extreme['col']})"
+
+
+def inspection_table(report: dict[str, Any]) -> str:
+    """The report of ``inspect`` for people.
+
+    Parameters
+    ----------
+    report : dict
+        From `inspection.inspect_model`.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
+    shape = " x ".join(str(side or "N") for side in report["input"]["shape"])
+    logits = report["output"]["logits"]
+    kind = report["output"]["kind"]
+    found = f"; logits at {logits!r}" if kind == "probabilities" else ""
+    lines = [
+        f"model        {report['model']} (opset {report['opset']}, {report['multiply_adds'] / 1e6:.0f} million "
+        "multiply-adds)",
+        f"input        {report['input']['name']}: {shape}, {report['input']['dtype']}, {report['input']['layout']}",
+        f"output       {report['output']['name']}: {report['classes']} classes, {kind}{found}",
+        f"labels       {'recorded' if report['labels'] else 'missing: pass --labels FILE to name classes'}",
+        f"preprocess   {_preprocess(report['preprocess'])}",
+        f"backward     {_backward(report['without_rule'])}",
+        f"device       {report['device']} ({report['device_reason']})",
+        "",
+        f"  {'cut':32} {'operator':18} {'shape':>16} {'tail':>6} {'stride':>8} {'field':>10}  for --layer auto",
+    ]
+    for cut in report["cuts"]:
+        mark = "*" if cut["auto"] else " "
+        lines.append(
+            f"{mark} {_fit(cut['name'], 32)} {cut['op_type']:18} {_times(cut['shape']):>16} {cut['tail_share']:6.1%} "
+            f"{_times(cut['stride']):>8} {_times(cut['receptive_field']):>10}  {cut['auto'] or cut['left']}"
+        )
+    lines += ["", "* taken by --layer auto" if report["auto"] else f"--layer auto: {report['auto_refusal']}"]
+    return "\n".join(lines)
+
+
+def _backward(missing: Sequence[str]) -> str:
+    return f"no rule for {', '.join(missing)}" if missing else "every operator has a rule"
+
+
+def _times(sides: Sequence[int] | None) -> str:
+    return " x ".join(str(side) for side in sides) if sides else "?"
+
+
+def _preprocess(settings: dict[str, Any] | None) -> str:
+    if settings is None:
+        return "missing: pass --preprocess FILE.toml (README, 'Preprocessing')"
+    resize = f"short side to {settings['resize_to']}, centre crop" if settings["resize"] == "short" else "stretch"
+    return (
+        f"{resize} to {_times(settings['size'])}, {settings['interpolation']}, {settings['color']}, "
+        f"(pixel * {settings['scale']:g} - {settings['mean']}) / {settings['std']}"
+    )
+
+
+def background_table(header: Header, path: Path) -> str:
+    """What was fitted, how well it predicts, and how much had to be clipped.
+
+    Parameters
+    ----------
+    header : Header
+        Of the file that was written.
+    path : Path
+        The file.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
+    lines = [f"{path}: fitted from {header.pictures} pictures"]
+    lines += [
+        f"  {cut.name}: window {cut.window}, patch {cut.patch}, held-out R2 {cut.r2:.3f}, "
+        f"{cut.clipped:.2%} of drawn values clipped"
+        for cut in header.cuts
+    ]
+    if header.pictures < 100:
+        lines.append("  fewer than 100 pictures: the fit is rough; 100 to 500 are good")
+    return "\n".join(lines)
+
+
+def links_table(report: dict[str, Any]) -> str:
+    """The report of ``links`` for people.
+
+    Parameters
+    ----------
+    report : dict
+        From `links_report`.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
+    lines = [f"{report['question']}, cut {report['cut']}", f"  {'map':24} {'simplified':44} rank correlation"]
+    for number, step in enumerate(report["steps"], start=1):
+        correlation = "" if step["correlation"] is None else f"{step['correlation']:+.2f} with {number - 1}"
+        lines.append(f"{number} {step['name']:24} {step['change']:44} {correlation}")
+    lines.append(f"one window's path and its exact removal differ by at most {report['proof_bits']:.2g} bits")
+    return "\n".join(lines)
