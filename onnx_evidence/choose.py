@@ -133,6 +133,28 @@ def choose_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, s
     return chosen
 
 
+def last_cut(cuts: tuple[Cut, ...]) -> str:
+    """The last cut that has a grid: where class activation mapping looks by custom.
+
+    Parameters
+    ----------
+    cuts : tuple of Cut
+        All cuts of a model, the input first.
+
+    Returns
+    -------
+    str
+        Its name.
+
+    Raises
+    ------
+    CutError
+        If no cut inside the model has a grid of at least 5 x 5 cells.
+    """
+    choose_cuts(cuts)
+    return [cut.name for cut in cuts if min(cut.grid) >= _FEWEST_CELLS][-1]
+
+
 def resolve_layers(layers: Sequence[str], cuts: tuple[Cut, ...], *, integrate: bool) -> list[str]:
     """Names of the cuts that a user asked for, each once; 'auto' stands for the choice of `choose_cuts`.
 

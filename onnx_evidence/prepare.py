@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from onnx_evidence import baselines
 from onnx_evidence.background_file import BackgroundFile, load_background
 from onnx_evidence.baselines import Baselines
-from onnx_evidence.choose import AUTO, resolve_layers
+from onnx_evidence.choose import AUTO, last_cut, resolve_layers
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import Engine
 from onnx_evidence.errors import GradientError
@@ -88,8 +88,9 @@ def _cut_names(deployed: DeployedModel, settings: Settings) -> list[str]:
     preset = settings.preset
     if preset.at_input:
         return [deployed.model.input_name]
-    names = resolve_layers(settings.layers, deployed.graph.cuts, integrate=preset.engine != "removal")
-    return names[-1:] if preset.at == "last" else names
+    if preset.at == "last" and settings.layers == (AUTO,):
+        return [last_cut(deployed.graph.cuts)]
+    return resolve_layers(settings.layers, deployed.graph.cuts, integrate=preset.engine != "removal")
 
 
 def _words(settings: Settings) -> str:

@@ -29,7 +29,7 @@ class Method:
     engine : {'path', 'removal', 'slope'}
         What computes it: `integration`, `removal` or `slopes`.
     at : {'input', 'cuts', 'last'}
-        Where it cuts: at the model's input, at the cuts of ``--layer``, or at one, by default the last of them.
+        Where it cuts: at the model's input, at the cuts of ``--layer``, or at one, by default the last with a grid.
     unit : str
         Of the map, per pixel of the model's input.
     window : int or None

@@ -23,7 +23,7 @@ Formula = Callable[[Features, Features], FloatArray]
 FORMULAS: dict[str, Formula] = {
     "gradient": lambda features, gradient: attribution.largest_slope(gradient),
     "smoothgrad": lambda features, gradient: attribution.largest_slope(gradient),
-    "guided-backprop": lambda features, gradient: gradient.sum(axis=0, dtype=np.float64),
+    "guided-backprop": lambda features, gradient: attribution.largest_slope(gradient),
     "gradient-x-input": attribution.layer_times_gradient,
     "taylor-evidence": attribution.layer_times_gradient,
     "hirescam": attribution.layer_times_gradient,

@@ -5,7 +5,7 @@
 
 import pytest
 
-from onnx_evidence.choose import choose_cuts, judge_cuts, resolve_layers
+from onnx_evidence.choose import choose_cuts, judge_cuts, last_cut, resolve_layers
 from onnx_evidence.errors import CutError, SettingError
 from onnx_evidence.graph import Cut
 
@@ -259,3 +259,17 @@ def test_auto_stands_for_the_choice_and_names_for_themselves(integrate: bool):
     assert resolve_layers(["x", "b", "x"], cuts, integrate=integrate) == ["x", "b"]
     with pytest.raises(SettingError, match="chooses alone"):
         resolve_layers(["auto", "b"], cuts, integrate=integrate)
+
+
+def test_class_activation_mapping_looks_at_the_last_grid_whatever_auto_takes():
+    cuts = (
+        INPUT,
+        cut("add", "Add", 14, 0.5),
+        cut("deep", "Add", 7, 0.2),
+        cut("head", "Relu", 7, 0.1),
+        cut("p", "Relu", 3, 0),
+    )
+    assert last_cut(cuts) == "head"
+    assert integrated(*cuts) == ["add", "deep"]
+    with pytest.raises(CutError, match="5 x 5"):
+        last_cut((INPUT, cut("p", "Relu", 3, 0.1)))
