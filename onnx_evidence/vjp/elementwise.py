@@ -160,7 +160,7 @@ def mean(step: Step) -> list[Value | None]:
 def cast(step: Step) -> list[Value | None]:
     """Cast between floats: the cotangent is cast back; that of a quantiser's codes is kept as it is."""
     back = step.g.cast(step.x.elem_type) if step.x.elem_type in FLOATS else step.g
-    return [back, None][: len(step.node.input)]
+    return [back, None]
 
 
 def same(step: Step) -> list[Value | None]:
@@ -173,38 +173,32 @@ def flat(step: Step) -> list[Value | None]:
     return [None] * len(step.node.input)
 
 
-def _scale(step: Step) -> Value:
-    """The scale of a quantiser, in the shape that broadcasts against what is quantised."""
-    scale = step.input(1)
-    sides = step.tape.shape(step.node.input[1])
-    if len(sides) == 0 or sides == (1,):
-        return scale.reshape(1) if sides else scale
+def _along_axis(step: Step, index: int) -> Value:
+    """The scale or zero point of a quantiser, in the shape that broadcasts against what is quantised."""
+    parameter = step.input(index)
+    if step.shape(index) in ((), (1,)):
+        return parameter
     if step.attribute("block_size", 0):
         raise GradientError(f"{step.node.op_type} in blocks has no rule")
     axis = step.attribute("axis", 1) % len(step.shape())
-    return scale.reshape(*(-1 if place == axis else 1 for place in range(len(step.shape()))))
+    return parameter.reshape(*(-1 if place == axis else 1 for place in range(len(step.shape()))))
 
 
 def dequantize(step: Step) -> list[Value | None]:
     """DequantizeLinear, straight through: cotangents of codes are kept as floats."""
-    return [step.g * _scale(step)]
+    return [step.g * _along_axis(step, 1)]
 
 
 def quantize(step: Step) -> list[Value | None]:
     """QuantizeLinear, straight through where the code does not saturate."""
-    scale = _scale(step)
+    scale = _along_axis(step, 1)
     code = step.tape.tensors[step.node.output[0]].elem_type
     if code not in _CODES:
         raise GradientError(f"codes of type {TensorProto.DataType.Name(code)} have no rule")
     limits = np.iinfo(helper.tensor_dtype_to_np_dtype(code))
     place = step.x / scale
     if step.has(2):
-        zero = step.input(2).cast(step.x.elem_type)
-        sides = step.tape.shape(step.node.input[2])
-        axis = step.attribute("axis", 1) % len(step.shape())
-        if len(sides) and sides != (1,):
-            zero = zero.reshape(*(-1 if index == axis else 1 for index in range(len(step.shape()))))
-        place = place + zero
+        place = place + _along_axis(step, 2).cast(step.x.elem_type)
     opened = _between(place, float(limits.min) - 0.5, float(limits.max) + 0.5)
     assert opened is not None  # both bounds are finite
     return [step.g * opened / scale]

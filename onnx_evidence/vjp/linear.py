@@ -99,8 +99,7 @@ def gemm(step: Step) -> list[Value | None]:
     a, b = step.input(0), step.input(1)
     results: list[Value | None] = [None] * len(step.node.input)
     if step.wanted[0]:
-        by = b.op("Gemm", scaled, transA=second, transB=1) if first else scaled.op("Gemm", b, transB=1 - second)
-        results[0] = by
+        results[0] = b.op("Gemm", scaled, transA=second, transB=1) if first else scaled.op("Gemm", b, transB=1 - second)
     if step.wanted[1]:
         results[1] = scaled.op("Gemm", a, transA=1, transB=first) if second else a.op("Gemm", scaled, transA=1 - first)
     if len(results) > 2 and step.wanted[2]:
@@ -117,23 +116,12 @@ def matmul(step: Step) -> list[Value | None]:
         if step.wanted[index]:
             other = _turned(step.input(1 - index), len(step.shape(1 - index)))
             product = step.g.op("MatMul", other) if index == 0 else other.op("MatMul", step.g)
-            results[index] = _sum_stacks(step, index, product)
+            results[index] = step.like(index, product, matrix=2)
     return results
 
 
 def _turned(matrix: Value, rank: int) -> Value:
     return matrix.transpose(*range(rank - 2), rank - 1, rank - 2)
-
-
-def _sum_stacks(step: Step, index: int, product: Value) -> Value:
-    """Sum over the leading axes along which an operand was broadcast."""
-    shape, other = step.shape(index)[:-2], step.shape(1 - index)[:-2]
-    rank = max(len(shape), len(other))
-    missing = rank - len(shape)
-    padded = (1,) * (rank - len(other)) + other
-    axes = [axis for axis, side in enumerate(shape) if side == 1 and padded[axis + missing] != 1]
-    summed = product.reduce("Sum", [*range(missing), *(axis + missing for axis in axes)])
-    return summed.reshape_like(step.input(index)) if missing else summed
 
 
 def einsum(step: Step) -> list[Value | None]:
@@ -158,7 +146,7 @@ def einsum(step: Step) -> list[Value | None]:
         if kept != term:  # letters that only this operand has were summed over: the same for all of them
             axes = [place for place, letter in enumerate(term) if letter not in known]
             spaced = back.op("Unsqueeze", step.tape.integers(*axes))
-            back = spaced.op("Expand", step.input(index).op("Shape", elem_type=7))
+            back = spaced.expand_like(step.input(index))
         results.append(back)
     return results
 

@@ -16,7 +16,7 @@ from onnx_evidence.vjp.tape import Value
 def global_average_pool(step: Step) -> list[Value | None]:
     """GlobalAveragePool: every cell has the same share."""
     cells = prod(step.side(axis) for axis in range(2, len(step.shape())))
-    return [(step.g * (1 / cells)).op("Expand", step.x.op("Shape", elem_type=TensorProto.INT64))]
+    return [(step.g * (1 / cells)).expand_like(step.x)]
 
 
 def global_max_pool(step: Step) -> list[Value | None]:

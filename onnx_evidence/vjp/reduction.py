@@ -1,5 +1,7 @@
 """Rules of reductions over axes, and of softmax."""
 
+from math import prod
+
 from onnx import TensorProto
 
 from onnx_evidence.vjp.elementwise import Rule
@@ -23,44 +25,34 @@ def _kept(step: Step, value: Value, axes: list[int]) -> Value:
     return value.op("Unsqueeze", step.tape.integers(*axes))
 
 
-def _like_input(step: Step, value: Value) -> Value:
-    return value.op("Expand", step.x.op("Shape", elem_type=TensorProto.INT64))
-
-
-def _only(step: Step, cotangent: Value) -> list[Value | None]:
-    return [cotangent]
-
-
 def reduce_sum(step: Step) -> list[Value | None]:
     """ReduceSum."""
-    return _only(step, _like_input(step, _kept(step, step.g, _axes(step))))
+    return [_kept(step, step.g, _axes(step)).expand_like(step.x)]
 
 
 def reduce_mean(step: Step) -> list[Value | None]:
     """ReduceMean."""
     axes = _axes(step)
-    cells = 1
-    for axis in axes:
-        cells *= step.side(axis)
-    return _only(step, _like_input(step, _kept(step, step.g * (1 / cells), axes)))
+    cells = prod(step.side(axis) for axis in axes)
+    return [_kept(step, step.g * (1 / cells), axes).expand_like(step.x)]
 
 
 def reduce_extreme(step: Step) -> list[Value | None]:
     """ReduceMax and ReduceMin."""
     axes = _axes(step)
-    return _only(step, share_of_largest(step.x, _kept(step, step.y, axes), _kept(step, step.g, axes), axes))
+    return [share_of_largest(step.x, _kept(step, step.y, axes), _kept(step, step.g, axes), axes)]
 
 
 def reduce_l2(step: Step) -> list[Value | None]:
     """ReduceL2; 0 at the origin."""
     axes = _axes(step)
     zero = step.y.op("Equal", step.y.number(0.0), elem_type=TensorProto.BOOL).cast(step.y.elem_type)
-    return _only(step, step.x * _kept(step, step.g / (step.y + zero), axes))
+    return [step.x * _kept(step, step.g / (step.y + zero), axes)]
 
 
 def reduce_sum_square(step: Step) -> list[Value | None]:
     """ReduceSumSquare."""
-    return _only(step, step.x * (_kept(step, step.g, _axes(step)) * 2.0))
+    return [step.x * (_kept(step, step.g, _axes(step)) * 2.0)]
 
 
 def softmax(step: Step) -> list[Value | None]:

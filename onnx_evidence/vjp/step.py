@@ -106,11 +106,14 @@ class Step:
         array = self.static(index)
         return None if array is None else [int(each) for each in np.atleast_1d(array)]
 
-    def like(self, index: int, cotangent: Value) -> Value | None:
-        """A cotangent summed over the axes along which an input was broadcast; None where none is wanted."""
+    def like(self, index: int, cotangent: Value, matrix: int = 0) -> Value | None:
+        """A cotangent summed over the axes along which an input was broadcast; None where none is wanted.
+
+        The last ``matrix`` axes are not broadcast: those of a product's factors.
+        """
         if not self.wanted[index]:
             return None
-        shape, result = self.shape(index), self.result_shape
+        shape, result = (sides[: len(sides) - matrix] for sides in (self.shape(index), self.result_shape))
         missing = len(result) - len(shape)
         axes = [axis for axis, side in enumerate(shape) if side == 1 and result[axis + missing] != 1]
         summed = cotangent.reduce("Sum", [*range(missing), *(axis + missing for axis in axes)])

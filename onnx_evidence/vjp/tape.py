@@ -240,6 +240,10 @@ class Value:
         """The value in the shape of another, which is asked for at run time."""
         return self.op("Reshape", other.op("Shape", elem_type=TensorProto.INT64))
 
+    def expand_like(self, other: "Value") -> "Value":
+        """Copies of the value in the shape of another, which is asked for at run time."""
+        return self.op("Expand", other.op("Shape", elem_type=TensorProto.INT64))
+
     def transpose(self, *perm: int) -> "Value":
         """The value with its axes in another order."""
         return self if list(perm) == list(range(len(perm))) else self.op("Transpose", perm=list(perm))
