@@ -66,7 +66,7 @@ class Budget:
     @property
     def gap_share(self) -> float:
         """The gap as a share of the difference of the scores, or of one bit where the difference is less."""
-        return self.gap / max(abs(self.with_features - self.without), 1.0)
+        return _share(self.gap, self.with_features - self.without)
 
 
 @dataclass(frozen=True)
@@ -132,24 +132,28 @@ def integrate(
     while len(places):
         path.visit(places)
         progress(len(places))
-        evidence = path.evidence()
-        if evidence.budget.gap_share <= completeness:
+        if path.gap_share <= completeness:
             break
         places = path.worst(max(0, min(NEXT_STEPS, most_steps - len(path.places))))
-    return evidence
+    return path.evidence()
 
 
 class _Path:
-    """Places in 0..1 that were visited, the score there, and the integrand of every cell."""
+    """Places in 0..1 that were visited, ascending, and what was found there.
+
+    The score, and the sum of the integrand over all cells, are kept in the order of the places; the gradients, which
+    are large, as they come.
+    """
 
     def __init__(
         self, features: Features, baseline: Features, gradient: Gradient, score: Score, batch_size: int
     ) -> None:
         self.start, self.change = baseline, features - baseline
         self.gradient, self.score, self.batch_size = gradient, score, batch_size
-        self.places, self.scores = np.empty(0), np.empty(0)
+        self.places, self.scores, self.sums = np.empty(0), np.empty(0), np.empty(0)
         self.logits = np.empty(0)
-        self.gradients = np.empty((0, *features.shape), features.dtype)
+        self._order = np.empty(0, np.int64)
+        self._gradients: list[Features] = []
 
     def visit(self, places: FloatArray) -> None:
         """Take the gradients at some places (the end of the path last, if it is one), in as few batches as may be."""
@@ -161,17 +165,29 @@ class _Path:
         logits, gradients = self.gradient(batch, self.score.direction, self.score.rest)
         if places[-1] == 1:
             self.logits = logits[-1]
+        sums = np.einsum("ncij,cij->n", gradients, self.change, dtype=np.float64) / LN2
+        self._gradients += list(gradients)
         order = np.argsort(np.concatenate([self.places, places]))
         self.places = np.concatenate([self.places, places])[order]
         self.scores = np.concatenate([self.scores, self.score.bits(logits)])[order]
-        self.gradients = np.concatenate([self.gradients, gradients])[order]
+        self.sums = np.concatenate([self.sums, sums])[order]
+        self._order = np.concatenate([self._order, len(self._order) + np.arange(len(places))])[order]
+
+    @property
+    def _missed(self) -> FloatArray:
+        """Bits that the cells of every panel have too many."""
+        missed: FloatArray = (self.sums[1:] + self.sums[:-1]) / 2 * np.diff(self.places) - np.diff(self.scores)
+        return missed
+
+    @property
+    def gap_share(self) -> float:
+        """As `Budget.gap_share`, before there are cells."""
+        return _share(abs(float(self._missed.sum())), float(self.scores[-1] - self.scores[0]))
 
     def worst(self, count: int) -> FloatArray:
         """Midpoints of the panels whose cells miss most of their panel's bits."""
-        widths = np.diff(self.places)
-        sums = np.einsum("ncij,cij->n", self.gradients, self.change, dtype=np.float64) / LN2
-        missed = np.abs((sums[1:] + sums[:-1]) / 2 * widths - np.diff(self.scores))
-        missed[widths < _NARROWEST] = 0
+        missed = np.abs(self._missed)
+        missed[np.diff(self.places) < _NARROWEST] = 0
         chosen = [panel for panel in np.argsort(-missed)[:count] if missed[panel] > 0]
         middles: FloatArray = (self.places[:-1] + self.places[1:])[chosen] / 2
         return middles
@@ -180,10 +196,17 @@ class _Path:
         """The trapezoidal rule on the panels as they are."""
         widths = np.diff(self.places)
         weights = np.concatenate([[0.0], widths]) / 2 + np.concatenate([widths, [0.0]]) / 2
-        slope = np.tensordot(weights, self.gradients, axes=1)
+        slope = np.zeros(self.change.shape)
+        for weight, number in zip(weights, self._order, strict=True):
+            slope += weight * self._gradients[number]
         cells = np.einsum("cij,cij->ij", slope, self.change, dtype=np.float64) / LN2
         budget = budget_of(cells, float(self.scores[-1]), float(self.scores[0]), len(self.places))
         return PathEvidence(cells, budget, self.logits, slope.astype(self.change.dtype))
+
+
+def _share(gap: float, difference: float) -> float:
+    """A gap as a share of the difference of the scores, or of one bit where the difference is less."""
+    return gap / max(abs(difference), 1.0)
 
 
 def budget_of(cells: FloatArray, with_features: float, without: float, steps: int) -> Budget:
