@@ -16,7 +16,7 @@ from onnx_evidence.images import blur
 from onnx_evidence.rng import generator
 from onnx_evidence.samplers import ConditionalSampler
 from onnx_evidence.types import Features, Head
-from onnx_evidence.windows import Windows, default_size
+from onnx_evidence.windows import Windows
 
 # Features with everything removed, shape (M, C, A, B), for M baselines of one picture.
 Baselines = Callable[[View], Features]
@@ -111,7 +111,7 @@ def fitted(background: Background, statistic: str, window: int) -> Baselines:
 
     def conditional(view: View) -> Features:
         features = view.features
-        windows = Windows.place(features.shape[1:], min(window or default_size(features.shape[1:]), background.patch))
+        windows = Windows.place(features.shape[1:], min(window, background.patch))
         total, count = np.zeros(features.shape), np.zeros(features.shape[1:])
         for row, col in windows.sites():
             inside = np.s_[..., row : row + windows.size[0], col : col + windows.size[1]]

@@ -124,13 +124,19 @@ def choose_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, s
     CutError
         If no cut inside the model has a grid of at least 5 x 5 cells.
     """
-    chosen = {cut: verdict.reason for cut, verdict in judge_cuts(cuts, integrate=integrate).items() if verdict.taken}
-    if not chosen:
+    _with_grids(cuts)
+    return {cut: verdict.reason for cut, verdict in judge_cuts(cuts, integrate=integrate).items() if verdict.taken}
+
+
+def _with_grids(cuts: tuple[Cut, ...]) -> list[Cut]:
+    """The cuts inside the model whose grids place something; in the deepest of their stages one is always taken."""
+    found = [cut for cut in cuts if cut.op_type != "Input" and min(cut.grid) >= _FEWEST_CELLS]
+    if not found:
         raise CutError(
             f"no cut inside the model has a grid of {_FEWEST_CELLS} x {_FEWEST_CELLS} cells or more: name one with "
             "--layer, or work on pixels with --method integrated-gradients or occlusion"
         )
-    return chosen
+    return found
 
 
 def last_cut(cuts: tuple[Cut, ...]) -> str:
@@ -151,8 +157,7 @@ def last_cut(cuts: tuple[Cut, ...]) -> str:
     CutError
         If no cut inside the model has a grid of at least 5 x 5 cells.
     """
-    choose_cuts(cuts)
-    return [cut.name for cut in cuts if min(cut.grid) >= _FEWEST_CELLS][-1]
+    return _with_grids(cuts)[-1].name
 
 
 def resolve_layers(layers: Sequence[str], cuts: tuple[Cut, ...], *, integrate: bool) -> list[str]:

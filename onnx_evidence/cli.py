@@ -33,7 +33,8 @@ from onnx_evidence.options import (
     verbosity_options,
     versus_option,
 )
-from onnx_evidence.pipeline import TOP, Explainer
+from onnx_evidence.pipeline import Explainer
+from onnx_evidence.questions import TOP, ask, check_targets
 from onnx_evidence.store import Manifest, check_writable, json_line, write_atomic
 from onnx_evidence.vjp import build_vjp
 
@@ -181,16 +182,17 @@ def links(
     deployed = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
     names = [layer] if layer else resolve_layers(["auto"], deployed.graph.cuts, integrate=True)
     cut = deployed.graph.find(names[len(names) // 2])
+    check_targets(deployed, [target], versus)
     photograph, inputs, placement = deployed.prepare(image)
-    chosen = int(deployed.logits(inputs[None])[0].argmax()) if target == TOP else deployed.find_class(target)
-    rival = None if versus is None else deployed.find_class(versus)
-    if chosen == rival:
-        raise TargetError(f"class {deployed.label(chosen)!r} cannot be held against itself: take another --versus")
-    walked = walk(deployed, cut, inputs, chosen, rival)
-    question = deployed.label(chosen) + (f" rather than {deployed.label(rival)}" if rival is not None else "")
-    top, left, bottom, right = (round(side) for side in placement.seen())
+    top = int(deployed.logits(inputs[None])[0].argmax())
+    (asked,) = ask(deployed, photograph.name, top, [target], versus)
+    walked = walk(deployed, cut, inputs, asked.target, asked.versus)
+    question = deployed.label(asked.target)
+    if asked.versus is not None:
+        question += f" rather than {deployed.label(asked.versus)}"
+    upper, left, lower, right = (round(side) for side in placement.seen())
     title = f"{photograph.name.rsplit('/', 1)[-1]}  -  {question}  -  cut {cut.name}"
-    figure = draw_links(walked, photograph.pixels[max(top, 0) : bottom, max(left, 0) : right], title)
+    figure = draw_links(walked, photograph.pixels[max(upper, 0) : lower, max(left, 0) : right], title)
     check_writable(out)
     write_atomic(out / "links.png", partial(write_figure, figure))
     report = output.links_report(walked, cut.name, question)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from onnx_evidence.choose import AUTO
 from onnx_evidence.errors import EvidenceError, SettingError
-from onnx_evidence.pipeline import TOP
+from onnx_evidence.questions import TOP
 from onnx_evidence.score import SCORES
 from onnx_evidence.settings import METHODS, PROJECTIONS, STATISTICS, Settings
 

@@ -12,20 +12,19 @@ import numpy as np
 
 from onnx_evidence.choose import AUTO
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.engine import CutMap, Question, View
-from onnx_evidence.errors import SettingError, TargetError
+from onnx_evidence.engine import CutMap, View
+from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import LN2, log_probabilities
 from onnx_evidence.explanation import Explanation, Named
 from onnx_evidence.images import Photograph
 from onnx_evidence.path import Budget
 from onnx_evidence.prepare import prepare
 from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.questions import TOP, ask, check_targets
 from onnx_evidence.record import make_record
 from onnx_evidence.rng import key_of
 from onnx_evidence.settings import Settings
 from onnx_evidence.types import Features, Pixels
-
-TOP = "top1"
 
 
 class Options(TypedDict, total=False):
@@ -197,7 +196,7 @@ class Explainer:
         self.check_targets(targets, versus)
         photograph, inputs, placement = self.deployed.prepare(image)
         logits, features = self._look(inputs)
-        questions = self._questions(photograph.name, int(logits.argmax()), targets, versus)
+        questions = ask(self.deployed, photograph.name, int(logits.argmax()), targets, versus)
         key = key_of(inputs.tobytes())
         answers = [
             engine.explain(View(inputs, seen, logits, key), questions, progress)
@@ -228,38 +227,9 @@ class Explainer:
             for number, question in enumerate(questions)
         ]
 
-    def _questions(self, name: str, top: int, targets: Sequence[str | int], versus: str | int | None) -> list[Question]:
-        chosen = [top if target == TOP else self.deployed.find_class(target) for target in targets]
-        rival = None if versus is None else self.deployed.find_class(versus)
-        if rival in chosen:
-            raise TargetError(
-                f"{name}: the model's own answer is {self.deployed.label(top)!r}, the very class to hold it "
-                "against: take another --versus, or name the target"
-            )
-        return [Question(target, rival) for target in dict.fromkeys(chosen)]
-
     def check_targets(self, targets: Sequence[str | int], versus: str | int | None = None) -> None:
-        """Refuse classes that no picture can be explained for.
-
-        Parameters
-        ----------
-        targets : sequence of (str or int)
-            Class numbers or names; 'top1' is passed over.
-        versus : str or int, optional
-            The class to hold them against.
-
-        Raises
-        ------
-        TargetError
-            If a class is unknown or its name ambiguous.
-        SettingError
-            If a class would be held against itself.
-        """
-        named = [self.deployed.find_class(name) for name in targets if name != TOP]
-        if versus is not None and (rival := self.deployed.find_class(versus)) in named:
-            raise SettingError(
-                f"class {self.deployed.label(rival)!r} cannot be held against itself: take another --versus"
-            )
+        """Refuse classes that no picture can be explained for; see `questions.check_targets`."""
+        check_targets(self.deployed, targets, versus)
 
     def _named(self, number: int) -> Named:
         return Named(number, self.deployed.label(number))

@@ -4,7 +4,7 @@ Three engines serve all methods: removal of windows, integration along a path, a
 engine at a kind of cut with its customary numbers.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_evidence.choose import AUTO
@@ -95,7 +95,7 @@ METHODS = {
     "layercam": Method("positive gradient times features (Jiang 2021)", "slope", "last"),
 }
 # Options that some methods have no use for, and who has one.
-_OPTIONS = frozenset("window stride samples background statistic score completeness project laplace".split())
+_OPTIONS = ("window", "stride", "samples", "background", "statistic", "score", "completeness", "project", "laplace")
 _USES = {
     "path": frozenset("background statistic score completeness project samples".split()),
     "removal": frozenset("window stride samples background laplace".split()),
@@ -224,7 +224,7 @@ class Settings:
     def _check_uses(self, preset: Method) -> None:
         """Refuse options that the method would pass over in silence."""
         uses = _USES[preset.engine] | _ALSO.get(self.method, frozenset())
-        for option in (field.name for field in fields(self) if field.name in _OPTIONS):
+        for option in _OPTIONS:
             if getattr(self, option) != getattr(Settings, option) and option not in uses:
                 others = ", ".join(
                     name

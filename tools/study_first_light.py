@@ -50,7 +50,8 @@ def insertion_minus_deletion(deployed: DeployedModel, picture: Picture, values: 
     return float(p[0] - p[1])
 
 
-def _of(explainer: Explainer) -> Mapper:
+def mapper_of(explainer: Explainer) -> Mapper:
+    """How an explainer maps a picture, for its class."""
     return lambda picture: explainer.explain(picture[0], target=picture[2]).values.astype(np.float64)
 
 
@@ -60,22 +61,23 @@ def _centre(picture: Picture) -> FloatArray:
     return distance
 
 
-def _random(picture: Picture) -> FloatArray:
+def random_map(picture: Picture) -> FloatArray:
+    """Noise that belongs to the picture's class: the control."""
     return np.random.default_rng(picture[2]).normal(size=picture[1].shape[1:])
 
 
 def rows(deployed: DeployedModel, background: Path) -> dict[str, Mapper]:
     """What is compared: each row's name and how it maps a picture."""
     auto = [cut.name for cut in choose_cuts(deployed.graph.cuts, integrate=False)]
-    table: dict[str, Mapper] = {"random map": _random, "centre prior": _centre}
-    table["occlusion (mean)"] = _of(Explainer(deployed, method="occlusion"))
+    table: dict[str, Mapper] = {"random map": random_map, "centre prior": _centre}
+    table["occlusion (mean)"] = mapper_of(Explainer(deployed, method="occlusion"))
     for name in auto:
-        table[f"{name}, window 1, mean"] = _of(Explainer(deployed, method="window", layer=name, window=1))
-        table[f"{name}, mean"] = _of(Explainer(deployed, method="window", layer=name))
-    table["auto, zero"] = _of(Explainer(deployed, method="window", background="zero"))
-    table["auto, mean"] = _of(Explainer(deployed, method="window"))
+        table[f"{name}, window 1, mean"] = mapper_of(Explainer(deployed, method="window", layer=name, window=1))
+        table[f"{name}, mean"] = mapper_of(Explainer(deployed, method="window", layer=name))
+    table["auto, zero"] = mapper_of(Explainer(deployed, method="window", background="zero"))
+    table["auto, mean"] = mapper_of(Explainer(deployed, method="window"))
     for samples in (1, 2, 8):
-        table[f"auto, conditional, {samples} samples"] = _of(
+        table[f"auto, conditional, {samples} samples"] = mapper_of(
             Explainer(deployed, method="window", background=str(background), samples=samples)
         )
     return table

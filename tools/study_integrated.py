@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
-from study_first_light import SUBSTRATES, Mapper, Picture, insertion_minus_deletion
+from study_first_light import SUBSTRATES, Mapper, Picture, insertion_minus_deletion, mapper_of, random_map
 
 from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.choose import choose_cuts
@@ -58,14 +58,6 @@ class Rise:
         return found, seconds
 
 
-def _of(explainer: Explainer) -> Mapper:
-    return lambda picture: explainer.explain(picture[0], target=picture[2]).values.astype(np.float64)
-
-
-def _random(picture: Picture) -> FloatArray:
-    return np.random.default_rng(picture[2]).normal(size=picture[1].shape[1:])
-
-
 def _smoothed(mapper: Mapper, sigma: float = 6.0) -> Mapper:
     return lambda picture: np.asarray(cv2.GaussianBlur(mapper(picture), (0, 0), sigma))
 
@@ -75,24 +67,24 @@ def rows(deployed: DeployedModel, family: bool) -> dict[str, Mapper]:
     auto = [cut.name for cut in choose_cuts(deployed.graph.cuts)]
     middle = auto[len(auto) // 2]
     table: dict[str, Mapper] = {
-        "random map": _random,
-        "window": _of(Explainer(deployed, method="window")),
-        f"one cut, `{middle}`, 9 steps": _of(Explainer(deployed, layer=middle, completeness=0.99)),
-        "integrated, `auto`": _of(Explainer(deployed)),
+        "random map": random_map,
+        "window": mapper_of(Explainer(deployed, method="window")),
+        f"one cut, `{middle}`, 9 steps": mapper_of(Explainer(deployed, layer=middle, completeness=0.99)),
+        "integrated, `auto`": mapper_of(Explainer(deployed)),
     }
     if not family:
         return table
-    table["integrated, blurred picture"] = _of(Explainer(deployed, background="blur"))
-    table["integrated, zero"] = _of(Explainer(deployed, background="zero"))
-    table["integrated, carried backward"] = _of(Explainer(deployed, background="blur", project="backward"))
+    table["integrated, blurred picture"] = mapper_of(Explainer(deployed, background="blur"))
+    table["integrated, zero"] = mapper_of(Explainer(deployed, background="zero"))
+    table["integrated, carried backward"] = mapper_of(Explainer(deployed, background="blur", project="backward"))
     table["the same, smoothed"] = _smoothed(table["integrated, carried backward"])
     for name in ("taylor-evidence", "hirescam", "grad-cam", "grad-cam++", "layercam"):
-        table[name] = _of(Explainer(deployed, method=name))
+        table[name] = mapper_of(Explainer(deployed, method=name))
     table["integrated-gradients, smoothed"] = _smoothed(
-        _of(Explainer(deployed, method="integrated-gradients", background="blur"))
+        mapper_of(Explainer(deployed, method="integrated-gradients", background="blur"))
     )
     for name in ("gradient", "smoothgrad", "guided-backprop", "gradient-x-input"):
-        table[f"{name}, smoothed"] = _smoothed(_of(Explainer(deployed, method=name)))
+        table[f"{name}, smoothed"] = _smoothed(mapper_of(Explainer(deployed, method=name)))
     return table
 
 
