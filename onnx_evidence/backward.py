@@ -43,5 +43,11 @@ def carry_back(view: View, evidence: PathEvidence, head: Gradient, settings: Set
     score = Score(form, np.zeros(form.shape))
     start = blurred_picture(view)
     return integrate(
-        view.inputs, start, head, score, completeness=settings.completeness, batch_size=settings.batch_size
+        view.inputs,
+        start,
+        head,
+        score,
+        first_steps=settings.steps,
+        completeness=settings.completeness,
+        batch_size=settings.batch_size,
     ).cells

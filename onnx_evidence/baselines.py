@@ -86,6 +86,22 @@ def blurred(head: Head) -> Baselines:
     return lambda view: head(blurred_picture(view)[None])
 
 
+def both(first: Baselines, second: Baselines) -> Baselines:
+    """One after the other.
+
+    Parameters
+    ----------
+    first, second : Baselines
+        Where some paths start, and others.
+
+    Returns
+    -------
+    Baselines
+        The mean over all of them is what is wanted.
+    """
+    return lambda view: np.concatenate([first(view), second(view)])
+
+
 def fitted(background: Background, statistic: str, window: int) -> Baselines:
     """What a fitted background expects.
 

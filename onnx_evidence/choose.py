@@ -7,7 +7,7 @@ from onnx_evidence.errors import CutError, SettingError
 from onnx_evidence.fields import ACTIVATIONS
 from onnx_evidence.graph import Cut
 
-AUTO = "auto"
+AUTO, DEEP = "auto", "deep"
 # A grid with fewer cells along a side places nothing.
 _FEWEST_CELLS = 5
 # Nor does one whose cells stand for fewer pixels along a side: it carries their noise.
@@ -161,12 +161,14 @@ def last_cut(cuts: tuple[Cut, ...]) -> str:
 
 
 def resolve_layers(layers: Sequence[str], cuts: tuple[Cut, ...], *, integrate: bool) -> list[str]:
-    """Names of the cuts that a user asked for, each once; 'auto' stands for the choice of `choose_cuts`.
+    """Names of the cuts that a user asked for, each once.
+
+    'auto' stands for the choice of `choose_cuts`, 'deep' for its choice in the two deepest stages alone.
 
     Parameters
     ----------
     layers : sequence of str
-        Names of cuts, or 'auto' alone. Names are not looked up here.
+        Names of cuts, or 'auto' or 'deep' alone. Names are not looked up here.
     cuts : tuple of Cut
         All cuts of the model, the input first.
     integrate : bool
@@ -180,13 +182,14 @@ def resolve_layers(layers: Sequence[str], cuts: tuple[Cut, ...], *, integrate: b
     Raises
     ------
     SettingError
-        If 'auto' is given beside names.
+        If 'auto' or 'deep' is given beside names.
     CutError
         If there is nothing to choose from.
     """
     names = list(dict.fromkeys(layers))
-    if names == [AUTO]:
-        return [cut.name for cut in choose_cuts(cuts, integrate=integrate)]
-    if AUTO in names:
-        raise SettingError("layer 'auto' chooses alone: name layers, or leave the choice to it")
-    return names
+    for word in (AUTO, DEEP):
+        if word in names and len(names) > 1:
+            raise SettingError(f"layer {word!r} chooses alone: name layers, or leave the choice to it")
+    if names not in ([AUTO], [DEEP]):
+        return names
+    return [cut.name for cut in choose_cuts(cuts, integrate=integrate and names == [AUTO])]

@@ -15,14 +15,18 @@ from onnx_evidence import output, tables
 from onnx_evidence.background_file import save_background
 from onnx_evidence.choose import resolve_layers
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import DataError, StoreError, TargetError
+from onnx_evidence.errors import DataError, EvidenceError, StoreError, TargetError
+from onnx_evidence.evaluation.loop import Plan
+from onnx_evidence.evaluation.report import comparison
+from onnx_evidence.evaluation.study import plan_study
 from onnx_evidence.explanation import write_figure
 from onnx_evidence.fit import fit_background
-from onnx_evidence.images import list_images
+from onnx_evidence.images import list_images, read_photograph
 from onnx_evidence.inspection import inspect_model
 from onnx_evidence.links import walk
 from onnx_evidence.options import (
     PATH,
+    evaluation_options,
     layer_option,
     method_options,
     model_options,
@@ -35,6 +39,8 @@ from onnx_evidence.options import (
 )
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.questions import TOP, ask, check_targets
+from onnx_evidence.sanity import DRAWS, as_report, check_sanity, maps_to_make
+from onnx_evidence.sanity_method import Explained
 from onnx_evidence.store import Manifest, check_writable, json_line, write_atomic
 from onnx_evidence.vjp import build_vjp
 
@@ -154,6 +160,101 @@ def background(
     save_background(out, file)
     if not quiet:
         click.echo(tables.background_table(file.header, out))
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.argument("folder", type=PATH)
+@click.option("-o", "--output", "out", type=PATH, required=True, help="Folder for numbers, summary and curves.")
+@evaluation_options
+@model_options
+@verbosity_options
+@translate_errors
+def evaluate(
+    model: Path,
+    folder: Path,
+    out: Path,
+    substrates: tuple[str, ...],
+    stability: bool,
+    tolerance: float,
+    seed: int,
+    preprocess: Path | None,
+    labels: Path | None,
+    device: str,
+    quiet: bool,
+    verbose: bool,
+    **given: Any,
+) -> None:
+    """Measure how faithful maps of MODEL are, on the pictures in FOLDER, beside a random map and a centre prior.
+
+    Writes OUT/numbers.csv (per picture), summary.json (means, 95 % intervals, paired differences) and curves.png.
+    """
+    set_verbosity(quiet, verbose)
+    plan = Plan(substrates, stability, tolerance, seed)
+    deployed = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
+    study = plan_study(deployed, folder, out, plan, left_out=_tell_left_out, **given)
+    with progress_bar(study.maps, "map", quiet) as bar:
+        results = study.run(lambda path, error: click.echo(f"Error: {error}", err=True), bar.update)
+    summary = study.write(out, results)
+    if not quiet:
+        click.echo(comparison(summary))
+    if len(results) < len(study.pictures):
+        raise click.exceptions.Exit(1)
+
+
+def _tell_left_out(method: str, error: EvidenceError) -> None:
+    click.echo(f"Warning: method {method!r} is left out, it cannot be computed: {error}", err=True)
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.argument("images", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--draws", type=click.IntRange(min=1), default=DRAWS, show_default=True, help="New weights for every check."
+)
+@method_options
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@verbosity_options
+@translate_errors
+def sanity(
+    model: Path,
+    images: tuple[Path, ...],
+    draws: int,
+    preprocess: Path | None,
+    labels: Path | None,
+    device: str,
+    layers: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **settings: Any,
+) -> None:
+    """Check that maps of IMAGES follow what MODEL learnt: with its weights re-drawn they must become others.
+
+    They must differ for other classes too, and show little in a blank picture. Exit code 0 if all checks pass, 1 if one
+    fails or cannot be made.
+    """
+    set_verbosity(quiet, verbose)
+    deployed = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
+    method = Explained(deployed, partial(Explainer, layer=layers, **settings))
+    pictures = [read_photograph(path) for path in list_images(list(images))]
+    with progress_bar(maps_to_make(method.stages, len(pictures), draws), "map", quiet or as_json) as bar:
+        checks = check_sanity(
+            deployed,
+            method,
+            pictures,
+            method.stages,
+            in_bits=method.in_bits,
+            draws=draws,
+            seed=settings["seed"],
+            progress=bar.update,
+        )
+    report = {"method": method.explainer.settings.method, "draws": draws, **as_report(checks)}
+    if as_json or not quiet:
+        click.echo(output.as_json(report) if as_json else tables.sanity_table(report))
+    if not report["passed"]:
+        raise click.exceptions.Exit(1)
 
 
 @main.command()

@@ -8,18 +8,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from onnx_evidence.errors import CutError, DataError, GradientError, ModelError
+from onnx_evidence.errors import DataError, GradientError, ModelError
 from onnx_evidence.graph import Cut, Graph
 from onnx_evidence.images import Photograph, as_photograph, read_photograph, to_input
 from onnx_evidence.model import find_class, load_model, read_labels
 from onnx_evidence.placement import Placement
 from onnx_evidence.preprocess import Preprocess, read_preprocess
+from onnx_evidence.projection import CellField, input_field, measure_field
 from onnx_evidence.runtime import Classifier, Differentiator, Session, finite_logits, settle_device
 from onnx_evidence.types import Features, FloatArray, Gradient, Head, Pixels, Predict
 from onnx_evidence.vjp import build_vjp, missing_rules
-
-# A split is refused where it changes a logit by more than this share of the largest one.
-CERTIFICATE_TOLERANCE = 1e-4
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +70,7 @@ class DeployedModel:
         self.graph = Graph(self.model)
         self.labels = read_labels(Path(labels)) if labels is not None else self.model.labels
         self.device = settle_device(device)
+        self._fields: dict[str, CellField] = {}
         log.info("device: %s (%s)", self.device.name, self.device.reason)
 
     @cached_property
@@ -238,6 +237,30 @@ class DeployedModel:
         at_input = cut.name == self.model.input_name
         return Classifier(self.session if at_input else self._open(self.graph.tail(cut)))
 
+    def field(self, cut: Cut) -> CellField:
+        """Where the cells of a cut look; measured once.
+
+        Parameters
+        ----------
+        cut : Cut
+            One of the graph's.
+
+        Returns
+        -------
+        CellField
+
+        Raises
+        ------
+        ModelError, DeviceError
+            As `head`.
+        """
+        shape = self.model.input_shape
+        if cut.name == self.model.input_name:
+            return input_field(shape[1:])
+        if cut.name not in self._fields:
+            self._fields[cut.name] = measure_field(self.head(cut), shape, cut.grid)
+        return self._fields[cut.name]
+
     def gradient(self, cut: Cut, *, only_rectified: bool = False) -> Gradient:
         """The backward graph of the tail, ready to run.
 
@@ -311,34 +334,3 @@ class DeployedModel:
 
     def _open(self, part: onnx.ModelProto) -> Session:
         return Session(part, self.device, batch=self.model.batch)
-
-    def certify(self, cut: Cut, split_logits: FloatArray, logits: FloatArray) -> float:
-        """Prove on one picture that the split model is the model.
-
-        Parameters
-        ----------
-        cut : Cut
-            Where it is split.
-        split_logits : ndarray of float64, shape (K,)
-            ``tail(head(x))``.
-        logits : ndarray of float64, shape (K,)
-            Of the whole model for the same picture.
-
-        Returns
-        -------
-        float
-            Largest difference of a logit, as a share of the largest logit: the cut's certificate.
-
-        Raises
-        ------
-        CutError
-            If it exceeds the tolerance.
-        """
-        difference = np.abs(split_logits - logits).max()
-        certificate = float(difference / max(np.abs(logits).max(), 1e-30))
-        if not certificate <= CERTIFICATE_TOLERANCE:
-            raise CutError(
-                f"layer {cut.name!r}: the model split there differs from the whole by {certificate:.2g} of the "
-                f"largest logit (at most {CERTIFICATE_TOLERANCE:g}): take another layer"
-            )
-        return certificate

@@ -58,11 +58,14 @@ class WindowEvidence:
         Weight of evidence; positive speaks for the class.
     error : ndarray of float64, shape (R, C)
         Its standard error in bits; NaN where nothing was sampled.
+    freedom : ndarray of float64, shape (R, C), or None
+        Degrees of freedom of that error: the antithetic pairs less one, at least 1; None if nobody asks.
     """
 
     windows: Windows
     bits: FloatArray
     error: FloatArray
+    freedom: FloatArray | None = None
 
 
 def check_samples(samples: int, deterministic: bool) -> None:
@@ -135,29 +138,67 @@ def remove_windows(
     """
     check_samples(samples, sampler.deterministic)
     full = log_probabilities(predict(features[None]), classes)
-    edits = _edits(features, sampler, windows, samples, key)
-    buffer = np.empty((min(batch_size, len(windows) * samples), *features.shape), features.dtype)
-    rows, cols = windows.size
-    parts = []
-    while chunk := list(islice(edits, len(buffer))):
-        batch = buffer[: len(chunk)]
-        batch[:] = features
-        for copy, (row, col, patch) in zip(batch, chunk, strict=True):
-            copy[:, row : row + rows, col : col + cols] = patch
-        parts.append(log_probabilities(predict(batch), classes))
-        progress(len(chunk))
-    shape = (len(windows), samples, len(classes))
-    log_p, log_q = (np.concatenate(part).reshape(shape) for part in zip(*parts, strict=True))
-    return Removal(windows, LogProbability(full.log_p[0], full.log_q[0]), LogProbability(log_p, log_q))
+    draws = Draws(features, predict, sampler, windows.size, classes, key, batch_size, progress)
+    drawn = draws.run(list(windows.sites()), 0, samples)
+    return Removal(windows, LogProbability(full.log_p[0], full.log_q[0]), drawn)
 
 
-def _edits(
-    features: Features, sampler: Sampler, windows: Windows, samples: int, key: Sequence[int]
-) -> Iterator[tuple[int, int, Features]]:
-    for row, col in windows.sites():
-        drawn = sampler.draw(features, (row, col), windows.size, samples, key)
-        for patch in drawn:
-            yield row, col, patch
+@dataclass(frozen=True)
+class Draws:
+    """Runs the model on copies of one picture, each with one window replaced by one draw.
+
+    Attributes
+    ----------
+    features, predict, sampler, classes, key, batch_size, progress
+        As in `remove_windows`.
+    size : (int, int)
+        Rows and columns of a window.
+    """
+
+    features: Features
+    predict: Predict
+    sampler: Sampler
+    size: tuple[int, int]
+    classes: Sequence[int]
+    key: Sequence[int]
+    batch_size: int
+    progress: Callable[[int], object]
+
+    def run(self, sites: Sequence[tuple[int, int]], first: int, last: int) -> LogProbability:
+        """Run draws ``first`` to ``last`` (excluded) of every window.
+
+        Parameters
+        ----------
+        sites : sequence of (int, int)
+            First row and column of each window, W of them, at least one.
+        first, last : int
+            Which draws: of the ``last`` that its key gives a window, those from ``first`` on.
+
+        Returns
+        -------
+        LogProbability
+            Shape (W, last - first, T).
+        """
+        edits = self._edits(sites, first, last)
+        count = min(self.batch_size, len(sites) * (last - first))
+        buffer = np.empty((count, *self.features.shape), self.features.dtype)
+        rows, cols = self.size
+        parts = []
+        while chunk := list(islice(edits, len(buffer))):
+            batch = buffer[: len(chunk)]
+            batch[:] = self.features
+            for copy, (row, col, patch) in zip(batch, chunk, strict=True):
+                copy[:, row : row + rows, col : col + cols] = patch
+            parts.append(log_probabilities(self.predict(batch), self.classes))
+            self.progress(len(chunk))
+        shape = (-1, last - first, len(self.classes))
+        return LogProbability(*(np.concatenate(part).reshape(shape) for part in zip(*parts, strict=True)))
+
+    def _edits(self, sites: Sequence[tuple[int, int]], first: int, last: int) -> Iterator[tuple[int, int, Features]]:
+        for row, col in sites:
+            # A window's draws are one sequence, keyed by its place: the first ones are the same however many follow.
+            for patch in self.sampler.draw(self.features, (row, col), self.size, last, self.key)[first:]:
+                yield row, col, patch
 
 
 def window_evidence(
@@ -181,25 +222,64 @@ def window_evidence(
     WindowEvidence
         Bits; positive speaks for the target.
     """
-    full, samples = _of_class(removal, target, correction)
-    mean = mean_over_samples(samples, axis=1)
-    if versus is None:
-        bits, error = weight_of_evidence(full, mean), evidence_error(samples, mean)
-    else:
-        full_rival, rival = _of_class(removal, versus, correction)
-        mean_rival = mean_over_samples(rival, axis=1)
-        bits = contrast_evidence(full, mean, full_rival, mean_rival)
-        error = contrast_error(samples, mean, rival, mean_rival)
+    bits, error = bits_and_error(removal.full, removal.samples, target, versus, correction)
     shape = removal.windows.shape
-    return WindowEvidence(removal.windows, bits.reshape(shape), error.reshape(shape))
+    freedom = np.full(shape, float(degrees_of_freedom(removal.samples.log_p.shape[1])))
+    return WindowEvidence(removal.windows, bits.reshape(shape), error.reshape(shape), freedom)
+
+
+def degrees_of_freedom(samples: int) -> int:
+    """Degrees of freedom of a window's standard error: the antithetic pairs less one, at least 1.
+
+    Parameters
+    ----------
+    samples : int
+        Draws of the window.
+
+    Returns
+    -------
+    int
+    """
+    return max(samples // 2 - 1, 1)
+
+
+def bits_and_error(
+    full: LogProbability,
+    samples: LogProbability,
+    target: int,
+    versus: int | None = None,
+    correction: tuple[int, int] | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Evidence of some windows in bits, and its standard error; see `window_evidence`.
+
+    Parameters
+    ----------
+    full : LogProbability
+        With nothing removed, shape (T,).
+    samples : LogProbability
+        With window w replaced by sample s, shape (W, S, T).
+    target, versus, correction
+        As in `window_evidence`.
+
+    Returns
+    -------
+    bits, error : ndarray of float64, shape (W,)
+        Positive speaks for the target; errors are NaN where fewer than two pairs were drawn.
+    """
+    all_there, drawn = _of_class(full, samples, target, correction)
+    mean = mean_over_samples(drawn, axis=1)
+    if versus is None:
+        return weight_of_evidence(all_there, mean), evidence_error(drawn, mean)
+    full_rival, rival = _of_class(full, samples, versus, correction)
+    mean_rival = mean_over_samples(rival, axis=1)
+    bits = contrast_evidence(all_there, mean, full_rival, mean_rival)
+    return bits, contrast_error(drawn, mean, rival, mean_rival)
 
 
 def _of_class(
-    removal: Removal, column: int, correction: tuple[int, int] | None
+    full: LogProbability, samples: LogProbability, column: int, correction: tuple[int, int] | None
 ) -> tuple[LogProbability, LogProbability]:
-    full, samples = (
-        LogProbability(each.log_p[..., column], each.log_q[..., column]) for each in (removal.full, removal.samples)
-    )
+    full, samples = (LogProbability(each.log_p[..., column], each.log_q[..., column]) for each in (full, samples))
     if correction is None:
         return full, samples
     # The correction is linear in p, so correcting every sample corrects their mean, and its error too.

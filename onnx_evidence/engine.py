@@ -1,7 +1,7 @@
-"""What the three engines share: the question, the picture as they see it, and their answer at one cut."""
+"""What the five engines share: the question, the picture as they see it, and their answer at one cut."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from onnx_evidence.graph import Cut
@@ -68,6 +68,12 @@ class CutMap:
         Largest change of a logit by the split, as a share of the largest logit.
     alike : bool
         Whether other cuts were sampled with the same draws, so that errors add up instead of averaging out.
+    freedom : ndarray of float64, shape (H, W), or None
+        Degrees of freedom of `variance`; None where nothing was sampled, or so much that they do not matter.
+    looks : int
+        How often sampling looked whether to stop, at most; see `intervals.half_width`.
+    sampling : dict
+        What the manifest says of the draws for this picture; plain values.
     """
 
     cells: FloatArray
@@ -76,6 +82,9 @@ class CutMap:
     budget: Budget | None
     certificate: float
     alike: bool = False
+    freedom: FloatArray | None = None
+    looks: int = 1
+    sampling: dict[str, Any] = field(default_factory=dict)
 
 
 class Engine(Protocol):

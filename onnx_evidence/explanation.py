@@ -1,5 +1,6 @@
 """The result of explaining one image and one class: maps in bits, and everything needed to read them."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 
 from onnx_evidence.images import Photograph
+from onnx_evidence.intervals import CONFIDENCE, half_width
 from onnx_evidence.path import Budget
 from onnx_evidence.placement import Placement, spread_to_original, to_original
 from onnx_evidence.store import write_arrays
-from onnx_evidence.types import Features, FloatArray
+from onnx_evidence.types import Features, FloatArray, Mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,12 +47,21 @@ class Extreme(NamedTuple):
         Its standard error in bits; NaN where nothing was sampled.
     row, col : int
         Pixel of the original photograph, from 0 at the top left.
+    margin : float
+        Half-width of its 95 % interval; NaN where nothing was sampled. That of this place: it does not allow for the
+        place having been picked because it is extreme.
     """
 
     bits: float
     stderr: float
     row: int
     col: int
+    margin: float = math.nan
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends of the 95 % interval; None where nothing was sampled."""
+        return None if math.isnan(self.margin) else (self.bits - self.margin, self.bits + self.margin)
 
 
 def mean_budget(budgets: Sequence[Budget]) -> Budget:
@@ -129,6 +140,10 @@ class Explanation:
         Of `values`.
     record : dict
         Settings, cuts with their certificates, hashes, device and versions: goes into the manifest.
+    freedom : ndarray of float64, like `values`, or None
+        Degrees of freedom of `stderr`; None where nothing was sampled, or so much that they do not matter.
+    looks : int
+        How often sampling looked whether to stop, at most: 1 where the number of draws was fixed.
     """
 
     values: Features
@@ -143,6 +158,8 @@ class Explanation:
     placement: Placement
     unit: str
     record: dict[str, Any]
+    freedom: FloatArray | None = None
+    looks: int = 1
 
     @property
     def adds_up(self) -> bool:
@@ -171,12 +188,76 @@ class Explanation:
     @property
     def shown(self) -> Features:
         """`values` in the unit that people are shown, `shown_unit`; averaged over a quarter of the patch's sides."""
+        return self._as_shown(self.values)
+
+    def _as_shown(self, values: Features) -> Features:
         rows, cols = self.patch
         size = max(1, rows // 4), max(1, cols // 4)
         edges = [(side // 2, side - 1 - side // 2) for side in size]
         # Beyond the border there is nothing to average: the mean of what there is.
-        totals, counts = (_patch_sums(np.pad(each, edges), size) for each in (self.values, np.ones_like(self.values)))
+        totals, counts = (_patch_sums(np.pad(each, edges), size) for each in (values, np.ones_like(values)))
         return (totals / counts * (rows * cols)).astype(np.float32)
+
+    @property
+    def shown_stderr(self) -> Features:
+        """Standard error of `shown`, in its unit; an upper bound where bits add up, as neighbours err together."""
+        return self._as_shown(self.stderr)
+
+    @property
+    def shown_margin(self) -> Features:
+        """Half-width of the 95 % interval of `shown`, in its unit; bounded likewise."""
+        return self._as_shown(self.margin())
+
+    @property
+    def sampled(self) -> bool:
+        """Whether anything was sampled, so that there is a standard error."""
+        return not bool(np.isnan(self.stderr).all())
+
+    def margin(self, confidence: float = CONFIDENCE) -> Features:
+        """Half-width of the interval around every value, by Student's t; see `intervals.half_width`.
+
+        It allows for sampling alone, and for each pixel by itself: of a hundred pixels without evidence, five have
+        95 % intervals that leave out 0.
+
+        Parameters
+        ----------
+        confidence : float
+            Between 0 and 1.
+
+        Returns
+        -------
+        ndarray of float32, like `values`
+            In `unit`; NaN where nothing was sampled.
+
+        Raises
+        ------
+        ValueError
+            If the confidence is not between 0 and 1.
+        """
+        errors = self.stderr.astype(np.float64)
+        freedom = np.full(errors.shape, np.inf) if self.freedom is None else self.freedom
+        return half_width(errors, freedom, confidence, self.looks).astype(np.float32)
+
+    def resolved(self, confidence: float = CONFIDENCE) -> Mask:
+        """Where a value can be told from 0: its interval leaves 0 out, or nothing was sampled, or it is 0 for sure.
+
+        Parameters
+        ----------
+        confidence : float
+            Between 0 and 1.
+
+        Returns
+        -------
+        ndarray of bool, like `values`
+
+        Raises
+        ------
+        ValueError
+            If the confidence is not between 0 and 1.
+        """
+        # NaN, an error that nobody estimated, compares as not above.
+        within: Mask = self.margin(confidence) > np.abs(self.values)
+        return ~within
 
     @property
     def shown_unit(self) -> str:
@@ -208,16 +289,19 @@ class Explanation:
             Bits with their own sign, within `patch` where bits add up; pixels of the original photograph.
         """
         # Pixels of a patch err together: their errors are added up, which bounds that of the sum.
-        values, errors = (_patch_sums(each, self.patch) for each in (self.values, self.stderr))
+        maps = (self.values, self.stderr, self.margin())
+        values, errors, margins = (_patch_sums(each, self.patch) for each in maps)
         row, col = (int(index) for index in np.unravel_index(np.argmax(sign * values), values.shape))
         # What is summed over a patch is placed at its centre.
         place = (row + self.patch[0] // 2, col + self.patch[1] // 2)
-        return Extreme(float(values[row, col]), float(errors[row, col]), *self.placement.locate(*place))
+        at = (row, col)
+        return Extreme(float(values[at]), float(errors[at]), *self.placement.locate(*place), margin=float(margins[at]))
 
     def save(self, path: str | Path) -> None:
         """Write the maps as a lossless .npz of raw float32 bits, whole or not at all.
 
-        Keys: ``input_pixels``, ``pixels``, ``stderr``, ``cut0``, ``cut1``, ...
+        Keys: ``input_pixels``, ``pixels``, ``stderr``, ``cut0``, ``cut1``, ..., and where something was sampled
+        ``margin``, half the width of every 95 % interval.
 
         Parameters
         ----------
@@ -230,10 +314,14 @@ class Explanation:
             If the file cannot be written.
         """
         cuts = {f"cut{index}": grid for index, grid in enumerate(self.grids)}
-        write_arrays(Path(path), {"input_pixels": self.values, "pixels": self.pixels, "stderr": self.stderr, **cuts})
+        maps = {"input_pixels": self.values, "pixels": self.pixels, "stderr": self.stderr}
+        margins = {"margin": self.margin()} if self.sampled else {}
+        write_arrays(Path(path), {**maps, **margins, **cuts})
 
     def figure(self, limit: float | None = None) -> "Figure":
         """Draw photograph, evidence and overlay: red speaks for, blue against, white is exactly 0.
+
+        Where something was sampled, what cannot be told from 0 is hatched, and the standard error has a picture too.
 
         Parameters
         ----------

@@ -9,8 +9,8 @@ from onnx_evidence.background import Background, BackgroundFitter, default_patch
 from onnx_evidence.background_file import FORMAT, BackgroundFile, CutHeader, Header
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError
+from onnx_evidence.methods import METHODS
 from onnx_evidence.samplers import ConditionalSampler
-from onnx_evidence.settings import METHODS
 from onnx_evidence.types import Features
 from onnx_evidence.windows import Windows, default_size
 

@@ -15,7 +15,7 @@ import numpy as np
 from onnx_evidence.errors import DataError, one_line
 from onnx_evidence.placement import Placement
 from onnx_evidence.preprocess import Preprocess
-from onnx_evidence.types import Features, Pixels
+from onnx_evidence.types import AnyArray, Features, Mask, Pixels
 
 # The largest picture that is decoded, in pixels: above what cameras make, below what fills a server.
 MAX_PIXELS = 250_000_000
@@ -105,6 +105,34 @@ def read_photograph(path: Path) -> Photograph:
     DataError
         If the file is missing, empty, truncated, no picture, or larger than `MAX_PIXELS`.
     """
+    data, pixels = _decode(path, cv2.IMREAD_COLOR_RGB)
+    return Photograph(pixels.astype(np.uint8), hashlib.sha256(data).hexdigest(), printable(path))
+
+
+def read_mask(path: Path) -> Mask:
+    """Decode a picture that marks an object: whatever is not zero, in any channel and depth (alpha is dropped).
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    ndarray of bool, shape (H, W)
+
+    Raises
+    ------
+    DataError
+        As `read_photograph`.
+    """
+    # With their own depth: of 16 bits, the lower ones would be dropped.
+    marked: Mask = (_decode(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)[1] != 0).any(axis=2)
+    return marked
+
+
+def _decode(path: Path, flags: int) -> tuple[bytes, AnyArray]:
+    """The bytes of a file, and the pixels (H, W, 3) that they hold."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -113,7 +141,7 @@ def read_photograph(path: Path) -> Photograph:
         raise DataError(f"{path}: the file is empty, not a picture")
     try:
         with _silence():
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in str(error):
             raise _too_large(path) from error
@@ -122,7 +150,7 @@ def read_photograph(path: Path) -> Photograph:
         raise DataError(f"{path}: cannot decode the picture: the file is truncated, damaged or no picture")
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:  # OpenCV was loaded with another limit, before this module
         raise _too_large(path)
-    return Photograph(pixels.astype(np.uint8), hashlib.sha256(data).hexdigest(), printable(path))
+    return data, pixels
 
 
 def printable(path: str | Path) -> str:
@@ -269,3 +297,23 @@ def blur(values: Features, sigma: float) -> Features:
     ndarray of float32, shape (C, H, W)
     """
     return np.stack([cv2.GaussianBlur(channel, (0, 0), sigma) for channel in values]).astype(np.float32)
+
+
+def inpaint(pixels: Pixels, removed: Mask, radius: float = 3.0) -> Pixels:
+    """Fill removed pixels from those around them (Telea 2004, "An image inpainting technique based on fast marching").
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (H, W, 3)
+        A picture.
+    removed : ndarray of bool, shape (H, W)
+        What is missing; not everything.
+    radius : float
+        How far away pixels are looked at, in pixels.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+    """
+    painted = cv2.inpaint(pixels, removed.astype(np.uint8), radius, cv2.INPAINT_TELEA)
+    return painted.astype(np.uint8)

@@ -10,10 +10,10 @@ from onnx_evidence.backward import carry_back
 from onnx_evidence.baselines import Baselines
 from onnx_evidence.engine import CutMap, Progress, Question, View
 from onnx_evidence.graph import Cut
-from onnx_evidence.path import FIRST_STEPS, PathEvidence, average, integrate
+from onnx_evidence.path import PathEvidence, average, integrate
 from onnx_evidence.projection import CellField
 from onnx_evidence.score import Score
-from onnx_evidence.settings import Settings
+from onnx_evidence.settings import BOTH, Settings
 from onnx_evidence.types import FloatArray, Gradient
 
 
@@ -52,7 +52,7 @@ class PathEngine:
     @property
     def copies(self) -> int:
         """Steps of a path that needs no more than the first ones."""
-        return FIRST_STEPS
+        return self.settings.steps
 
     def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
         """One path per question and baseline; see `engine.Engine`."""
@@ -66,7 +66,10 @@ class PathEngine:
             carried = np.stack([self._to_pixels(view, part) for part in parts])
             values = carried.mean(axis=0)
             budget = replace(mean.budget, carried=float(values.sum()))
-            maps.append(CutMap(mean.cells, values, _squared_error(carried), budget, certificate, alike=True))
+            freedom = np.full(values.shape, max(len(parts) - 1.0, 1.0))
+            # Two backgrounds that are always the same two are no sample.
+            variance = _squared_error(carried[:1] if self.settings.stand_in == BOTH else carried)
+            maps.append(CutMap(mean.cells, values, variance, budget, certificate, alike=True, freedom=freedom))
         return maps
 
     def _to_pixels(self, view: View, evidence: PathEvidence) -> FloatArray:
@@ -82,6 +85,7 @@ class PathEngine:
             start.astype(features.dtype),
             self.gradient,
             score,
+            first_steps=settings.steps,
             completeness=settings.completeness,
             batch_size=settings.batch_size,
             progress=progress,

@@ -151,7 +151,8 @@ def _budget(budget: Budget) -> dict[str, Any]:
 
 def _extreme(extreme: Extreme) -> dict[str, Any]:
     error = None if np.isnan(extreme.stderr) else extreme.stderr
-    return {"bits": extreme.bits, "stderr": error, "row": extreme.row, "col": extreme.col}
+    interval = None if extreme.interval is None else list(extreme.interval)
+    return {"bits": extreme.bits, "stderr": error, "interval": interval, "row": extreme.row, "col": extreme.col}
 
 
 def links_report(links: Links, cut: str, question: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from onnx_evidence.evidence import LN2
 from onnx_evidence.score import Score
 from onnx_evidence.types import Features, FloatArray, Gradient
 
-# Steps of the first batch, both ends included, and of every later one.
+# Steps of the first batch by default, both ends included, and of every later one.
 FIRST_STEPS = 9
 NEXT_STEPS = 4
 # Panels are not halved below this: float32 logits carry no more.
@@ -97,6 +97,7 @@ def integrate(
     gradient: Gradient,
     score: Score,
     *,
+    first_steps: int = FIRST_STEPS,
     completeness: float = 0.05,
     most_steps: int = 129,
     batch_size: int = 32,
@@ -114,6 +115,8 @@ def integrate(
         Of the tail.
     score : Score
         What evidence is counted for.
+    first_steps : int
+        Steps to begin with, evenly spaced, both ends included.
     completeness : float
         Steps are added until the gap is at most this share of the difference of the scores.
     most_steps : int
@@ -128,7 +131,7 @@ def integrate(
     PathEvidence
     """
     path = _Path(features, baseline, gradient, score, batch_size)
-    places: FloatArray = np.linspace(0, 1, FIRST_STEPS)
+    places: FloatArray = np.linspace(0, 1, first_steps)
     while len(places):
         path.visit(places)
         progress(len(places))

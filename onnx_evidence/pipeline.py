@@ -17,6 +17,7 @@ from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import LN2, log_probabilities
 from onnx_evidence.explanation import Explanation, Named
 from onnx_evidence.images import Photograph
+from onnx_evidence.intervals import combined_freedom
 from onnx_evidence.path import Budget
 from onnx_evidence.prepare import prepare
 from onnx_evidence.preprocess import Preprocess
@@ -24,7 +25,7 @@ from onnx_evidence.questions import TOP, ask, check_targets
 from onnx_evidence.record import make_record
 from onnx_evidence.rng import key_of
 from onnx_evidence.settings import Settings
-from onnx_evidence.types import Features, Pixels
+from onnx_evidence.types import Features, FloatArray, Pixels
 
 
 class Options(TypedDict, total=False):
@@ -37,11 +38,14 @@ class Options(TypedDict, total=False):
     background: str | None
     statistic: str
     score: str
+    steps: int
     completeness: float
     project: str
     batch_size: int
     seed: int
     laplace: tuple[int, int] | None
+    tolerance: float | None
+    quality: str
 
 
 class Combined(TypedDict):
@@ -49,6 +53,8 @@ class Combined(TypedDict):
 
     values: Features
     stderr: Features
+    freedom: FloatArray | None
+    looks: int
     grids: tuple[Features, ...]
     budgets: tuple[Budget, ...]
 
@@ -70,7 +76,7 @@ class Explainer:
         As in `DeployedModel`.
     **settings
         The other fields of `settings.Settings`: method, window, stride, samples, background, statistic, score,
-        completeness, project, batch_size, seed, laplace.
+        steps, completeness, project, batch_size, seed, laplace, tolerance, quality.
 
     Attributes
     ----------
@@ -107,7 +113,7 @@ class Explainer:
         **settings: Unpack[Options],
     ) -> None:
         layers = (layer,) if isinstance(layer, str) else tuple(layer)
-        self.settings = Settings(layers=layers, **settings)
+        self.settings = Settings(layers=layers, **settings).settled()
         self.settings.check()
         if not isinstance(model, DeployedModel):
             model = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
@@ -236,7 +242,7 @@ class Explainer:
 
     @staticmethod
     def _combine(maps: Sequence[CutMap]) -> Combined:
-        """The mean over cuts of their maps in input pixels, and its standard error."""
+        """The mean over cuts of their maps in input pixels, its standard error, and the freedom of that."""
         mean = np.mean([each.values for each in maps], axis=0).astype(np.float32)
         variances = np.stack([each.variance for each in maps])
         # The same draws at every cut err alike: their errors add up, which bounds that of the mean.
@@ -245,6 +251,8 @@ class Explainer:
         return Combined(
             values=mean,
             stderr=error,
+            freedom=combined_freedom([(each.variance, each.freedom) for each in maps], alike=maps[0].alike),
+            looks=max(each.looks for each in maps),
             grids=tuple(each.cells.astype(np.float32) for each in maps),
             budgets=tuple(each.budget for each in maps if each.budget is not None),
         )

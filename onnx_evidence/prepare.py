@@ -2,21 +2,26 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from onnx_evidence import baselines
 from onnx_evidence.background_file import BackgroundFile, load_background
 from onnx_evidence.baselines import Baselines
+from onnx_evidence.certificate import certify
 from onnx_evidence.choose import AUTO, last_cut, resolve_layers
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.engine import Engine
+from onnx_evidence.engine import Engine, Question, View
 from onnx_evidence.errors import GradientError
 from onnx_evidence.graph import Cut
 from onnx_evidence.images import list_images
 from onnx_evidence.integration import PathEngine
-from onnx_evidence.projection import CellField, input_field, measure_field
+from onnx_evidence.masked import MaskEngine
+from onnx_evidence.ordered import OrderEngine, Start, cells_of
 from onnx_evidence.removal import RemovalEngine
 from onnx_evidence.samplers import ConditionalSampler, MeanSampler, Sampler, ZeroSampler
-from onnx_evidence.settings import BLUR, DEFAULT_METHOD, FALLBACK_METHOD, Settings
+from onnx_evidence.settings import BLUR, BOTH, DEFAULT_METHOD, FALLBACK_METHOD, Settings
 from onnx_evidence.slopes import SlopeEngine
+from onnx_evidence.types import FloatArray
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepar
 
 def _cut_names(deployed: DeployedModel, settings: Settings) -> list[str]:
     preset = settings.preset
-    if preset.at_input:
+    if preset.at_input and settings.layers == (AUTO,):
         return [deployed.model.input_name]
     if preset.at == "last" and settings.layers == (AUTO,):
         return [last_cut(deployed.graph.cuts)]
@@ -97,6 +102,7 @@ def _words(settings: Settings) -> str:
     path = settings.background_path
     if path is None:
         words = {"mean": "the picture's own channel means", "zero": "zero", BLUR: "the blurred picture's"}
+        words[BOTH] = f"{words[BLUR]}, and {words['mean']}"
         return words[settings.stand_in]
     if path.is_dir():
         return f"those of {settings.samples or settings.preset.samples} pictures of {path}"
@@ -114,20 +120,39 @@ class _Maker:
     def engine(self, cut: Cut) -> Engine:
         deployed, settings = self.deployed, self.settings
         if settings.preset.engine == "removal":
-            return RemovalEngine.prepare(deployed, cut, self._field(cut), self._sampler(cut.name), settings)
+            return RemovalEngine.prepare(deployed, cut, deployed.field(cut), self._sampler(cut.name), settings)
+        if settings.preset.engine == "mask":
+            return MaskEngine.prepare(deployed, cut, deployed.field(cut), self._baselines(cut), settings)
+        if settings.preset.engine == "order":
+            return self._order(cut)
         # First what may be refused, then what takes time.
         gradient = deployed.gradient(cut, only_rectified=settings.method == "guided-backprop")
-        start, field = self._baselines(cut), self._field(cut)
+        start, field = self._baselines(cut), deployed.field(cut)
         if settings.preset.engine == "slope":
-            return SlopeEngine(cut, gradient, deployed.certify, field, start, settings)
+            return SlopeEngine(cut, gradient, certify, field, start, settings)
         head = deployed.head_gradient(cut) if settings.project == "backward" else None
-        return PathEngine(cut, gradient, deployed.certify, field, start, settings, head)
+        return PathEngine(cut, gradient, certify, field, start, settings, head)
 
-    def _field(self, cut: Cut) -> CellField:
-        shape = self.deployed.model.input_shape
-        if cut.name == self.deployed.model.input_name:
-            return input_field(shape[1:])
-        return measure_field(self.deployed.head(cut), shape, cut.grid)
+    def _order(self, cut: Cut) -> Engine:
+        deployed, settings = self.deployed, self.settings
+        gradient, cells = deployed.gradient(cut), cells_of(deployed.model.input_shape[1:])
+        tail, removed = deployed.tail(cut), self._baselines(cut)
+        return OrderEngine(cut, gradient, tail, cells, removed, self._integrated(), settings)
+
+    def _integrated(self) -> Start:
+        """The map of the default method, for an engine that goes on from there."""
+        settings = replace(self.settings, method=DEFAULT_METHOD, background=self.settings.stand_in)
+        maker = _Maker(self.deployed, settings, None)
+        engines = [maker.engine(self.deployed.graph.find(name)) for name in _cut_names(self.deployed, settings)]
+        look = self.deployed.looker([engine.cut for engine in engines])
+
+        def start(view: View, question: Question) -> FloatArray:
+            views = [replace(view, features=features) for features in look(view.inputs)[1]]
+            asked = zip(engines, views, strict=True)
+            maps = [engine.explain(each, [question], lambda steps: None)[0].values for engine, each in asked]
+            return np.asarray(np.mean(maps, axis=0))
+
+        return start
 
     def _sampler(self, cut: str) -> Sampler:
         if self.file is None:
@@ -139,6 +164,8 @@ class _Maker:
         settings, path = self.settings, self.settings.background_path
         if settings.stand_in == BLUR:
             return baselines.blurred(self.deployed.head(cut))
+        if settings.stand_in == BOTH:
+            return baselines.both(baselines.blurred(self.deployed.head(cut)), baselines.own_means)
         if path is None:
             return baselines.zeros if settings.stand_in == "zero" else baselines.own_means
         if self.file is not None:

@@ -13,8 +13,10 @@ import numpy as np
 
 from onnx_evidence.difference import WindowEvidence
 from onnx_evidence.images import blur
+from onnx_evidence.intervals import total_freedom
 from onnx_evidence.rng import generator
 from onnx_evidence.types import Features, FloatArray, Head, IntArray
+from onnx_evidence.windows import Windows
 
 # Synthetic pictures that the field is measured on: two agree with photographs (docs/first-light.md).
 _PICTURES = 2
@@ -139,9 +141,33 @@ class CellField:
         variance : ndarray of float64, shape (H, W)
             Squared standard error, bits squared; NaN where a window that counts was not sampled.
         """
-        rows = self.rows.weights() @ evidence.windows.row_weights
-        cols = self.cols.weights() @ evidence.windows.col_weights
+        rows, cols = self._weights(evidence.windows)
         return rows @ evidence.bits @ cols.T, rows**2 @ evidence.error**2 @ (cols**2).T
+
+    def freedom(self, evidence: WindowEvidence) -> FloatArray | None:
+        """Degrees of freedom of the variance that `project` gives every pixel; see `intervals.total_freedom`.
+
+        Parameters
+        ----------
+        evidence : WindowEvidence
+            Of windows on the grid of these cells.
+
+        Returns
+        -------
+        ndarray of float64, shape (H, W), or None
+            NaN where a window that counts was not sampled; None where the windows have none.
+        """
+        if evidence.freedom is None:
+            return None
+        rows, cols = self._weights(evidence.windows)
+        variance = evidence.error**2
+        total = rows**2 @ variance @ (cols**2).T
+        squares = rows**4 @ (variance**2 / evidence.freedom) @ (cols**4).T
+        return total_freedom(total, squares, np.full(total.shape, evidence.freedom.min()))
+
+    def _weights(self, windows: Windows) -> tuple[FloatArray, FloatArray]:
+        """Weight of every row (column) of windows in every row (column) of pixels."""
+        return self.rows.weights() @ windows.row_weights, self.cols.weights() @ windows.col_weights
 
 
 def measure_field(head: Head, input_shape: tuple[int, int, int], grid: tuple[int, int]) -> CellField:

@@ -41,7 +41,7 @@ def make_record(
     photograph : Photograph
         The picture.
     maps : sequence of CutMap
-        A map of every cut, for its certificate.
+        A map of every cut, for its certificate and its draws.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def make_record(
         "background": words,
         "device": deployed.device.name,
         "device_reason": deployed.device.reason,
-        "cuts": [_cut(engine, each.certificate) for engine, each in zip(engines, maps, strict=True)],
+        "cuts": [_cut(engine, each) for engine, each in zip(engines, maps, strict=True)],
         "hashes": {
             "model": deployed.model.sha256,
             "image": photograph.sha256,
@@ -70,11 +70,12 @@ def make_record(
     }
 
 
-def _cut(engine: Engine, certificate: float) -> dict[str, Any]:
+def _cut(engine: Engine, its_map: CutMap) -> dict[str, Any]:
     return {
         "name": engine.cut.name,
         "grid": list(engine.cut.grid),
         **engine.describe(),
-        "certificate": certificate,
+        **its_map.sampling,
+        "certificate": its_map.certificate,
         "resolution_pixels": round(engine.field.resolution, 1),
     }

@@ -4,13 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from onnx_evidence.certificate import certify
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.difference import check_samples, remove_windows, window_evidence
+from onnx_evidence.difference import Draws, WindowEvidence, check_samples, remove_windows, window_evidence
 from onnx_evidence.engine import CutMap, Progress, Question, View
 from onnx_evidence.graph import Cut
+from onnx_evidence.intervals import FIRST_LOOK
 from onnx_evidence.projection import CellField
 from onnx_evidence.rng import key_of
 from onnx_evidence.samplers import Sampler
+from onnx_evidence.sequential import MOST_SAMPLES, Asked, Sampled, sample_windows
 from onnx_evidence.settings import Settings
 from onnx_evidence.types import FloatArray, Predict
 from onnx_evidence.windows import Windows, default_size
@@ -35,9 +38,9 @@ class RemovalEngine:
     sampler : Sampler
         What it is replaced by.
     samples : int
-        Draws per window.
+        Draws per window; the most of them where they stop at a tolerance.
     settings : Settings
-        Batch size, seed and correction.
+        Tolerance, batch size, seed and correction.
     """
 
     cut: Cut
@@ -80,23 +83,47 @@ class RemovalEngine:
         preset = settings.preset
         size = settings.window or preset.window or sampler.window or default_size(cut.grid)
         stride = settings.stride or preset.stride or max(1, size // 3)
-        samples = settings.samples or (1 if sampler.deterministic else preset.samples)
+        many = preset.samples if settings.tolerance is None else MOST_SAMPLES
+        samples = settings.samples or (1 if sampler.deterministic else many)
         check_samples(samples, sampler.deterministic)
         windows = Windows.place(cut.grid, size, stride)
         sampler.check(windows.size)
-        return cls(cut, deployed.tail(cut), deployed.certify, field, windows, sampler, samples, settings)
+        return cls(cut, deployed.tail(cut), certify, field, windows, sampler, samples, settings)
 
     shared: ClassVar[bool] = True
 
     @property
     def copies(self) -> int:
-        """Edited copies per picture; all classes are answered from the same."""
-        return len(self.windows) * self.samples
+        """Edited copies per picture, those before the first look at least; all classes are answered from the same."""
+        return len(self.windows) * (self.samples if self.settings.tolerance is None else 2 * FIRST_LOOK)
 
     def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
         """Answer all questions from the same passes; see `engine.Engine`."""
         certificate = self.certify(self.cut, self.tail(view.features[None])[0], view.logits)
         classes = sorted({c for each in questions for c in (each.target, each.versus) if c is not None})
+        asked = [
+            Asked(classes.index(each.target), None if each.versus is None else classes.index(each.versus))
+            for each in questions
+        ]
+        if self.settings.tolerance is None:
+            answers, looks, notes = self._remove(view, classes, asked, progress), 1, {}
+        else:
+            sampled = self._sample(view, classes, asked, self.settings.tolerance, progress)
+            answers, looks, notes = sampled.evidence, sampled.looks, self._notes(sampled)
+        maps = []
+        for each in answers:
+            values, variance = self.field.project(each)
+            freedom = self.field.freedom(each)
+            cells = self.windows.average(each.bits)
+            maps.append(
+                CutMap(cells, values, variance, None, certificate, freedom=freedom, looks=looks, sampling=notes)
+            )
+        return maps
+
+    def _remove(
+        self, view: View, classes: Sequence[int], asked: Sequence[Asked], progress: Progress
+    ) -> list[WindowEvidence]:
+        """The same draws for every window."""
         removal = remove_windows(
             view.features,
             self.tail,
@@ -104,17 +131,38 @@ class RemovalEngine:
             self.windows,
             classes,
             samples=self.samples,
-            key=(self.settings.seed, view.key, key_of(self.cut.name.encode())),
+            key=self._key(view),
             batch_size=self.settings.batch_size,
             progress=progress,
         )
-        maps = []
-        for question in questions:
-            versus = None if question.versus is None else classes.index(question.versus)
-            evidence = window_evidence(removal, classes.index(question.target), versus, self.settings.laplace)
-            values, variance = self.field.project(evidence)
-            maps.append(CutMap(self.windows.average(evidence.bits), values, variance, None, certificate))
-        return maps
+        return [window_evidence(removal, each.target, each.versus, self.settings.laplace) for each in asked]
+
+    def _sample(
+        self, view: View, classes: Sequence[int], asked: Sequence[Asked], tolerance: float, progress: Progress
+    ) -> Sampled:
+        """Draws for every window until its evidence is known well enough."""
+        draws = Draws(
+            view.features,
+            self.tail,
+            self.sampler,
+            self.windows.size,
+            classes,
+            self._key(view),
+            self.settings.batch_size,
+            progress,
+        )
+        return sample_windows(
+            draws, self.windows, asked, tolerance, most=self.samples, correction=self.settings.laplace
+        )
+
+    def _key(self, view: View) -> tuple[int, int, int]:
+        return self.settings.seed, view.key, key_of(self.cut.name.encode())
+
+    def _notes(self, sampled: Sampled) -> dict[str, int]:
+        """Passes taken, how many more the most draws for all would have taken, and windows not known well enough."""
+        passes = int(sampled.samples.sum())
+        saved = len(self.windows) * self.samples - passes
+        return {"passes": passes, "passes_saved": saved, "windows_unmet": int(sampled.unmet.sum())}
 
     def describe(self) -> dict[str, Any]:
         """Windows and samples."""
@@ -123,5 +171,7 @@ class RemovalEngine:
     def summary(self) -> str:
         """Windows and samples in words."""
         rows, cols = self.windows.size
-        plural = "s" if self.samples > 1 else ""
-        return f"{len(self.windows)} windows of {rows} x {cols}, {self.samples} sample{plural}"
+        windows = f"{len(self.windows)} windows of {rows} x {cols}"
+        if self.settings.tolerance is not None:
+            return f"{windows}, up to {self.samples} samples until ±{self.settings.tolerance:g} bits"
+        return f"{windows}, {self.samples} sample{'s' * (self.samples > 1)}"

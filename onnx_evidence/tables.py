@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from onnx_evidence.background_file import Header
+from onnx_evidence.intervals import CONFIDENCE
 from onnx_evidence.pipeline import Explainer
+from onnx_evidence.settings import Settings
 
 
 def explain_header(explainer: Explainer) -> str:
@@ -27,9 +29,9 @@ def explain_header(explainer: Explainer) -> str:
         f"device: {device.name} ({device.reason})\n"
         f"method: {settings.method} ({explainer.reason})\n"
         f"cuts: {cuts}\n"
-        f"removed features are replaced by {explainer.background}\n"
-        f"{'image':24} {'class':24} {'p':>8} {'log-odds':>9}  {'strongest for':>26}  {'strongest against':>26}"
-        f"{'   for / against / missed' if settings.preset.engine == 'path' else ''}"
+        f"removed features are replaced by {explainer.background}{_error_words(settings)}\n"
+        f"{'image':24} {'class':24} {'p':>8} {'log-odds':>9}  {'strongest for':>28}  {'strongest against':>28}"
+        f"{'   for / against / missed' if settings.preset.engine in ('path', 'order') else ''}"
     )
 
 
@@ -48,12 +50,12 @@ def explain_row(entry: dict[str, Any]) -> str:
     label = entry["label"] if entry["versus"] is None else f"{entry['label']} / {entry['versus_label']}"
     return (
         f"{_fit(Path(entry['image']).name)} {_fit(label)} {entry['probability']:8.4f} {entry['log_odds_bits']:+9.2f}"
-        f"  {_place(entry['strongest_for']):>26}  {_place(entry['strongest_against']):>26}{_account(entry['budget'])}"
+        f"  {_place(entry['strongest_for']):>28}  {_place(entry['strongest_against']):>28}{_account(entry['budget'])}"
     )
 
 
 def unmet(entry: dict[str, Any]) -> list[str]:
-    """What to say of paths that ran out of steps before they accounted for what was asked.
+    """What to say of paths that ran out of steps, and windows that ran out of samples, before they met what was asked.
 
     Parameters
     ----------
@@ -65,13 +67,20 @@ def unmet(entry: dict[str, Any]) -> list[str]:
     list of str
         One line per cut that missed it.
     """
-    asked = entry["settings"]["completeness"]
-    return [
+    asked, tolerance = entry["settings"]["completeness"], entry["settings"]["tolerance"]
+    paths = [
         f"{entry['image']}: the path at {cut['name']!r} misses {cut['budget']['gap_share']:.1%} of the bits after "
         f"{cut['budget']['steps']} steps; {asked:.1%} was asked for"
         for cut in entry["cuts"]
         if "budget" in cut and cut["budget"]["gap_share"] > asked
     ]
+    windows = [
+        f"{entry['image']}: {cut['windows_unmet']} of {cut['windows']} windows at {cut['name']!r} are not known to "
+        f"±{tolerance:g} bits after {cut['samples']} samples: raise --tolerance or --samples"
+        for cut in entry["cuts"]
+        if cut.get("windows_unmet")
+    ]
+    return paths + windows
 
 
 def _account(budget: dict[str, Any] | None) -> str:
@@ -84,8 +93,16 @@ def _fit(text: str, width: int = 24) -> str:
     return f"{text if len(text) <= width else text[: width - 1] + '…':{width}}"
 
 
+def _error_words(settings: Settings) -> str:
+    """What ± means, for methods that draw."""
+    path, engine = settings.background_path, settings.preset.engine
+    drawn = settings.preset.at == "either" or (path is not None and (engine == "removal" or path.is_dir()))
+    return f"; ± is a {CONFIDENCE:.0%} interval" if drawn else ""
+
+
 def _place(extreme: dict[str, Any]) -> str:
-    error = "" if extreme["stderr"] is None else f"±{extreme['stderr']:.2f}"
+    interval = extreme["interval"]
+    error = "" if interval is None else f" ± {(interval[1] - interval[0]) / 2:.2f}"
     return f"{extreme['bits']:+.2f}{error} at ({extreme['row']}, {extreme['col']})"
 
 
@@ -191,3 +208,43 @@ def links_table(report: dict[str, Any]) -> str:
         lines.append(f"{number} {step['name']:24} {step['change']:44} {correlation}")
     lines.append(f"one window's path and its exact removal differ by at most {report['proof_bits']:.2g} bits")
     return "\n".join(lines)
+
+
+def sanity_table(report: dict[str, Any]) -> str:
+    """The report of ``sanity`` for people.
+
+    Parameters
+    ----------
+    report : dict
+        From `sanity.as_report`.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
+    lines = [f"  {'check':22} {'changed':28} {'same map':>16} {'same |map|':>16} {'by chance':>9}  worst"]
+    for check in report["checks"]:
+        verdict = "pass" if check["passed"] else "FAIL"
+        lines.append(f"{verdict:4}  {check['name']:20} {check['what']:28} {_sanity_numbers(check)}")
+    notes = [
+        f"  {check['name']}: could not be made: {check['problem']}" for check in report["checks"] if check["problem"]
+    ]
+    failed = sum(not check["passed"] for check in report["checks"])
+    verdict = (
+        f"{failed} of {len(report['checks'])} checks failed" if failed else f"all {len(report['checks'])} checks passed"
+    )
+    return "\n".join([*lines, *notes, verdict])
+
+
+def _sanity_numbers(check: dict[str, Any]) -> str:
+    """Numbers with their limits: rank correlations, or a share of the bits."""
+    if check["problem"]:
+        return "not made"
+    share = check["kind"] != "rank correlation"
+    value = f"{check['value']:.0%} of bits" if share else f"{check['value']:+.2f}"
+    limit = f"{check['limit']:.0%}" if share else f"{check['limit']:.1f}"
+    size = "" if check["size"] is None else f"{check['size']:+.2f} (<= {check['size_limit']:.1f})"
+    chance = "" if check["chance"] is None else f"{check['chance']:+.2f}"
+    worst = f"{check['worst_value']:.0%}" if share else f"{check['worst_value']:+.2f}"
+    return f"{f'{value} (<= {limit})':>16} {size:>16} {chance:>9}  {worst} {Path(check['worst']).name}"

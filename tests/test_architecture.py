@@ -24,6 +24,7 @@ HOMES = {
         "fields",
         "deployed",
         "runtime",
+        "randomise",
         "vjp.step",
         "vjp.tape",
         "vjp.build",
@@ -34,7 +35,7 @@ HOMES = {
     },
     "onnxruntime": {"runtime", "vjp.shaping"},  # the latter asks what the matrix of a Resize is
     "cv2": {"images"},
-    "matplotlib": {"render", "explanation"},  # explanation names the type of a figure, see below
+    "matplotlib": {"render", "explanation", "evaluation.figure"},  # explanation names the type of a figure, see below
     "click": {"cli", "options"},
     "tqdm": {"cli", "options"},
     "pydantic": {"preprocess", "background_file"},
@@ -54,9 +55,17 @@ MATHEMATICS = {
     "geometry",
     "samplers",
     "difference",
+    "intervals",
+    "sequential",
     "score",
     "path",
     "attribution",
+    "masking",
+    "resample",
+    "ordering",
+    "evaluation.flipping",
+    "evaluation.measures",
+    "evaluation.bootstrap",
 }
 # What knows no model, in whatever form.
 NO_MODEL = {"graph", "model", "parts", "vjp", "vjp.build", "runtime", "deployed", "pipeline", "images", "store"}
@@ -67,14 +76,18 @@ UNREACHABLE = {
     "score": NO_MODEL | {"samplers", "background", "windows"},
     "path": NO_MODEL | {"samplers", "background", "windows"},
     "attribution": NO_MODEL | {"samplers", "background", "windows"},
+    "masking": NO_MODEL | {"samplers", "background", "windows"},
+    "ordering": NO_MODEL | {"samplers", "background", "windows", "score", "masking"},
     "graph": {"runtime", "pipeline", "images"},
     "parts": {"graph", "runtime", "pipeline", "images", "vjp"},
     # The backward graph is made from any forward one, and knows neither what it is for nor what runs it.
     "vjp": {"runtime", "pipeline", "images", "graph", "model", "parts", "deployed", "score", "path"},
     # An engine knows no other one.
-    "removal": {"integration", "slopes", "attribution", "baselines", "pipeline", "render"},
-    "integration": {"removal", "slopes", "attribution", "pipeline", "render"},
-    "slopes": {"removal", "integration", "pipeline", "render"},
+    "removal": {"integration", "slopes", "masked", "ordered", "attribution", "baselines", "pipeline", "render"},
+    "integration": {"removal", "slopes", "masked", "ordered", "attribution", "pipeline", "render"},
+    "slopes": {"removal", "integration", "masked", "ordered", "pipeline", "render"},
+    "masked": {"removal", "integration", "slopes", "ordered", "attribution", "pipeline", "render"},
+    "ordered": {"removal", "integration", "slopes", "masked", "attribution", "pipeline", "render"},
     "runtime": {"graph", "model", "pipeline", "vjp"},
     "projection": {"graph", "model", "runtime", "pipeline"},
     "render": {"pipeline", "graph", "model", "runtime"},
@@ -220,6 +233,11 @@ def test_nobody_imports_what_is_not_theirs():
     assert violations(sources) == []
 
 
+def test_the_table_of_methods_imports_nothing():
+    source = read()["methods"]
+    assert (source.inside, source.outside) == (set(), {"dataclasses"})
+
+
 def test_every_home_is_lived_in():
     sources = read()
     for library, homes in HOMES.items():
@@ -253,6 +271,12 @@ PLANTED = [
     ("render", "def f():\n    from onnx_evidence.pipeline import Explainer", "render reaches"),
     ("model", "from onnx_evidence.graph import Graph", "cycle: "),
     ("path", "import onnx", "path imports onnx"),
+    ("masking", "import cv2", "masking imports cv2"),
+    ("masked", "from onnx_evidence.removal import RemovalEngine", "masked reaches ["),
+    ("ordering", "from onnx_evidence.settings import Settings", "ordering is mathematics and reaches"),
+    ("ordered", "from onnx_evidence.integration import PathEngine", "ordered reaches ["),
+    ("integration", "from onnx_evidence.ordered import OrderEngine", "integration reaches ["),
+    ("methods", "from onnx_evidence.settings import Settings", "cycle: "),
     ("path", "from onnx_evidence.preprocess import Preprocess", "path is mathematics and reaches"),
     ("score", "from onnx_evidence.vjp.tape import Tape", "score reaches ['vjp.tape']"),
     ("attribution", "from onnx_evidence.vjp import build_vjp", "attribution reaches ['vjp', 'vjp.build'"),

@@ -410,7 +410,7 @@ def large(deployed: DeployedModel, picture: np.ndarray) -> Explanation:
     errors = rng.uniform(0.1, 1, size=values.shape).astype(np.float32)
     placement = Placement((224, 280), (112, 140), (112, 140), (0, 0))
     evidence = explain(deployed, picture, "integrated")
-    return replace(evidence, values=values, stderr=errors, placement=placement)
+    return replace(evidence, values=values, stderr=errors, freedom=np.full(values.shape, 7.0), placement=placement)
 
 
 def test_units_tell_what_adds_up(large, deployed, picture):

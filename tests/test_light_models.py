@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_evidence.certificate import certify
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError
 from onnx_evidence.inspection import inspect_model
@@ -193,7 +194,7 @@ def test_tail_of_head_is_the_model_at_every_cut(name: str, tmp_path: Path):
         assert np.abs(found.ravel() - logits).max() <= TOLERANCE * largest, cut.name
     for layer in inspect_model(deployed)["auto"]:
         cut = graph.find(layer)
-        assert deployed.certify(cut, deployed.tail(cut)(deployed.head(cut)(x))[0], logits) <= TOLERANCE
+        assert certify(cut, deployed.tail(cut)(deployed.head(cut)(x))[0], logits) <= TOLERANCE
     # One pass for the logits and the features of all these cuts.
     found, (seen, inputs) = deployed.looker([cut, graph.cuts[0]])(x[0])
     assert np.abs(found - logits).max() <= TOLERANCE * largest
@@ -207,10 +208,10 @@ def test_control_a_corrupted_split_gets_no_certificate(fault: str, tmp_path: Pat
     x, _ = pictures()
     cut = deployed.graph.cuts[10]
     features, logits, tail = deployed.head(cut)(x), deployed.logits(x)[0], deployed.tail(cut)
-    assert deployed.certify(cut, tail(features)[0], logits) <= TOLERANCE
+    assert certify(cut, tail(features)[0], logits) <= TOLERANCE
     wrong = tail(features[:, ::-1].copy()) if fault == "features" else tail(features) * 1.001
     with pytest.raises(CutError, match=r"the model split there differs from the whole by .* of the largest logit"):
-        deployed.certify(cut, wrong[0], logits)
+        certify(cut, wrong[0], logits)
 
 
 def test_control_with_the_equal_weights_of_the_package_a_corrupted_split_would_pass():
@@ -220,4 +221,4 @@ def test_control_with_the_equal_weights_of_the_package_a_corrupted_split_would_p
     logits = deployed.logits(x)[0]
     assert np.ptp(logits) <= TOLERANCE * np.abs(logits).max()
     wrong = deployed.tail(cut)(deployed.head(cut)(x)[:, ::-1].copy())[0]
-    assert deployed.certify(cut, wrong, logits) <= TOLERANCE
+    assert certify(cut, wrong, logits) <= TOLERANCE

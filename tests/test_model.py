@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_evidence.certificate import certify
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError, DataError, EvidenceError, ModelError, TargetError
 from onnx_evidence.model import find_class, load_model, read_labels
@@ -539,7 +540,7 @@ def opened(tiny_model: Path) -> DeployedModel:
 def test_a_right_split_gets_a_certificate(opened: DeployedModel, layer: str):
     cut, x = opened.graph.find(layer), some((1, 3, 32, 32))
     split_logits = opened.tail(cut)(opened.head(cut)(x))[0]
-    assert 0 <= opened.certify(cut, split_logits, opened.logits(x)[0]) < 1e-5
+    assert 0 <= certify(cut, split_logits, opened.logits(x)[0]) < 1e-5
 
 
 @pytest.mark.parametrize("fault", ["features", "logits", "not a number"])
@@ -554,13 +555,13 @@ def test_a_wrong_split_gets_none(opened: DeployedModel, fault: str):
         features = np.full_like(features, np.nan)
     differs = r"layer 'block.add': the model split there differs from the whole by .*largest logit"
     with pytest.raises((CutError, ModelError), match=f"{differs}|not a finite number"):
-        opened.certify(cut, opened.tail(cut)(features)[0], logits)
+        certify(cut, opened.tail(cut)(features)[0], logits)
 
 
 def test_logits_that_are_no_numbers_get_no_certificate(opened: DeployedModel):
     logits = opened.logits(some((1, 3, 32, 32)))[0]
     with pytest.raises(CutError, match="differs from the whole by nan"):
-        opened.certify(opened.graph.find("block.add"), np.full_like(logits, np.nan), logits)
+        certify(opened.graph.find("block.add"), np.full_like(logits, np.nan), logits)
 
 
 def test_recorded_metadata_is_json(tiny_model: Path):

@@ -1,5 +1,6 @@
 """Pictures of maps: colours mean what the colour bar says, and matplotlib is loaded only to draw."""
 
+import re
 import subprocess
 import sys
 from io import BytesIO
@@ -45,6 +46,12 @@ def explanation(
         unit=unit,
         record={"cuts": [{"name": "block_1/add$0"}]},
     )
+
+
+def sampled(values: np.ndarray, stderr: np.ndarray, freedom: float | None, **more) -> Explanation:
+    exact = explanation(values, **more)
+    given = None if freedom is None else np.full(values.shape, freedom)
+    return Explanation(**{**vars(exact), "stderr": stderr.astype(np.float32), "freedom": given})
 
 
 def some_map(rng: np.random.Generator) -> np.ndarray:
@@ -265,6 +272,97 @@ def test_equal_maps_give_equal_pictures(rng):
     values = some_map(rng)
     assert png(explanation(values).figure()) == png(explanation(values.copy()).figure())
     assert png(explanation(values).figure()) != png(explanation(-values).figure())
+
+
+# Errors
+
+
+def picture_of(figure: Figure, number: int) -> np.ndarray:
+    """What is seen of one of the pictures, as a reader sees it."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box = figure.axes[number].get_window_extent()
+    drawn = np.asarray(canvas.buffer_rgba())[::-1]
+    return drawn[round(box.y0) : round(box.y1), round(box.x0) : round(box.x1), :3][::-1].astype(int)
+
+
+def strokes(figure: Figure, number: int) -> np.ndarray:
+    """Where a picture changes when its hatching is taken away."""
+    marked = picture_of(figure, number)
+    for collection in list(figure.axes[number].collections):
+        collection.remove()
+    return (np.abs(marked - picture_of(figure, number)) > 10).any(axis=2)
+
+
+def halves(stderr_left: float, stderr_right: float) -> Figure:
+    """Evidence of 1 bit everywhere, known well or badly on either side; all of the picture is seen."""
+    stderr = np.full((32, 32), stderr_left)
+    stderr[:, 16:] = stderr_right
+    return sampled(np.ones((32, 32)), stderr, 7, shape=(36, 36)).figure()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_cannot_be_told_from_zero_is_hatched_and_nothing_else(number):
+    # 2.365 standard errors are the half-width: 0.5 is too much for 1 bit, 0.4 is not.
+    changed = strokes(halves(0.4, 0.5), number)
+    height, width = changed.shape
+    inside = changed[height // 5 : -height // 5]
+    left, right = inside[:, width // 5 : width // 2 - 12], inside[:, width // 2 + 12 : -width // 5]
+    assert not left.any()
+    assert 0.1 < right.mean() < 0.8
+    # Strokes cross every part of it.
+    assert all(block.any() for rows in np.array_split(right, 6) for block in np.array_split(rows, 3, axis=1))
+
+
+def test_all_or_nothing_can_be_hatched():
+    assert strokes(halves(0.5, 0.5), 1).mean() > 0.1
+    assert not strokes(halves(0.4, 0.4), 1).any()
+    assert png(sampled(np.zeros((32, 32)), np.zeros((32, 32)), 7).figure()).startswith(b"\x89PNG")
+
+
+def test_the_standard_error_has_a_picture_and_a_bar_of_its_own(rng):
+    stderr = rng.uniform(0, 0.3, (32, 32))
+    figure = sampled(some_map(rng), stderr, 7, target="gown").figure()
+    assert [axis.get_title().splitlines()[-1] for axis in figure.axes[:4]] == [
+        "photograph", "evidence", "overlay", "standard error",
+    ]  # fmt: skip
+    assert figure.axes[5].get_ylabel() == "standard error, bits"
+    assert "bits for gown" in figure.axes[4].get_xlabel()
+    image = figure.axes[3].images[0]
+    assert (image.norm.vmin, image.norm.vmax) == pytest.approx((0, stderr.max()), rel=0.05)
+    assert tuple(image.cmap(0.0)[:3]) == (1, 1, 1)
+    # Nothing exact has one.
+    assert len(explanation(some_map(rng)).figure().axes) == 4
+
+
+def test_the_caption_says_what_is_hatched_and_how_far_the_strongest_evidence_is_known(rng):
+    values, stderr = rng.normal(size=(32, 32)), np.full((32, 32), 0.3)
+    label = sampled(values, stderr, 7).figure().axes[4].get_xlabel()
+    assert "hatched: cannot be told from 0 (95 % interval)" in label
+    found = re.search(r"strongest for ([+-][\d.]+) ± ([\d.]+), against ([+-][\d.]+) ± ([\d.]+) bits \(95 %\)", label)
+    assert found is not None
+    assert [float(each) for each in found.groups()] == pytest.approx(
+        [values.max(), 2.365 * 0.3, values.min(), 2.365 * 0.3], abs=0.006
+    )
+
+
+def test_a_figure_without_errors_says_nothing_of_them(rng):
+    label = bar_label(explanation(some_map(rng)).figure())
+    assert "hatched" not in label
+    assert "±" not in label
+
+
+@pytest.mark.parametrize("shape", [(30, 400), (400, 30), (1, 900), (36, 36), (1500, 2600)])
+def test_errors_of_pictures_of_any_aspect_can_be_drawn(rng, shape):
+    figure = sampled(some_map(rng), np.full((32, 32), 0.3), 7, shape=shape).figure()
+    assert png(figure).startswith(b"\x89PNG")
+    for axis in figure.axes[:4]:
+        assert (axis.get_xlim(), axis.get_ylim()) == ((0, shape[1]), (shape[0], 0))
+    bar, error_bar = (axis.get_tightbbox() for axis in figure.axes[4:])
+    assert figure.bbox.x0 <= bar.x0
+    assert not bar.overlaps(error_bar)
+    for axis in figure.axes[:4]:
+        assert not bar.overlaps(axis.get_window_extent())
 
 
 # What is loaded

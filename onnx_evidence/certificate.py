@@ -1,0 +1,42 @@
+"""The certificate of a cut: proof, on the picture explained, that the split model is the model."""
+
+import numpy as np
+
+from onnx_evidence.errors import CutError
+from onnx_evidence.graph import Cut
+from onnx_evidence.types import FloatArray
+
+# A split is refused where it changes a logit by more than this share of the largest one.
+CERTIFICATE_TOLERANCE = 1e-4
+
+
+def certify(cut: Cut, split_logits: FloatArray, logits: FloatArray) -> float:
+    """Prove on one picture that the split model is the model.
+
+    Parameters
+    ----------
+    cut : Cut
+        Where it is split.
+    split_logits : ndarray of float64, shape (K,)
+        ``tail(head(x))``.
+    logits : ndarray of float64, shape (K,)
+        Of the whole model for the same picture.
+
+    Returns
+    -------
+    float
+        Largest difference of a logit, as a share of the largest logit: the cut's certificate.
+
+    Raises
+    ------
+    CutError
+        If it exceeds the tolerance.
+    """
+    difference = np.abs(split_logits - logits).max()
+    certificate = float(difference / max(np.abs(logits).max(), 1e-30))
+    if not certificate <= CERTIFICATE_TOLERANCE:
+        raise CutError(
+            f"layer {cut.name!r}: the model split there differs from the whole by {certificate:.2g} of the "
+            f"largest logit (at most {CERTIFICATE_TOLERANCE:g}): take another layer"
+        )
+    return certificate

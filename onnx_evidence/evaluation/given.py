@@ -1,0 +1,240 @@
+"""What a user knows of the pictures, from files: true classes, and where the objects are."""
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from onnx_evidence.errors import DataError, TargetError, one_line
+from onnx_evidence.images import list_images, printable, read_mask
+from onnx_evidence.placement import Placement
+from onnx_evidence.types import Mask
+
+# Left, top, right and bottom in pixels of the photograph; right and bottom lie outside.
+Box = tuple[int, int, int, int]
+# Marks the object of a picture in the pixels of the model's input, shape (H, W).
+Marker = Callable[[Path, Placement], Mask]
+
+
+def choose_pictures(
+    folder: Path, limit: int | None = None, leave_out: Sequence[Path] = ()
+) -> tuple[list[Path], list[Path]]:
+    """The pictures of a folder that are measured, and all of them.
+
+    Parameters
+    ----------
+    folder : Path
+        Searched with its sub-folders.
+    limit : int, optional
+        How many are measured: spread evenly over the sorted list, since neighbours in it are often alike.
+    leave_out : sequence of Path
+        Folders inside that hold no photographs: figures, masks.
+
+    Returns
+    -------
+    chosen, found : list of Path
+
+    Raises
+    ------
+    DataError
+        If there is no such folder, or no picture in it.
+    """
+    if not folder.exists():
+        raise DataError(f"{folder}: there is no such folder of pictures")
+    without = {each.resolve() for each in leave_out}
+    found = [path for path in list_images([folder]) if not without & set(path.resolve().parents)]
+    if not found:
+        raise DataError(f"{folder}: no pictures in this folder besides figures and masks")
+    if limit is None or limit >= len(found):
+        return found, found
+    return [found[number * len(found) // limit] for number in range(limit)], found
+
+
+def _inside(path: Path, folder: Path) -> Path:
+    return path.relative_to(folder) if folder in path.parents else Path(path.name)
+
+
+class _Names:
+    """How tables name pictures: by their path inside the folder, or by the file's name where it is the only one."""
+
+    def __init__(self, pictures: Sequence[Path], folder: Path) -> None:
+        self._paths = {printable(_inside(path, folder).as_posix()): path for path in pictures}
+        alike = Counter(path.name for path in pictures)
+        for path in pictures:
+            if alike[path.name] == 1:
+                self._paths.setdefault(printable(path.name), path)
+
+    def find(self, name: str) -> Path | None:
+        return self._paths.get(name.strip().removeprefix("./"))
+
+
+def _read_table(table: Path, fields: int, what: str) -> list[tuple[int, list[str]]]:
+    """The lines of a CSV file, with their numbers; blank ones are passed over."""
+    try:
+        # utf-8-sig: spreadsheets put a mark in front.
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            lines = [(reader.line_num, line) for line in reader if any(field.strip() for field in line)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: cannot read the table: {one_line(error)}") from error
+    for number, line in lines:
+        if len(line) != fields:
+            raise DataError(
+                f"{table}: line {number} has {len(line)} fields, not {fields}: {what}; quote those with a comma"
+            )
+    return lines
+
+
+def _refuse_missing(
+    pictures: Sequence[Path], folder: Path, known: Mapping[Path, object], source: Path, remedy: str
+) -> None:
+    missing = [printable(_inside(path, folder).as_posix()) for path in pictures if path not in known]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DataError(f"{source}: nothing about {missing[0]}{more}: {remedy}")
+
+
+def read_truth(
+    table: Path, pictures: Sequence[Path], folder: Path, find_class: Callable[[str], int]
+) -> dict[Path, int]:
+    """The true classes, from a CSV file with a picture's file name and a class number or name per line.
+
+    Parameters
+    ----------
+    table : Path
+        UTF-8. Lines about other pictures, and so a header, are passed over.
+    pictures : sequence of Path
+        Those that must be in it.
+    folder : Path
+        That their names may be given from.
+    find_class : callable
+        From a class number or name to the number; raises TargetError.
+
+    Returns
+    -------
+    dict of Path to int
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, misses a picture, names an unknown class or contradicts itself.
+    """
+    names = _Names(pictures, folder)
+    truth: dict[Path, int] = {}
+    for number, (name, label) in _read_table(table, 2, "file name, class"):
+        if (path := names.find(name)) is None:
+            continue
+        try:
+            target = find_class(label)
+        except TargetError as error:
+            raise DataError(f"{table}: line {number}: {error}") from error
+        if truth.setdefault(path, target) != target:
+            raise DataError(f"{table}: line {number}: {name} has another class above: keep one of the lines")
+    _refuse_missing(pictures, folder, truth, table, "add its class, or leave the picture out")
+    return truth
+
+
+def find_masks(masks: Path, pictures: Sequence[Path], folder: Path) -> Marker:
+    """Objects from a folder of PNG files that are named like the pictures.
+
+    Parameters
+    ----------
+    masks : Path
+        Holds ``NAME.png`` for every picture ``NAME.*``, in the same sub-folder or in none; not zero on the object.
+    pictures : sequence of Path
+        Those that must have one.
+    folder : Path
+        Where the pictures are.
+
+    Returns
+    -------
+    Marker
+        Raises DataError for a mask that cannot be used.
+
+    Raises
+    ------
+    DataError
+        If a picture has none.
+    """
+    found: dict[Path, Path] = {}
+    for path in pictures:
+        for candidate in (masks / _inside(path, folder).with_suffix(".png"), masks / f"{path.stem}.png"):
+            if candidate.is_file():
+                found.setdefault(path, candidate)
+    _refuse_missing(pictures, folder, found, masks, "add a mask NAME.png for every picture NAME.*")
+
+    def mark(path: Path, placement: Placement) -> Mask:
+        mask = read_mask(found[path])
+        if mask.shape != placement.original:
+            sizes = [f"{width} x {height}" for height, width in (mask.shape, placement.original)]
+            raise DataError(
+                f"{found[path]}: the mask has {sizes[0]} pixels and the picture {sizes[1]}: they must agree"
+            )
+        return _seen(mask, placement, found[path])
+
+    return mark
+
+
+def read_boxes(table: Path, pictures: Sequence[Path], folder: Path) -> Marker:
+    """Objects from a CSV file: a picture's file name, left, top, right and bottom, in pixels of the photograph.
+
+    Parameters
+    ----------
+    table : Path
+        UTF-8. Several lines of one picture are several objects; lines about other pictures, and so a header, are
+        passed over. Right and bottom lie outside of the box.
+    pictures : sequence of Path
+        Those that must be in it.
+    folder : Path
+        That their names may be given from.
+
+    Returns
+    -------
+    Marker
+        Raises DataError for boxes outside of what the model sees.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, misses a picture or has a box without area.
+    """
+    names = _Names(pictures, folder)
+    boxes: dict[Path, list[Box]] = {}
+    for number, (name, *sides) in _read_table(table, 5, "file name, left, top, right, bottom"):
+        if (path := names.find(name)) is not None:
+            boxes.setdefault(path, []).append(_box(sides, f"{table}: line {number}"))
+    _refuse_missing(pictures, folder, boxes, table, "add its box, or leave the picture out")
+
+    def mark(path: Path, placement: Placement) -> Mask:
+        mask = np.zeros(placement.original, np.bool_)
+        for left, top, right, bottom in boxes[path]:
+            mask[max(top, 0) : bottom, max(left, 0) : right] = True
+        return _seen(mask, placement, table)
+
+    return mark
+
+
+def _box(sides: Sequence[str], place: str) -> Box:
+    try:
+        left, top, right, bottom = (int(side) for side in sides)
+    except ValueError as error:
+        raise DataError(f"{place}: {', '.join(sides)} are not four whole numbers of pixels") from error
+    if left >= right or top >= bottom or right <= 0 or bottom <= 0:
+        raise DataError(
+            f"{place}: a box from ({left}, {top}) to ({right}, {bottom}) has no area: left < right, top < bottom"
+        )
+    return left, top, right, bottom
+
+
+def _seen(mask: Mask, placement: Placement, source: Path) -> Mask:
+    """The mask in pixels of the model's input: what lies under the centre of each."""
+    rows, cols = placement.size
+    down = [placement.locate(row, 0)[0] for row in range(rows)]
+    right = [placement.locate(0, col)[1] for col in range(cols)]
+    seen: Mask = mask[np.ix_(down, right)]
+    if not seen.any():
+        why = "the object lies outside of what the model sees" if mask.any() else "the mask is empty"
+        raise DataError(f"{source}: {why}, so that nothing can be hit: correct it, or leave the picture out")
+    return seen

@@ -1,0 +1,134 @@
+"""What is measured of a map by itself, or against the place of the object: noise, focus, localisation."""
+
+import numpy as np
+
+from onnx_evidence.errors import DataError
+from onnx_evidence.types import FloatArray, Mask
+
+# The sum that a share is of may be nothing: there is no share then.
+UNDEFINED = float("nan")
+
+
+def total_variation(values: FloatArray) -> float:
+    """Noise: the total variation of a map as a share of its size.
+
+    ``TV(E) / sum |E|``, with TV the sum of absolute differences of neighbours along rows and columns (the anisotropic
+    form of Rudin, Osher & Fatemi 1992, eq. 2.2).
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (H, W)
+        A map of any unit.
+
+    Returns
+    -------
+    float
+        At least 0, without unit; 0 for a constant map, NaN for one of zeros; lower is smoother.
+    """
+    variation = sum(float(np.abs(np.diff(values, axis=axis)).sum()) for axis in (0, 1))
+    size = float(np.abs(values).sum())
+    return variation / size if size else UNDEFINED
+
+
+def focus(values: FloatArray) -> float:
+    """The smallest share of the area that holds half of the positive evidence.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (H, W)
+        A map of any unit.
+
+    Returns
+    -------
+    float
+        1 / (H W) to 1/2, lower is more focused; NaN where nothing is positive.
+    """
+    positive = np.sort(values[values > 0])[::-1]
+    if not positive.size:
+        return UNDEFINED
+    held = np.cumsum(positive)
+    return float((np.searchsorted(held, held[-1] / 2) + 1) / values.size)
+
+
+def energy_inside(values: FloatArray, mask: Mask) -> float:
+    """The share of the positive evidence that lies on the object (Wang et al. 2020, Score-CAM, section 4.3).
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (H, W)
+        A map of any unit.
+    mask : ndarray of bool, shape (H, W)
+        Where the object is.
+
+    Returns
+    -------
+    float
+        0..1, higher is better; a constant map gets the object's share of the area. NaN where nothing is positive.
+
+    Raises
+    ------
+    DataError
+        If the mask is empty.
+    """
+    _refuse_empty(mask)
+    positive = np.maximum(values, 0.0)
+    total = float(positive.sum())
+    return float(positive[mask].sum()) / total if total else UNDEFINED
+
+
+def pointing(values: FloatArray, mask: Mask, tolerance: float) -> float:
+    """The pointing game: whether the largest value lies on the object, or near it (Zhang et al. 2018, section 4.1).
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (H, W)
+        A map of any unit.
+    mask : ndarray of bool, shape (H, W)
+        Where the object is.
+    tolerance : float
+        Pixels that the largest value may lie beside it.
+
+    Returns
+    -------
+    float
+        1 for a hit, 0 for a miss; of several largest values, the share that hit.
+
+    Raises
+    ------
+    DataError
+        If the mask is empty.
+    """
+    _refuse_empty(mask)
+    return float(dilate(mask, tolerance)[values == values.max()].mean())
+
+
+def dilate(mask: Mask, radius: float) -> Mask:
+    """The pixels whose centres are at most ``radius`` from one of the mask.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (H, W)
+    radius : float
+        Pixels, at least 0.
+
+    Returns
+    -------
+    ndarray of bool, shape (H, W)
+    """
+    height, width = mask.shape
+    found = mask.copy()
+    # A disc is a stack of rows: each is a run of pixels, found by a running count of the mask's.
+    before = np.concatenate([np.zeros((height, 1), np.int64), mask.cumsum(axis=1)], axis=1)
+    for down in range(min(int(radius), height - 1) + 1):
+        half = int(np.sqrt(radius**2 - down**2))
+        right = np.minimum(np.arange(width) + half + 1, width)
+        left = np.maximum(np.arange(width) - half, 0)
+        near = before[:, right] > before[:, left]
+        found[down:] |= near[: height - down]
+        found[: height - down] |= near[down:]
+    return found
+
+
+def _refuse_empty(mask: Mask) -> None:
+    if not mask.any():
+        raise DataError("the mask is empty: nothing can be hit or held; give a mask with the object in it")

@@ -1,0 +1,149 @@
+"""What is written and printed of a run: a table for programs, and tables for people."""
+
+import csv
+import io
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from onnx_evidence.evaluation.loop import Scored
+from onnx_evidence.explanation import write_figure
+from onnx_evidence.images import printable
+from onnx_evidence.output import as_json
+from onnx_evidence.store import write_atomic
+
+# Of so many pictures on, percentile intervals cover about what they claim.
+_MANY = 20
+COLUMNS = ("picture", "class", "method", "metric", "value")
+
+
+def numbers_csv(results: Sequence[Scored]) -> str:
+    """All numbers: one line per picture, method and metric.
+
+    Parameters
+    ----------
+    results : sequence of Scored
+        What was measured.
+
+    Returns
+    -------
+    str
+        CSV with the header `COLUMNS`; the value is empty where a metric is not defined. Numbers are exact.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for each in results:
+        for method, numbers in each.numbers.items():
+            for metric, value in numbers.items():
+                writer.writerow([printable(each.path), each.target, method, metric, "" if np.isnan(value) else value])
+    return stream.getvalue()
+
+
+def comparison(summary: dict[str, Any]) -> str:
+    """The tables that are printed.
+
+    Parameters
+    ----------
+    summary : dict
+        From `summary.summarise`.
+
+    Returns
+    -------
+    str
+        Several lines: relevance gain, deletion and insertion with intervals, then what is said of maps by themselves,
+        then differences to the reference.
+    """
+    substrates = list(summary["substrates"])
+    few = "" if summary["pictures"] >= _MANY else f"; fewer than {_MANY}: they are too narrow"
+    lines = [f"{summary['pictures']} pictures; 95 % intervals by bootstrap over pictures{few}"]
+    if summary["accuracy"] is not None:
+        lines.append(f"the model is right about {summary['accuracy']:.1%} of them")
+    for title, metric in (
+        ("symmetric relevance gain, probability (higher is better, chance is 0)", "srg.probability"),
+        ("symmetric relevance gain, bits", "srg.bits"),
+        ("deletion, probability (lower is better)", "deletion.probability"),
+        ("insertion, probability (higher is better)", "insertion.probability"),
+    ):
+        lines += _table(title, summary["methods"], {name: f"{metric}.{name}" for name in substrates})
+    lines += _table("maps by themselves", summary["methods"], _of_maps(summary), interval=False)
+    for scale in ("probability", "bits"):
+        title = f"symmetric relevance gain, {scale}, less that of {summary['reference']}"
+        wanted = {name: f"srg.{scale}.{name}" for name in substrates}
+        lines += _table(title, summary["differences"], wanted, sign="+")
+    return "\n".join(lines)
+
+
+def _of_maps(summary: dict[str, Any]) -> dict[str, str]:
+    measured = summary["methods"][summary["reference"]]
+    heads = {
+        "pointing": "pointing",
+        "energy": "energy",
+        "noise": "variation",
+        "focus": "focus",
+        "+-1 grey": "stable.noise",
+        "1 px": "stable.shift",
+        "seeds": "stable.seed",
+        "seconds": "seconds",
+        "passes": "passes",
+    }
+    return {head: metric for head, metric in heads.items() if metric in measured}
+
+
+def _table(
+    title: str, methods: dict[str, Any], columns: dict[str, str], *, interval: bool = True, sign: str = ""
+) -> list[str]:
+    width = 26 if interval else 10
+    lines = ["", title, f"  {'method':22}" + "".join(f"{head:>{width}}" for head in columns)]
+    for method, numbers in methods.items():
+        cells = (_cell(numbers[metric], interval, sign) for metric in columns.values())
+        lines.append(f"  {method:22}" + "".join(f"{cell:>{width}}" for cell in cells))
+    return lines
+
+
+def _cell(found: dict[str, Any], interval: bool, sign: str) -> str:
+    if found["value"] is None:
+        return "-"
+    text = _number(found["value"], sign)
+    if not interval or found["low"] is None:
+        return text
+    return f"{text} [{_number(found['low'], sign)}, {_number(found['high'], sign)}]"
+
+
+def _number(value: float, sign: str) -> str:
+    """Three digits behind the point, fewer where there are many before it."""
+    digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
+    return f"{value:{sign}.{digits}f}"
+
+
+def write_report(out: Path, results: Sequence[Scored], summary: dict[str, Any]) -> None:
+    """Write numbers.csv, summary.json and curves.png, each whole or not at all.
+
+    Parameters
+    ----------
+    out : Path
+        The folder.
+    results : sequence of Scored
+        What was measured; at least one picture.
+    summary : dict
+        Plain values, all numbers finite; see `summary.summarise`.
+
+    Raises
+    ------
+    StoreError
+        If a file cannot be written.
+    """
+    from onnx_evidence.evaluation.figure import draw_curves  # matplotlib is slow to import; only pictures need it
+
+    texts = {"numbers.csv": numbers_csv(results), "summary.json": as_json(summary) + "\n"}
+    for name, text in texts.items():
+        write_atomic(out / name, partial(_write, text))
+    if summary["substrates"]:
+        write_atomic(out / "curves.png", partial(write_figure, draw_curves(results)))
+
+
+def _write(text: str, stream: BinaryIO) -> None:
+    stream.write(text.encode())

@@ -1,0 +1,89 @@
+"""The 8-bit picture that the model sees, and photographs that show it: changed by a little, for stability."""
+
+import numpy as np
+
+from onnx_evidence.images import Photograph, as_photograph
+from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.types import Features, Pixels
+
+
+def grey_levels(inputs: Features, preprocess: Preprocess) -> Pixels:
+    """The picture that the model sees, before scale, mean and standard deviation.
+
+    Parameters
+    ----------
+    inputs : ndarray of float32, shape (C, H, W)
+        A preprocessed picture.
+    preprocess : Preprocess
+        How it was made.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        RGB; a grey picture three times.
+    """
+    mean, std = (np.array(values, np.float64)[:, None, None] for values in (preprocess.mean, preprocess.std))
+    levels = np.clip(((inputs * std + mean) / preprocess.scale).round(), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    if preprocess.color == "GRAY":
+        return np.repeat(levels, 3, axis=2)
+    return np.ascontiguousarray(levels[:, :, ::-1] if preprocess.color == "BGR" else levels)
+
+
+def as_seen(pixels: Pixels, preprocess: Preprocess) -> Photograph:
+    """A photograph of which the model sees exactly ``pixels``: preprocessing resizes nothing and crops the rest.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (H, W, 3)
+        RGB, of the size of the model's input.
+    preprocess : Preprocess
+        How photographs are preprocessed.
+
+    Returns
+    -------
+    Photograph
+        With a black frame where the preprocessing crops.
+    """
+    if preprocess.resize == "stretch":
+        return as_photograph(pixels)
+    side = preprocess.short_side
+    canvas = np.zeros((side, side, 3), np.uint8)
+    top, left = (round((side - size) / 2) for size in preprocess.size)
+    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return as_photograph(canvas)
+
+
+def jitter(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Change every value by one grey level, up or down.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8
+        A picture.
+    rng : numpy.random.Generator
+        Decides which.
+
+    Returns
+    -------
+    ndarray of uint8
+        Of the same shape, within 0..255.
+    """
+    signs = rng.integers(2, size=pixels.shape) * 2 - 1
+    changed: Pixels = np.clip(pixels.astype(np.int64) + signs, 0, 255).astype(np.uint8)
+    return changed
+
+
+def shift(pixels: Pixels) -> Pixels:
+    """Move a picture by one pixel to the right; the first column stays in place as well.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (H, W, 3)
+        A picture.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+    """
+    moved: Pixels = np.concatenate([pixels[:, :1], pixels[:, :-1]], axis=1)
+    return moved

@@ -1,0 +1,188 @@
+"""A whole run of ``onnx-evidence evaluate``: what is given, the methods, the loop and the files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnx_evidence.deployed import DeployedModel
+from onnx_evidence.errors import DataError, EvidenceError, GradientError, SettingError
+from onnx_evidence.evaluation.case import Mapper
+from onnx_evidence.evaluation.given import Marker, choose_pictures, find_masks, read_boxes, read_truth
+from onnx_evidence.evaluation.loop import Plan, Scored, evaluate
+from onnx_evidence.evaluation.mappers import make_mappers
+from onnx_evidence.evaluation.report import write_report
+from onnx_evidence.evaluation.summary import check_reference, summarise
+from onnx_evidence.images import printable
+from onnx_evidence.store import check_writable
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is measured, on what.
+
+    Attributes
+    ----------
+    deployed : DeployedModel
+        The model.
+    mappers : dict of str to callable
+        Methods and controls.
+    pictures, others : list of Path
+        Those that are measured, and those that the substrate 'pictures' draws from.
+    plan : Plan
+        What is measured.
+    reference : str
+        The method that the others are compared with.
+    truth : mapping of Path to int, or None
+        The class to explain, per picture.
+    objects : Marker or None
+        Where the objects are.
+    """
+
+    deployed: DeployedModel
+    mappers: dict[str, Mapper]
+    pictures: list[Path]
+    others: list[Path]
+    plan: Plan
+    reference: str
+    truth: Mapping[Path, int] | None
+    objects: Marker | None
+
+    @property
+    def maps(self) -> int:
+        """Maps that are measured."""
+        return len(self.pictures) * len(self.mappers)
+
+    def run(
+        self, failed: Callable[[Path, EvidenceError], object], progress: Callable[[], object] = lambda: None
+    ) -> list[Scored]:
+        """Measure; see `loop.evaluate`.
+
+        Parameters
+        ----------
+        failed : callable
+            Told of pictures that cannot be used, which are left out.
+        progress : callable
+            Called after every map.
+
+        Returns
+        -------
+        list of Scored
+            At least one.
+
+        Raises
+        ------
+        EvidenceError
+            One of its leaves, if a method cannot be used.
+        DataError
+            If no picture could be measured.
+        """
+        results = evaluate(
+            self.deployed,
+            self.pictures,
+            self.mappers,
+            self.plan,
+            truth=self.truth,
+            objects=self.objects,
+            others=self.others,
+            failed=failed,
+            progress=progress,
+        )
+        if found := list(results):
+            return found
+        raise DataError(f"none of {len(self.pictures)} pictures could be measured: nothing was written")
+
+    def write(self, out: Path, results: Sequence[Scored]) -> dict[str, Any]:
+        """Write numbers.csv, summary.json and curves.png.
+
+        Parameters
+        ----------
+        out : Path
+            The folder.
+        results : sequence of Scored
+            From `run`.
+
+        Returns
+        -------
+        dict
+            What is in summary.json; see `summary.summarise`.
+
+        Raises
+        ------
+        StoreError
+            If they cannot be written.
+        """
+        model, device = self.deployed.model, self.deployed.device
+        summary = {
+            "model": printable(model.path),
+            "model_sha256": model.sha256,
+            "device": device.name,
+            "failed": len(self.pictures) - len(results),
+            **summarise(results, self.plan, self.reference, judged=self.truth is not None),
+        }
+        write_report(out, results, summary)
+        return summary
+
+
+def plan_study(
+    deployed: DeployedModel,
+    folder: Path,
+    out: Path,
+    plan: Plan,
+    *,
+    methods: Sequence[str] | None = None,
+    background: str | None = None,
+    reference: str | None = None,
+    limit: int | None = None,
+    truth: Path | None = None,
+    masks: Path | None = None,
+    boxes: Path | None = None,
+    left_out: Callable[[str, GradientError], object] = lambda name, error: None,
+) -> Study:
+    """Settle everything that can be refused, before hours are spent.
+
+    Parameters
+    ----------
+    deployed : DeployedModel
+        The model.
+    folder : Path
+        Of pictures.
+    out : Path
+        Where files will go; pictures inside are left out.
+    plan : Plan
+        What is measured.
+    methods : sequence of str, optional
+        As in `mappers.make_mappers`, like ``background`` and ``left_out``.
+    background : str, optional
+        A fitted background.
+    reference : str, optional
+        The method that the others are compared with; by default the first.
+    limit : int, optional
+        As in `given.choose_pictures`.
+    truth, masks, boxes : Path, optional
+        Files of `given`.
+    left_out : callable
+        Told of default methods that the model does not allow.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    EvidenceError
+        One of its leaves, if anything given cannot be used.
+    """
+    if masks is not None and boxes is not None:
+        raise SettingError("--masks and --boxes both say where objects are: give one of them")
+    # Refuse a model without preprocessing, or with other labels than classes, too.
+    _ = deployed.preprocess, deployed.classes
+    pictures, others = choose_pictures(folder, limit, [out, *([masks] if masks else [])])
+    plan.check(len(others))
+    true = None if truth is None else read_truth(truth, pictures, folder, deployed.find_class)
+    objects = find_masks(masks, pictures, folder) if masks else read_boxes(boxes, pictures, folder) if boxes else None
+    mappers = make_mappers(deployed, methods, background, plan.seed, left_out)
+    reference = reference or next(iter(mappers))
+    check_reference(reference, list(mappers))
+    check_writable(out)
+    return Study(deployed, mappers, pictures, others, plan, reference, true, objects)

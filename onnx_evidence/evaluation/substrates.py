@@ -1,0 +1,160 @@
+"""What removed pixels become: the substrates of pixel flipping.
+
+A map that was made with the blurred picture in mind does well where pixels are blurred: no conclusion may rest on one
+substrate. A new one is a row of `SUBSTRATES`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_evidence.errors import SettingError
+from onnx_evidence.evaluation.case import Case
+from onnx_evidence.evaluation.flipping import Fill, Flips, flip, rank_blocks
+from onnx_evidence.evaluation.seen import as_seen, grey_levels
+from onnx_evidence.images import blur, inpaint, to_input
+from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.rng import generator, key_of
+from onnx_evidence.types import Features, FloatArray, Mask, Predict
+
+# Of the blur, in pixels, for an input of 224.
+_SIGMA = 11.0
+_SIZE = 224
+# Other pictures that are pasted in, each by itself.
+_DRAWS = 2
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a substrate is made from, once per picture.
+
+    Attributes
+    ----------
+    inputs : ndarray of float32, shape (C, H, W)
+        The preprocessed picture.
+    preprocess : Preprocess
+        How it was made.
+    others : sequence of ndarray of float32, shape (C, H, W)
+        Other pictures, as many as the substrate draws.
+    """
+
+    inputs: Features
+    preprocess: Preprocess
+    others: Sequence[Features] = ()
+
+
+@dataclass(frozen=True)
+class Substrate:
+    """A row of the table of substrates.
+
+    Attributes
+    ----------
+    summary : str
+        What removed pixels become, in words.
+    make : callable
+        From a `Scene` to what fills removed pixels.
+    grid : int
+        Blocks on each side.
+    steps : int
+        Points of each curve, without the first.
+    draws : int
+        Other pictures that it needs.
+    """
+
+    summary: str
+    make: Callable[[Scene], Fill]
+    grid: int = 32
+    steps: int = 32
+    draws: int = 0
+
+    def fill(self, scene: Scene) -> Fill:
+        """What fills removed pixels of a picture; made once per picture.
+
+        Parameters
+        ----------
+        scene : Scene
+            The picture.
+
+        Returns
+        -------
+        Fill
+
+        Raises
+        ------
+        SettingError
+            If there are fewer other pictures than are drawn.
+        """
+        if len(scene.others) < self.draws:
+            raise SettingError(f"{len(scene.others)} other pictures given where {self.draws} are drawn: give as many")
+        return self.make(scene)
+
+
+def _paste(inputs: Features, *stand_ins: Features) -> Fill:
+    """Pixels of other pictures at the same places."""
+    stack = np.stack(stand_ins)
+    return lambda removed: np.where(removed, stack, inputs)
+
+
+def _mean(inputs: Features) -> Features:
+    return np.broadcast_to(inputs.mean(axis=(1, 2), keepdims=True), inputs.shape)
+
+
+def _blurred(scene: Scene) -> Fill:
+    return _paste(scene.inputs, blur(scene.inputs, _SIGMA * min(scene.inputs.shape[1:]) / _SIZE))
+
+
+def _pasted(scene: Scene) -> Fill:
+    return _paste(scene.inputs, *scene.others[:_DRAWS])
+
+
+def _painted(scene: Scene) -> Fill:
+    """Inpainting of what is missing from what is left; the mean colour where nothing is."""
+    pixels, mean = grey_levels(scene.inputs, scene.preprocess), _mean(scene.inputs)
+
+    def fill(removed: Mask) -> Features:
+        if removed.all():
+            return mean[None]
+        painted, _ = to_input(as_seen(inpaint(pixels, removed), scene.preprocess), scene.preprocess)
+        return np.where(removed, painted, scene.inputs)[None]
+
+    return fill
+
+
+SUBSTRATES = {
+    "blur": Substrate("the blurred picture's (sigma 11 pixels of 224)", _blurred),
+    "mean": Substrate("the picture's mean colour", lambda scene: _paste(scene.inputs, _mean(scene.inputs))),
+    # It takes longer than the model: coarser blocks, and fewer of them at a time.
+    "inpaint": Substrate("inpainted from what is left (Telea 2004)", _painted, grid=14, steps=14),
+    "pictures": Substrate("those of other pictures at the same places, mean of two", _pasted, draws=_DRAWS),
+}
+
+
+def flip_map(
+    predict: Predict, fill: Fill, case: Case, values: FloatArray, substrate: str, batch_size: int = 32
+) -> Flips:
+    """Pixel flipping of one map on one substrate, with the substrate's grid and steps.
+
+    Parameters
+    ----------
+    predict : Predict
+        The model: inputs (N, C, H, W) to logits.
+    fill : callable
+        From `Substrate.fill`.
+    case : Case
+        Picture and class; ties between blocks are broken by its seed and pixels.
+    values : ndarray of float64, shape (H, W)
+        The map.
+    substrate : str
+        A key of `SUBSTRATES`.
+    batch_size : int
+        Rows per run of the model; changes no number.
+
+    Returns
+    -------
+    Flips
+    """
+    row = SUBSTRATES[substrate]
+    ties = generator(case.seed, key_of(case.inputs.tobytes()), key_of(b"ties"))
+    ranking = rank_blocks(values, row.grid, ties)
+    return flip(predict, fill, ranking, case.target, steps=row.steps, batch_size=batch_size)

@@ -1,0 +1,158 @@
+"""From numbers per picture to means with intervals, per method and against a reference method."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnx_evidence.errors import SettingError
+from onnx_evidence.evaluation.bootstrap import DRAWS, LEVEL, Interval, interval
+from onnx_evidence.evaluation.loop import Plan, Scored
+from onnx_evidence.evaluation.substrates import SUBSTRATES
+from onnx_evidence.types import AnyArray, FloatArray
+
+SCHEMA = 1
+# What the names of metrics begin with, and what they mean.
+METRICS = {
+    "deletion": "area under the curve while the most relevant blocks are removed first; lower is better",
+    "insertion": "the same while the most relevant blocks are restored first; higher is better",
+    "srg": "symmetric relevance gain, least relevant first less most relevant first; higher is better, chance is 0",
+    "pointing": "share of pictures whose largest value lies on the object, within the tolerance",
+    "energy": "share of the positive evidence that lies on the object",
+    "variation": "noise: total variation by sum of magnitudes; lower is smoother",
+    "focus": "smallest share of the area that holds half of the positive evidence",
+    "stable.noise": "rank correlation with the map of the picture with every value changed by one grey level",
+    "stable.shift": "rank correlation with the map of the picture moved by one pixel, moved back",
+    "stable.seed": "rank correlation with the map of another seed",
+    "seconds": "time per map; the median",
+    "passes": "the same in plain forward passes of one picture; the median",
+}
+# Times have outliers: the first run of everything is slow.
+_MEDIANS = ("seconds", "passes")
+
+
+def column(results: Sequence[Scored], method: str, metric: str) -> FloatArray:
+    """The numbers of one method and metric.
+
+    Parameters
+    ----------
+    results : sequence of Scored
+        N pictures.
+    method, metric : str
+        Names.
+
+    Returns
+    -------
+    ndarray of float64, shape (N,)
+        NaN where it is not defined.
+    """
+    return np.array([each.numbers[method][metric] for each in results])
+
+
+def summarise(results: Sequence[Scored], plan: Plan, reference: str, *, judged: bool = False) -> dict[str, Any]:
+    """Everything that is said of a run, as plain values.
+
+    Parameters
+    ----------
+    results : sequence of Scored
+        At least one picture.
+    plan : Plan
+        What was measured.
+    reference : str
+        The method that the others are compared with.
+    judged : bool
+        Whether targets are true classes, so that an accuracy can be told.
+
+    Returns
+    -------
+    dict
+        ``pictures``, ``accuracy`` (or null), ``plan``, ``substrates``, ``metrics`` (what they mean), ``reference``,
+        ``interval`` (how intervals were made), ``methods`` and ``differences``: per method and metric ``value``,
+        ``low``, ``high`` (null where it is not defined) and ``pictures``. Differences are method - reference, paired.
+
+    Raises
+    ------
+    SettingError
+        If there is no such reference.
+    """
+    methods = list(results[0].numbers)
+    check_reference(reference, methods)
+    metrics = list(results[0].numbers[reference])
+    found = {method: {metric: column(results, method, metric) for metric in metrics} for method in methods}
+    accuracy = float(np.mean([each.top == each.target for each in results])) if judged else None
+    return {
+        "schema": SCHEMA,
+        "pictures": len(results),
+        "accuracy": accuracy,
+        "plan": {"stability": plan.stability, "tolerance": plan.tolerance, "seed": plan.seed},
+        "substrates": {name: _describe(name) for name in plan.substrates},
+        "metrics": METRICS,
+        "interval": {"level": LEVEL, "draws": DRAWS, "kind": "percentile bootstrap over pictures", "seed": plan.seed},
+        "reference": reference,
+        "methods": {method: _intervals(numbers, plan.seed) for method, numbers in found.items()},
+        "differences": {
+            method: _intervals({metric: numbers[metric] - found[reference][metric] for metric in metrics}, plan.seed)
+            for method, numbers in found.items()
+            if method != reference
+        },
+    }
+
+
+def check_reference(reference: str, methods: Sequence[str]) -> None:
+    """Refuse a reference that is not among the methods.
+
+    Parameters
+    ----------
+    reference : str
+        What was asked for.
+    methods : sequence of str
+        What is compared.
+
+    Raises
+    ------
+    SettingError
+        With the remedy.
+    """
+    if reference not in methods:
+        raise SettingError(f"reference {reference!r} is not compared: take one of {', '.join(methods)}")
+
+
+def _describe(name: str) -> dict[str, Any]:
+    row = SUBSTRATES[name]
+    return {"summary": row.summary, "blocks": [row.grid, row.grid], "steps": row.steps, "draws": row.draws}
+
+
+def _intervals(numbers: Mapping[str, FloatArray], seed: int) -> dict[str, Any]:
+    return {metric: _plain(interval(each, statistic=_statistic(metric), seed=seed)) for metric, each in numbers.items()}
+
+
+def _statistic(metric: str) -> Any:
+    return np.median if metric in _MEDIANS else np.mean
+
+
+def _plain(found: Interval) -> dict[str, Any]:
+    """With null for what is not a number."""
+    return {name: None if np.isnan(value) else value for name, value in found._asdict().items()}
+
+
+def mean_curves(results: Sequence[Scored], method: str, substrate: str, order: str, scale: str) -> AnyArray:
+    """The mean curve over pictures and its interval, point by point.
+
+    Parameters
+    ----------
+    results : sequence of Scored
+        N pictures.
+    method, substrate : str
+        Names.
+    order : {'most', 'least'}
+        What is removed first.
+    scale : {'probability', 'bits'}
+        A key of `flipping.SCALES`.
+
+    Returns
+    -------
+    ndarray of float64, shape (3, P)
+        Value, low and high; NaN for the latter two where there is one picture.
+    """
+    curves = np.array([getattr(getattr(each.flips[method][substrate], order), scale) for each in results])
+    return np.array([interval(points)[:3] for points in curves.T]).T
