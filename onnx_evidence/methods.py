@@ -79,7 +79,9 @@ _ARBITRARY = "arbitrary unit"
 _MASKS = 4000
 
 METHODS = {
-    "integrated": Method("evidence integrated along a path in hidden features; adds up", "path", "cuts"),
+    "integrated": Method(
+        "evidence integrated along paths in hidden features; adds up", "path", "cuts", background="blur+mean"
+    ),
     "ordered": Method(
         "evidence of cells in the order that predicts their removal best, refined from integrated; adds up",
         "order",

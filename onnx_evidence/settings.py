@@ -25,7 +25,7 @@ FALLBACK_METHOD = "window"
 # Points on the curve of faithfulness over time, and the settings behind each (docs/faithfulness.md).
 DEFAULT_QUALITY = "default"
 QUALITIES: dict[str, dict[str, Any]] = {
-    "fast": {"method": DEFAULT_METHOD, "layers": (DEEP,), "steps": 5, "completeness": 0.99},
+    "fast": {"method": DEFAULT_METHOD, "layers": (DEEP,), "background": "mean", "steps": 5, "completeness": 0.99},
     DEFAULT_QUALITY: {},
     "best": {"method": "ordered"},
 }

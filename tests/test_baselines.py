@@ -164,7 +164,8 @@ def test_every_background_starts_a_path_of_its_own(tiny_model, folder, tmp_path)
 
     without = {}
     for name, settings in {
-        "mean": {},
+        "both": {},
+        "mean": {"background": "mean"},
         "zero": {"background": "zero"},
         "blur": {"background": "blur"},
         "position": {"background": str(file)},
@@ -176,7 +177,7 @@ def test_every_background_starts_a_path_of_its_own(tiny_model, folder, tmp_path)
         inputs = deployed.prepare(picture)[1]
         logits, (features,) = deployed.looker([cut])(inputs)
         starts = explainer.engines[0].baselines(View(inputs, features, logits, 0))
-        assert len(starts) == (5 if name == "pictures" else 1)
+        assert len(starts) == {"pictures": 5, "both": 2}.get(name, 1)
         odds = [oracles.exact_log_odds(z, 1) / np.log(2) for z in deployed.tail(cut)(starts.astype(np.float32))]
         without[name] = evidence.budget.without
         assert without[name] == pytest.approx(np.mean(odds), abs=1e-4)

@@ -301,7 +301,7 @@ def test_bits_add_up_in_the_manifest_the_maps_and_the_table(tiny_model, gallery,
 def test_a_stricter_completeness_takes_more_steps(tiny_model, gallery, tmp_path):
     budgets, said = [], []
     for share in (0.5, 0.005, 1e-9):
-        arguments = ("--layer", "stem", "--target", "dog", "--completeness", share)
+        arguments = ("--layer", "stem", "--target", "dog", "--completeness", share, "--background", "mean")
         said.append(call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / str(share), *arguments).stderr)
         budgets.append(manifest(tmp_path / str(share))[0]["budget"])
     loose, strict, most = budgets
@@ -316,7 +316,7 @@ def test_a_stricter_completeness_takes_more_steps(tiny_model, gallery, tmp_path)
 
 def test_the_score_of_a_logit_leaves_the_other_classes_alone(tiny_model, gallery, tmp_path):
     for score in ("log-odds", "logit"):
-        arguments = ("--layer", "deep.add", "--target", "dog", "--score", score)
+        arguments = ("--layer", "deep.add", "--target", "dog", "--score", score, "--background", "mean")
         call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / score, *arguments)
     odds, logit = (manifest(tmp_path / score)[0] for score in ("log-odds", "logit"))
     assert odds["budget"]["with_bits"] == pytest.approx(odds["log_odds_bits"], abs=1e-3)
@@ -549,7 +549,9 @@ def test_the_table_has_class_probability_log_odds_and_the_strongest_places(metho
     assert ("block.add" in lines[2]) == (method == "window")
     assert "deep.add" in lines[2]
     assert ("windows of 3 x 3" in lines[2]) == (method == "window")
-    assert lines[3].startswith("removed features are replaced by the picture's own channel means")
+    own = "the picture's own channel means"
+    removed = own if method == "window" else f"the blurred picture's, and {own}"
+    assert lines[3].startswith(f"removed features are replaced by {removed}")
     assert ("for / against / missed" in lines[4]) == (method == "integrated")
     rows = lines[5:]
     for row, entry in zip(rows, manifest(tmp_path), strict=True):

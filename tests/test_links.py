@@ -103,7 +103,7 @@ def test_the_walk_is_the_methods_themselves(versus, deployed, photograph):
     by_pixel = [explain(each).reshape(16, 2, 16, 2).sum(axis=(1, 3)) for each in ("gradient-x-input", "gradient")]
     expected = [
         explain("window", stride=1, **inside),
-        explain("integrated", **inside),
+        explain("integrated", background="mean", **inside),
         explain("taylor-evidence", **inside),
         explain("hirescam", **inside),
         pooled,

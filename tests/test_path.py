@@ -362,6 +362,9 @@ def test_baselines_are_averaged(ends, relu, rng):
     np.testing.assert_array_equal(average(parts[:1]).cells, parts[0].cells)
 
 
+DRAWN = Settings(background="pictures/")
+
+
 def test_the_standard_error_is_that_of_the_mean_over_starts(ends, relu, rng):
     """Through the engine: of every pixel, NaN for a single start."""
     features, means = ends
@@ -372,7 +375,7 @@ def test_the_standard_error_is_that_of_the_mean_over_starts(ends, relu, rng):
 
     def answer(count):
         cut = Cut("cut", "Add", SHAPE, 0.5, None)
-        engine = PathEngine(cut, gradient, lambda *_: 0.0, field, lambda _: starts[:count], Settings())
+        engine = PathEngine(cut, gradient, lambda *_: 0.0, field, lambda _: starts[:count], DRAWN)
         return engine.explain(view, [Question(0)], lambda _: None)[0]
 
     parts = [integrate(features, start, gradient, SCORES["log-odds"]).cells for start in starts]

@@ -44,10 +44,23 @@ def test_map_is_the_mean_over_cuts_and_its_grids_are_evidence(method: str, tiny_
         assert both.budget is None
         return
     # The tail behind deep.add is linear: evidence of the logit is exact, cell by cell.
-    plain = Explainer(deployed, method=method, layer="deep.add", score="logit").explain(picture, target=target)
+    plain = Explainer(deployed, method=method, layer="deep.add", score="logit", background="mean")
+    plain = plain.explain(picture, target=target)
     weights = next(numpy_helper.to_array(each) for each in deployed.model.proto.graph.initializer if each.name == "w6")
     removed = features - features.mean(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(plain.grids[0], np.einsum("k,kij->ij", weights[target], removed) / 64 / LN2, atol=1e-5)
+
+
+def test_two_backgrounds_are_averaged_in_bits(tiny_model: Path, picture):
+    both, blur, mean = (
+        Explainer(tiny_model, device="cpu", background=name).explain(picture, target="dog")
+        for name in (None, "blur", "mean")
+    )
+    np.testing.assert_allclose(both.values, (blur.values + mean.values) / 2, atol=1e-7)
+    assert np.abs(blur.values - mean.values).max() > 1e-4
+    assert both.budget.without == pytest.approx((blur.budget.without + mean.budget.without) / 2, abs=1e-9)
+    assert both.budget.steps == blur.budget.steps + mean.budget.steps
+    assert not both.sampled
 
 
 def test_maps_have_the_promised_shapes_types_and_numbers(tiny_model: Path, picture):
@@ -160,7 +173,7 @@ def test_the_strongest_patch_of_a_map_that_adds_up_is_in_the_photograph(tiny_mod
 @pytest.mark.parametrize("versus", [None, "ant"])
 def test_bits_add_up_to_what_removing_everything_costs(score: str, versus: str | None, tiny_model: Path, picture):
     deployed = DeployedModel(tiny_model, device="cpu")
-    explainer = Explainer(deployed, score=score, layer=["block.add", "deep.add"], completeness=1e-3)
+    explainer = Explainer(deployed, score=score, layer=["block.add", "deep.add"], completeness=1e-3, background="mean")
     explanation = explainer.explain(picture, target="dog", versus=versus)
     _, x, _ = deployed.prepare(picture)
 

@@ -21,7 +21,7 @@ from tests import oracles
 from tests.test_path import as_gradient
 
 SPELLED = {
-    "fast": ("--method", "integrated", "--layer", "deep", "--steps", 5, "--completeness", 0.99),
+    "fast": ("--method", "integrated", "--layer", "deep", "--background", "mean", "--steps", 5, "--completeness", 0.99),
     "default": ("--method", "integrated", "--layer", "auto", "--steps", 9, "--completeness", 0.05),
     "best": ("--method", "ordered"),
 }
@@ -94,8 +94,8 @@ def test_settings_are_filled_in_once_and_stay(tiny_model):
     settings = Explainer(tiny_model, device="cpu", quality="fast").settings
     assert (settings.method, settings.layers, settings.steps) == ("integrated", ("deep",), 5)
     # What a quality settles may be said beside it; what it leaves open is open.
-    fast = Explainer(tiny_model, device="cpu", quality="fast", method="integrated", layer="deep", background="zero")
-    assert (fast.settings.stand_in, len(fast.engines)) == ("zero", 2)
+    fast = Explainer(tiny_model, device="cpu", quality="fast", method="integrated", layer="deep", score="logit")
+    assert (fast.settings.score, len(fast.engines)) == ("logit", 2)
 
 
 @pytest.mark.parametrize(

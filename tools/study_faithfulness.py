@@ -8,6 +8,7 @@ a run that was stopped goes on where it was, and other rows can be added to it.
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from onnx_evidence.images import list_images
 from onnx_evidence.types import FloatArray
 
 _SMOOTHING = 6.0
+
+# Numbers by row and picture.
+Found = dict[tuple[str, str], dict[str, Any]]
 
 
 def _explained(deployed: DeployedModel, **settings: Any) -> Mapper:
@@ -54,8 +58,11 @@ def _best(deployed: DeployedModel) -> dict[str, Mapper]:
 
 
 def _removal(deployed: DeployedModel) -> dict[str, Mapper]:
-    rows = {name: _explained(deployed, method=name) for name in ("window", "occlusion")}
-    return {**rows, "integrated, blur+mean": _explained(deployed, background="blur+mean")}
+    return {name: _explained(deployed, method=name) for name in ("window", "occlusion")}
+
+
+def _one(deployed: DeployedModel) -> dict[str, Mapper]:
+    return {"integrated, own means": _explained(deployed, background="mean")}
 
 
 def _family(deployed: DeployedModel) -> dict[str, Mapper]:
@@ -79,6 +86,7 @@ def _pda(deployed: DeployedModel, background: str) -> dict[str, Mapper]:
 _ROWS: dict[str, Callable[[DeployedModel], dict[str, Mapper]]] = {
     "main": _main,
     "best": _best,
+    "one": _one,
     "removal": _removal,
     "family": _family,
     "slow": _slow,
@@ -139,6 +147,7 @@ def _lines(log: Path) -> list[dict[str, Any]]:
 
 def _table(lines: list[dict[str, Any]], metrics: list[str], reference: str) -> list[str]:
     """Means, and paired differences to the reference with their 95 % intervals."""
+    lines = [line for line in lines if set(metrics) <= set(line)]
     rows = list(dict.fromkeys(line["row"] for line in lines))
     found = {(line["row"], line["picture"]): line for line in lines}
     table = [
@@ -146,14 +155,13 @@ def _table(lines: list[dict[str, Any]], metrics: list[str], reference: str) -> l
     ]
     table.append("|---|" + "---|" * (2 * len(metrics) + 2))
     for row in rows:
-        pictures = [line["picture"] for line in lines if line["row"] == row and metrics[0] in line]
-        both = [picture for picture in pictures if (reference, picture) in found]
+        # The same pictures for a row and for what it is compared with.
+        own = [line["picture"] for line in lines if line["row"] == row]
+        pictures = [picture for picture in own if (reference, picture) in found] or own
         means = [f"{np.mean([found[row, picture][metric] for picture in pictures]):.3f}" for metric in metrics]
-        paired = [
-            np.array([found[row, picture][metric] - found[reference, picture][metric] for picture in both])
-            for metric in metrics
-        ]
-        gains = [_words(each) if len(each) > 1 else "" for each in paired]
+        gains = ["" for _ in metrics]
+        if row != reference and (reference, pictures[0]) in found and len(pictures) > 1:
+            gains = [_words(_gain(found, row, reference, pictures, metric)) for metric in metrics]
         passes = np.median([found[row, picture]["passes"] for picture in pictures])
         table.append(f"| {row} | {len(pictures)} | {' | '.join(means)} | {' | '.join(gains)} | {passes:.0f} |")
     return table
@@ -162,14 +170,14 @@ def _table(lines: list[dict[str, Any]], metrics: list[str], reference: str) -> l
 def _draw_worst(
     model: Path, folder: Path, lines: list[dict[str, Any]], out: Path, shown: list[str], file: Path
 ) -> None:
-    """Where each method is worst: the picture, and the maps of all of them, with their gains (mean over substrates)."""
+    """Where each method loses most to another: the picture, and all maps, with their gains (mean over substrates)."""
     deployed = DeployedModel(model)
     gains = {
         (line["row"], line["picture"]): float(np.mean([line[key] for key in line if key.startswith("srg.probability")]))
         for line in lines
     }
     pictures = sorted({picture for _, picture in gains if all((row, picture) in gains for row in shown)})
-    worst = [min(pictures, key=lambda picture, row=row: gains[row, picture]) for row in shown]  # type: ignore[misc]
+    worst = [max(pictures, key=partial(_lost, gains, row, shown)) for row in shown]
     figure = Figure(figsize=(2.2 * (len(shown) + 1), 2.5 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), len(shown) + 1, squeeze=False)
     for row, picture, line_of_axes in zip(shown, worst, axes, strict=True):
@@ -189,8 +197,17 @@ def _draw_worst(
     figure.savefig(file, dpi=100, metadata={"Software": None})
 
 
+def _lost(gains: dict[tuple[str, str], float], row: str, shown: list[str], picture: str) -> float:
+    """What a method loses to the best of the others on one picture."""
+    return max(gains[other, picture] for other in shown) - gains[row, picture]
+
+
 def _folder(out: Path, row: str) -> Path:
     return out / "maps" / "".join(letter if letter.isalnum() else "-" for letter in row)
+
+
+def _gain(found: Found, row: str, reference: str, pictures: list[str], metric: str) -> FloatArray:
+    return np.array([found[row, picture][metric] - found[reference, picture][metric] for picture in pictures])
 
 
 def _words(differences: FloatArray) -> str:

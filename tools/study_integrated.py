@@ -69,8 +69,10 @@ def rows(deployed: DeployedModel, family: bool) -> dict[str, Mapper]:
     table: dict[str, Mapper] = {
         "random map": random_map,
         "window": mapper_of(Explainer(deployed, method="window")),
-        f"one cut, `{middle}`, 9 steps": mapper_of(Explainer(deployed, layer=middle, completeness=0.99)),
-        "integrated, `auto`": mapper_of(Explainer(deployed)),
+        f"one cut, `{middle}`, 9 steps": mapper_of(
+            Explainer(deployed, layer=middle, completeness=0.99, background="mean")
+        ),
+        "integrated, `auto`": mapper_of(Explainer(deployed, background="mean")),
     }
     if not family:
         return table
