@@ -73,7 +73,7 @@ def _within(angle: float, freedom: int) -> float:
 def half_width(stderr: FloatArray, freedom: FloatArray, confidence: float = CONFIDENCE, looks: int = 1) -> FloatArray:
     """Half-width of the interval around each estimate: the quantile of Student's t times its standard error.
 
-    Where sampling may stop at one of several looks, each look has its share of the error (Bonferroni; METHOD 5.5):
+    Where sampling may stop at one of several looks, each look has its share of the error (Bonferroni):
     the intervals cover with at least the confidence asked for, wherever it stops.
 
     Parameters
@@ -164,7 +164,7 @@ def combined_freedom(
 
 
 def look_schedule(pairs: int) -> tuple[int, ...]:
-    """Numbers of pairs at which sequential sampling looks: 4, 8, 16, ... and the limit (METHOD 5.5).
+    """Numbers of pairs at which sequential sampling looks: 4, 8, 16, ... and the limit.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Sampling of windows until the evidence of each is known well enough (METHOD 5.5).
+"""Sampling of windows until the evidence of each is known well enough.
 
 Pairs of draws come in rounds. After each, windows whose interval is narrow enough stop, and passes go to the others.
 What a window draws depends on its place alone, so with n pairs it has the evidence that n pairs always give it.
