@@ -162,3 +162,9 @@ def ar_fields(rng: np.random.Generator, count: int, side: int, rho: float) -> np
     for j in range(1, side):
         field[:, :, j] = rho * field[:, :, j - 1] + scale * field[:, :, j]
     return field
+
+
+def ar_picture(seed: int, height: int, width: int) -> np.ndarray:
+    """A picture (height, width, 3) of autoregressive fields, uint8: smooth enough that models see something."""
+    field = ar_fields(np.random.default_rng(seed), 3, max(height, width), 0.9).transpose(1, 2, 0)[:height, :width]
+    return np.clip(128 + 60 * field, 0, 255).astype(np.uint8)

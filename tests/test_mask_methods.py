@@ -30,8 +30,7 @@ def options(method: str, samples: int = 40) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def picture() -> np.ndarray:
-    field = oracles.ar_fields(np.random.default_rng(5), 3, 60, 0.9).transpose(1, 2, 0)[:, :44]
-    return np.clip(128 + 60 * field, 0, 255).astype(np.uint8)
+    return oracles.ar_picture(5, 60, 44)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +47,7 @@ def inputs(deployed: DeployedModel, picture: np.ndarray) -> np.ndarray:
 def fitted(deployed: DeployedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fitted")
     for number in range(12):
-        field = oracles.ar_fields(np.random.default_rng(number), 3, 40, 0.9).transpose(1, 2, 0)
-        cv2.imwrite(str(folder / f"{number}.png"), np.clip(128 + 60 * field, 0, 255).astype(np.uint8))
+        cv2.imwrite(str(folder / f"{number}.png"), oracles.ar_picture(number, 40, 40))
     save_background(folder / "b.npz", fit_background(deployed, ["input", "deep.add"], sorted(folder.glob("*.png"))))
     return folder / "b.npz"
 

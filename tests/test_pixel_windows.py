@@ -18,14 +18,9 @@ from tests import oracles
 TARGET = 1
 
 
-def ar_picture(seed: int, side: int) -> np.ndarray:
-    field = oracles.ar_fields(np.random.default_rng(seed), 3, side, 0.9).transpose(1, 2, 0)
-    return np.clip(128 + 60 * field, 0, 255).astype(np.uint8)
-
-
 @pytest.fixture(scope="module")
 def picture() -> np.ndarray:
-    return ar_picture(5, 60)
+    return oracles.ar_picture(5, 60, 60)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +38,7 @@ def fitted(deployed: DeployedModel, tmp_path_factory: pytest.TempPathFactory) ->
     """A background of pixels with a patch of 8."""
     folder = tmp_path_factory.mktemp("pixels")
     for number in range(12):
-        cv2.imwrite(str(folder / f"{number}.png"), ar_picture(number, 40))
+        cv2.imwrite(str(folder / f"{number}.png"), oracles.ar_picture(number, 40, 40))
     file = fit_background(deployed, ["input"], sorted(folder.glob("*.png")), window=4, patch=8)
     save_background(folder / "b.npz", file)
     return folder / "b.npz"
