@@ -11,7 +11,8 @@ import onnx
 from onnx_evidence.errors import DataError, GradientError, ModelError
 from onnx_evidence.graph import Cut, Graph
 from onnx_evidence.images import Photograph, as_photograph, read_photograph, to_input
-from onnx_evidence.model import find_class, load_model, read_labels
+from onnx_evidence.intake.labels import find_class, read_labels
+from onnx_evidence.model import load_model
 from onnx_evidence.placement import Placement
 from onnx_evidence.preprocess import Preprocess, read_preprocess
 from onnx_evidence.projection import CellField, input_field, measure_field

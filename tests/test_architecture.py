@@ -16,6 +16,9 @@ LONGEST = 350
 # The home of each library; what is not listed here nor in EVERYWHERE may not be imported at all.
 HOMES = {
     "onnx": {
+        "intake.entry",
+        "intake.outputs",
+        "intake.read",
         "model",
         "graph",
         "nodes",
@@ -39,7 +42,7 @@ HOMES = {
     "click": {"cli", "options"},
     "tqdm": {"cli", "options"},
     "pydantic": {"preprocess", "background_file"},
-    "google": {"model"},
+    "google": {"intake.read"},
 }
 EVERYWHERE = {"numpy"}
 ABSENT = {"torch", "torchvision", "tensorflow", "keras", "jax", "PIL", "scipy", "skimage", "pandas"}

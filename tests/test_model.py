@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_evidence.certificate import certify
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError, DataError, EvidenceError, ModelError, TargetError
-from onnx_evidence.model import find_class, load_model, read_labels
+from onnx_evidence.intake.labels import find_class, read_labels
+from onnx_evidence.model import load_model
 from onnx_evidence.preprocess import Preprocess
 from tests import tiny
 

@@ -1,0 +1,109 @@
+"""Class names: where they are recorded, and the class that a user means."""
+
+import json
+from difflib import get_close_matches
+from pathlib import Path
+
+from onnx_evidence.errors import DataError, TargetError, one_line
+
+LABELS_KEY = "onnx_evidence.labels"
+
+
+def recorded_labels(metadata: dict[str, str], path: Path) -> tuple[str, ...] | None:
+    """Class names as the file's metadata records them.
+
+    Parameters
+    ----------
+    metadata : dict
+        Of the file.
+    path : Path
+        The file, for messages.
+
+    Returns
+    -------
+    tuple of str or None
+        None where there are none.
+
+    Raises
+    ------
+    DataError
+        If they are no list of names.
+    """
+    if LABELS_KEY not in metadata:
+        return None
+    try:
+        labels = json.loads(metadata[LABELS_KEY])
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: the labels recorded in the model are no JSON: {error}") from error
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise DataError(f"{path}: the labels recorded in the model are no list of names")
+    return tuple(labels)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Read class names from a text file, one per line in class order.
+
+    Parameters
+    ----------
+    path : Path
+        The file, in UTF-8.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or is empty.
+    """
+    try:
+        labels = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot read the labels: {one_line(error)}") from error
+    if not labels:
+        raise DataError(f"{path}: no labels: one class name per line is expected")
+    return tuple(labels)
+
+
+def find_class(name: str | int, labels: tuple[str, ...] | None, classes: int) -> int:
+    """The class that a user means.
+
+    Parameters
+    ----------
+    name : str or int
+        A class number, or a class name (case does not matter).
+    labels : tuple of str or None
+        Class names in class order.
+    classes : int
+        K, the number of classes.
+
+    Returns
+    -------
+    int
+        0..K-1.
+
+    Raises
+    ------
+    TargetError
+        If there is no such class, or two classes share the name (their numbers are listed).
+    """
+    text = str(name).strip()
+    if text.isdecimal():
+        if int(text) < classes:
+            return int(text)
+        raise TargetError(f"class {text} does not exist: the model has classes 0 to {classes - 1}")
+    if labels is None:
+        raise TargetError(f"class {text!r}: the model carries no class names; give a number, or --labels FILE")
+    matches = [index for index, label in enumerate(labels) if label.casefold() == text.casefold()]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        numbers = " and ".join(str(index) for index in matches)
+        raise TargetError(f"class {text!r} is ambiguous: classes {numbers} have that name; give the number")
+    raise TargetError(f"class {text!r} is unknown{_suggestion(text, labels)}")
+
+
+def _suggestion(text: str, labels: tuple[str, ...]) -> str:
+    near = get_close_matches(text.casefold(), {label.casefold() for label in labels}, n=3)
+    return f"; did you mean {' or '.join(repr(label) for label in sorted(near))}?" if near else ""
