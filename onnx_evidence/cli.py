@@ -1,9 +1,9 @@
 """The command line: parse, one call, print. The only place where errors become exit codes.
 
-Exit codes: 0 done, 1 something given cannot be used (one line on stderr says what), 2 wrong usage.
+Exit codes: 0 done, 1 something given cannot be used or a check failed (one line on stderr says what), 2 wrong usage,
+3 some pictures of several could not be used, 130 interrupted.
 """
 
-import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_evidence import output, tables
+from onnx_evidence import cli_batch, output, tables
 from onnx_evidence.background_file import save_background
 from onnx_evidence.choose import resolve_layers
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import DataError, EvidenceError, StoreError, TargetError
+from onnx_evidence.errors import EvidenceError, StoreError
 from onnx_evidence.evaluation.loop import Plan
 from onnx_evidence.evaluation.report import comparison
 from onnx_evidence.evaluation.study import plan_study
@@ -26,13 +26,14 @@ from onnx_evidence.inspection import inspect_model
 from onnx_evidence.links import walk
 from onnx_evidence.options import (
     PATH,
+    SOME_FAILED,
     evaluation_options,
     layer_option,
     method_options,
     model_options,
     progress_bar,
+    say_error,
     set_verbosity,
-    target_option,
     translate_errors,
     verbosity_options,
     versus_option,
@@ -41,7 +42,7 @@ from onnx_evidence.pipeline import Explainer
 from onnx_evidence.questions import TOP, ask, check_targets
 from onnx_evidence.sanity import DRAWS, as_report, check_sanity, maps_to_make
 from onnx_evidence.sanity_method import Explained
-from onnx_evidence.store import Manifest, check_writable, json_line, write_atomic
+from onnx_evidence.store import check_writable, write_atomic
 from onnx_evidence.vjp import build_vjp
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def main() -> None:
     """Explain what a deployed .onnx image classifier saw: signed evidence in bits, in the photograph's pixels."""
 
 
+main.add_command(cli_batch.explain)
+
+
 @main.command()
 @click.argument("model", type=PATH)
 @model_options
@@ -63,63 +67,6 @@ def inspect(model: Path, preprocess: Path | None, labels: Path | None, device: s
     """Show what MODEL takes and gives, and where it can be cut."""
     report = inspect_model(DeployedModel(model, preprocess=preprocess, labels=labels, device=device))
     click.echo(output.as_json(report) if as_json else tables.inspection_table(report))
-
-
-@main.command()
-@click.argument("model", type=PATH)
-@click.argument("images", type=PATH, nargs=-1, required=True)
-@click.option("-o", "--output", "out", type=PATH, required=True, help="Folder for maps, figures and manifest.jsonl.")
-@target_option
-@versus_option
-@method_options
-@model_options
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest lines instead of the table.")
-@verbosity_options
-@translate_errors
-def explain(
-    model: Path,
-    images: tuple[Path, ...],
-    out: Path,
-    targets: tuple[str, ...],
-    versus: str | None,
-    layers: tuple[str, ...],
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-    **settings: Any,
-) -> None:
-    """Explain what MODEL saw in each of IMAGES (files or folders).
-
-    Writes one lossless .npz and one figure per image and class, and one line each in OUT/manifest.jsonl.
-    """
-    set_verbosity(quiet, verbose)
-    explainer = Explainer(model, layer=layers, **settings)
-    explainer.check_targets(targets, versus)
-    paths = list_images(list(images), leave_out=out)
-    check_writable(out)
-    writer = output.Writer(out, Manifest(out), paths)
-    if not quiet and not as_json:
-        click.echo(tables.explain_header(explainer))
-    failed = 0
-    with progress_bar(explainer.rows(len(targets)) * len(paths), "pass", quiet or as_json) as bar:
-        for path in paths:
-            start = time.perf_counter()
-            try:
-                explanations = explainer.explain_all(path, targets, versus, bar.update)
-            except (DataError, TargetError) as error:
-                # One bad picture does not stop the others; the exit code tells.
-                failed += 1
-                click.echo(f"Error: {error}", err=True)
-                continue
-            entries = writer.write(path, explanations, time.perf_counter() - start)
-            for line in (line for entry in entries for line in tables.unmet(entry)):
-                click.echo(f"Warning: {line}", err=True)
-            if as_json:
-                click.echo("\n".join(json_line(entry) for entry in entries))
-            elif not quiet:
-                click.echo("\n".join(tables.explain_row(entry) for entry in entries))
-    if failed:
-        raise click.exceptions.Exit(1)
 
 
 @main.command()
@@ -194,12 +141,12 @@ def evaluate(
     deployed = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
     study = plan_study(deployed, folder, out, plan, left_out=_tell_left_out, **given)
     with progress_bar(study.maps, "map", quiet) as bar:
-        results = study.run(lambda path, error: click.echo(f"Error: {error}", err=True), bar.update)
+        results = study.run(lambda path, error: say_error(str(error)), bar.update)
     summary = study.write(out, results)
     if not quiet:
         click.echo(comparison(summary))
     if len(results) < len(study.pictures):
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def _tell_left_out(method: str, error: EvidenceError) -> None:

@@ -14,7 +14,7 @@ from onnx_evidence.images import Photograph
 from onnx_evidence.intervals import CONFIDENCE, half_width
 from onnx_evidence.path import Budget
 from onnx_evidence.placement import Placement, spread_to_original, to_original
-from onnx_evidence.store import write_arrays
+from onnx_evidence.store import pack_arrays, write_bytes
 from onnx_evidence.types import Features, FloatArray, Mask
 
 if TYPE_CHECKING:
@@ -297,11 +297,23 @@ class Explanation:
         at = (row, col)
         return Extreme(float(values[at]), float(errors[at]), *self.placement.locate(*place), margin=float(margins[at]))
 
-    def save(self, path: str | Path) -> None:
-        """Write the maps as a lossless .npz of raw float32 bits, whole or not at all.
+    def packed(self) -> bytes:
+        """The maps as a lossless .npz of raw float32 bits; equal maps give equal bytes.
 
         Keys: ``input_pixels``, ``pixels``, ``stderr``, ``cut0``, ``cut1``, ..., and where something was sampled
         ``margin``, half the width of every 95 % interval.
+
+        Returns
+        -------
+        bytes
+        """
+        cuts = {f"cut{index}": grid for index, grid in enumerate(self.grids)}
+        maps = {"input_pixels": self.values, "pixels": self.pixels, "stderr": self.stderr}
+        margins = {"margin": self.margin()} if self.sampled else {}
+        return pack_arrays({**maps, **margins, **cuts})
+
+    def save(self, path: str | Path) -> None:
+        """Write the maps, as `packed`, whole or not at all.
 
         Parameters
         ----------
@@ -313,10 +325,7 @@ class Explanation:
         StoreError
             If the file cannot be written.
         """
-        cuts = {f"cut{index}": grid for index, grid in enumerate(self.grids)}
-        maps = {"input_pixels": self.values, "pixels": self.pixels, "stderr": self.stderr}
-        margins = {"margin": self.margin()} if self.sampled else {}
-        write_arrays(Path(path), {**maps, **margins, **cuts})
+        write_bytes(Path(path), self.packed())
 
     def figure(self, limit: float | None = None) -> "Figure":
         """Draw photograph, evidence and overlay: red speaks for, blue against, white is exactly 0.

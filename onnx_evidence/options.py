@@ -20,6 +20,11 @@ from onnx_evidence.questions import TOP
 from onnx_evidence.score import SCORES
 from onnx_evidence.sequential import MOST_SAMPLES
 from onnx_evidence.settings import DEFAULT_QUALITY, PROJECTIONS, QUALITIES, STATISTICS, Settings
+from onnx_evidence.text import visible
+
+# Exit codes besides 0, done, 1, something given cannot be used, and 2, wrong usage.
+SOME_FAILED = 3
+INTERRUPTED = 130
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,11 +40,19 @@ def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except SettingError as error:
-            raise click.UsageError(str(error)) from error
+            raise click.UsageError(visible(str(error))) from error
         except EvidenceError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(visible(str(error))) from error
+        except KeyboardInterrupt as error:
+            click.echo(str(error) or "Interrupted", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from error
 
     return run
+
+
+def say_error(text: str) -> None:
+    """One line on stderr about something that does not end the command."""
+    click.echo(f"Error: {visible(text)}", err=True)
 
 
 def model_options(command: Callable[P, R]) -> Callable[P, R]:
@@ -103,6 +116,15 @@ def progress_bar(total: int | None, unit: str, quiet: bool) -> "tqdm[Any]":
     """A progress bar on stderr."""
     # disable=None hides the bar where stderr is no terminal.
     return tqdm(total=total, unit=unit, disable=True if quiet else None, leave=False)
+
+
+def pictures_bar(total: int, before: int, quiet: bool) -> "tqdm[Any]":
+    """A progress bar on stderr that counts pictures, also parts of them: rate, time left, and a postfix."""
+    shape = "{percentage:3.0f}% {bar} {n:.1f}/{total} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+    hidden = True if quiet else None
+    return tqdm(
+        total=total, initial=before, unit="picture", disable=hidden, leave=False, bar_format=shape, mininterval=0.5
+    )
 
 
 class _Laplace(click.ParamType[tuple[int, int]]):
@@ -200,6 +222,28 @@ def method_options(command: Callable[P, R]) -> Callable[P, R]:
             ),
             click.option(
                 "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Key of all randomness."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def batch_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Options that say how a folder of pictures is worked off; none of them changes a map."""
+    for option in reversed(
+        (
+            click.option(
+                "--resume/--no-resume",
+                default=True,
+                show_default=True,
+                help="Go on in a folder that holds maps of the same model and settings; --no-resume refuses it.",
+            ),
+            click.option(
+                "--subfolder", is_flag=True, help="Write into a folder inside OUT that is named by method and settings."
+            ),
+            click.option(
+                "--shard", metavar="I/N", help="Explain the I-th of N shares of the images; 'merge' joins the folders."
             ),
         )
     ):

@@ -6,7 +6,7 @@ they used is recorded.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from onnx_evidence.path import Budget
 from onnx_evidence.prepare import prepare
 from onnx_evidence.preprocess import Preprocess
 from onnx_evidence.questions import TOP, ask, check_targets
-from onnx_evidence.record import make_record
+from onnx_evidence.record import TOP_CLASSES, fixed_record, make_record
 from onnx_evidence.rng import key_of
 from onnx_evidence.settings import Settings
 from onnx_evidence.types import Features, FloatArray, Pixels
@@ -88,6 +88,8 @@ class Explainer:
         The method at every cut.
     background : str
         What stands in for removed features, in words.
+    record : dict
+        What the records of all maps will share; see `record.fixed_record`.
 
     Raises
     ------
@@ -124,7 +126,8 @@ class Explainer:
         _ = model.preprocess, model.classes
         prepared = prepare(model, self.settings)
         self.settings, self.reason, self.engines = prepared.settings, prepared.reason, prepared.engines
-        self.background, self._background_sha256 = prepared.background, prepared.background_sha256
+        self.background = prepared.background
+        self.record = fixed_record(model, self.settings, self.reason, (self.background, prepared.background_sha256))
         self._look = self.deployed.looker([engine.cut for engine in self.engines])
 
     def rows(self, questions: int = 1) -> int:
@@ -208,15 +211,8 @@ class Explainer:
             engine.explain(View(inputs, seen, logits, key), questions, progress)
             for engine, seen in zip(self.engines, features, strict=True)
         ]
-        record = make_record(
-            self.deployed,
-            self.settings,
-            self.reason,
-            (self.background, self._background_sha256),
-            self.engines,
-            photograph,
-            [maps[0] for maps in answers],
-        )
+        record = make_record(self.record, self.engines, photograph, inputs, [maps[0] for maps in answers])
+        record["top"] = self._top(logits)
         full = log_probabilities(logits[None], [question.target for question in questions])
         return [
             Explanation(
@@ -231,6 +227,15 @@ class Explainer:
                 record=record,
             )
             for number, question in enumerate(questions)
+        ]
+
+    def _top(self, logits: FloatArray) -> list[dict[str, Any]]:
+        """The most probable classes, with their probabilities."""
+        order = np.argsort(-logits, kind="stable")[:TOP_CLASSES].tolist()
+        chances = np.exp(log_probabilities(logits[None], order).log_p[0]).tolist()
+        return [
+            {"class": number, "label": self.deployed.label(number), "probability": chance}
+            for number, chance in zip(order, chances, strict=True)
         ]
 
     def check_targets(self, targets: Sequence[str | int], versus: str | int | None = None) -> None:

@@ -1,6 +1,8 @@
 """From settings and a model to the method at every cut, ready for pictures."""
 
+import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from onnx_evidence.certificate import certify
 from onnx_evidence.choose import AUTO, last_cut, resolve_layers
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import Engine, Question, View
-from onnx_evidence.errors import GradientError
+from onnx_evidence.errors import DataError, GradientError, one_line
 from onnx_evidence.graph import Cut
 from onnx_evidence.images import list_images
 from onnx_evidence.integration import PathEngine
@@ -39,7 +41,7 @@ class Prepared:
     background : str
         What stands in for removed features, in words.
     background_sha256 : str or None
-        Of the background file, where there is one.
+        Of the background file, or of the pictures in its folder, where there is one.
     """
 
     settings: Settings
@@ -86,7 +88,18 @@ def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepar
         file = load_background(path, deployed.model.sha256, deployed.preprocess.model_dump_json())
     maker = _Maker(deployed, settings, file)
     engines = [maker.engine(deployed.graph.find(name)) for name in _cut_names(deployed, settings)]
-    return Prepared(settings, reason, engines, _words(settings), file.sha256 if file else None)
+    return Prepared(settings, reason, engines, _words(settings), file.sha256 if file else _folder_sha256(path))
+
+
+def _folder_sha256(folder: Path | None) -> str | None:
+    """Of the SHA-256 of every picture in a folder, in the order that they are drawn from; None without a folder."""
+    if folder is None:
+        return None
+    try:
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in list_images([folder])]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot read the background's pictures: {one_line(error)}") from error
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _cut_names(deployed: DeployedModel, settings: Settings) -> list[str]:

@@ -1,5 +1,6 @@
 """What went into a map, as plain values for the manifest."""
 
+import hashlib
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,21 +11,20 @@ import numpy as np
 
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import CutMap, Engine
-from onnx_evidence.images import Photograph
+from onnx_evidence.images import OPENCV_VERSION, Photograph, printable
+from onnx_evidence.machine import describe_machine
 from onnx_evidence.runtime import RUNTIME_VERSION
 from onnx_evidence.settings import Settings
+from onnx_evidence.types import Features
+
+# Classes that a record names, the most probable first.
+TOP_CLASSES = 5
 
 
-def make_record(
-    deployed: DeployedModel,
-    settings: Settings,
-    reason: str,
-    background: tuple[str, str | None],
-    engines: Sequence[Engine],
-    photograph: Photograph,
-    maps: Sequence[CutMap],
+def fixed_record(
+    deployed: DeployedModel, settings: Settings, reason: str, background: tuple[str, str | None]
 ) -> dict[str, Any]:
-    """Describe how a map was made: settings, cuts with their certificates, hashes, device, versions.
+    """What is the same for every picture: settings, device, machine, versions, hashes.
 
     Parameters
     ----------
@@ -35,11 +35,55 @@ def make_record(
     reason : str
         Why this method.
     background : (str, str or None)
-        What removed features were replaced by, in words; SHA-256 of its file, where it has one.
+        What removed features were replaced by, in words; SHA-256 of its file or of the files in its folder.
+
+    Returns
+    -------
+    dict
+        Plain values, ready for JSON.
+    """
+    words, digest = background
+    labels = None if deployed.labels is None else hashlib.sha256("\n".join(deployed.labels).encode()).hexdigest()
+    return {
+        "model": printable(deployed.model.path),
+        "settings": {**asdict(settings), "preprocess": deployed.preprocess.model_dump(mode="json")},
+        "method_reason": reason,
+        "background": words,
+        "device": deployed.device.name,
+        "device_reason": deployed.device.reason,
+        "machine": describe_machine(deployed.device.name),
+        "versions": {
+            "onnx-evidence": version("onnx-evidence"),
+            "onnxruntime": RUNTIME_VERSION,
+            "provider": deployed.device.provider,
+            "onnx": version("onnx"),
+            "opencv": OPENCV_VERSION,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "hashes": {"model": deployed.model.sha256, "labels": labels, "background": digest},
+    }
+
+
+def make_record(
+    fixed: dict[str, Any],
+    engines: Sequence[Engine],
+    photograph: Photograph,
+    inputs: Features,
+    maps: Sequence[CutMap],
+) -> dict[str, Any]:
+    """Describe how a map was made.
+
+    Parameters
+    ----------
+    fixed : dict
+        From `fixed_record`.
     engines : sequence of Engine
         The method at every cut.
     photograph : Photograph
         The picture.
+    inputs : ndarray of float32, shape (channels, H, W)
+        What was made of it.
     maps : sequence of CutMap
         A map of every cut, for its certificate and its draws.
 
@@ -48,26 +92,9 @@ def make_record(
     dict
         Plain values, ready for JSON.
     """
-    words, digest = background
-    return {
-        "settings": {**asdict(settings), "preprocess": deployed.preprocess.model_dump(mode="json")},
-        "method_reason": reason,
-        "background": words,
-        "device": deployed.device.name,
-        "device_reason": deployed.device.reason,
-        "cuts": [_cut(engine, each) for engine, each in zip(engines, maps, strict=True)],
-        "hashes": {
-            "model": deployed.model.sha256,
-            "image": photograph.sha256,
-            "background": digest,
-        },
-        "versions": {
-            "onnx-evidence": version("onnx-evidence"),
-            "onnxruntime": RUNTIME_VERSION,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    }
+    digests = {"image": photograph.sha256, "input": hashlib.sha256(inputs.tobytes()).hexdigest()}
+    cuts = [_cut(engine, each) for engine, each in zip(engines, maps, strict=True)]
+    return {**fixed, "cuts": cuts, "hashes": {**fixed["hashes"], **digests}}
 
 
 def _cut(engine: Engine, its_map: CutMap) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""Files of results: written whole or not at all, and the manifest that lists them."""
+"""Files of results: written whole or not at all."""
 
+import hashlib
+import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,11 +13,12 @@ import numpy as np
 from onnx_evidence.errors import StoreError, one_line
 from onnx_evidence.types import AnyArray
 
-MANIFEST = "manifest.jsonl"
+# How files are named that are not finished.
+PARTIAL = ".partial"
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file under a temporary name, then rename it.
+    """Write a file under a temporary name, then rename it; after a power cut there is the old file or the new one.
 
     Parameters
     ----------
@@ -29,14 +32,16 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     StoreError
         If the folder or the file cannot be written; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Hidden, and short whatever the name is: file systems take 255 bytes.
+    temporary = path.with_name(f".{_digest(path.name)}.{os.getpid()}{PARTIAL}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with temporary.open("wb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise StoreError(f"{path}: cannot write: {error.strerror or one_line(error)}") from error
     finally:
@@ -44,8 +49,89 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file as `write_atomic` does.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder is made where it is missing.
+    data : bytes
+        What it will hold.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written.
+    """
+    write_atomic(path, lambda stream: stream.write(data))
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that they outlast a power cut.
+
+    Parameters
+    ----------
+    folder : Path
+        May be there already.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder written to the disk; their content is another matter.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    """
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def pack_arrays(arrays: Mapping[str, AnyArray]) -> bytes:
+    """Arrays as a compressed .npz without pickles; equal arrays give equal bytes.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        By the names that they get in the file.
+
+    Returns
+    -------
+    bytes
+    """
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    return stream.getvalue()
+
+
 def write_arrays(path: Path, arrays: Mapping[str, AnyArray]) -> None:
-    """Write arrays as a compressed .npz without pickles; equal arrays give equal bytes.
+    """Write arrays as `pack_arrays` packs them.
 
     Parameters
     ----------
@@ -59,11 +145,7 @@ def write_arrays(path: Path, arrays: Mapping[str, AnyArray]) -> None:
     StoreError
         If the file cannot be written.
     """
-
-    def write(stream: BinaryIO) -> None:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
-
-    write_atomic(path, write)
+    write_bytes(path, pack_arrays(arrays))
 
 
 def check_writable(folder: Path) -> None:
@@ -97,64 +179,3 @@ def json_line(value: Any) -> str:
     str
     """
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-class Manifest:
-    """The list of maps in an output folder: one JSON object per line, one line per map.
-
-    A map that is computed again replaces its line.
-
-    Parameters
-    ----------
-    folder : Path
-        The output folder.
-
-    Raises
-    ------
-    StoreError
-        If there is a manifest that cannot be read.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / MANIFEST
-        self._lines: dict[str, str] = {}
-        self._whole = False  # whether there is a file that ends with a whole line
-        if self.path.exists():
-            try:
-                # Not splitlines: names may hold other line separators, which JSON leaves as they are.
-                *lines, rest = self.path.read_text(encoding="utf-8").split("\n")
-                self._lines = {json.loads(line)["map"]: line for line in [*lines, rest] if line.strip()}
-                self._whole = not rest
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise StoreError(f"{self.path}: cannot read the manifest: {one_line(error)}") from error
-
-    def entries(self) -> Iterator[dict[str, Any]]:
-        """Every line, parsed."""
-        return (json.loads(line) for line in self._lines.values())
-
-    def add(self, entries: list[dict[str, Any]]) -> None:
-        """Add lines for new maps, or replace those of maps that are listed already.
-
-        Parameters
-        ----------
-        entries : list of dict
-            Plain values, all numbers finite; ``map``, the map's path, tells them apart.
-
-        Raises
-        ------
-        StoreError
-            If the manifest cannot be written.
-        """
-        new = {entry["map"]: json_line(entry) for entry in entries}
-        again = new.keys() & self._lines.keys()
-        self._lines.update(new)
-        if again or not self._whole:
-            text = "".join(f"{line}\n" for line in self._lines.values())
-            write_atomic(self.path, lambda stream: stream.write(text.encode()))
-            self._whole = True
-            return
-        try:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write("".join(f"{line}\n" for line in new.values()))
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot write: {error.strerror}") from error

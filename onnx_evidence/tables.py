@@ -8,6 +8,12 @@ from onnx_evidence.background_file import Header
 from onnx_evidence.intervals import CONFIDENCE
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.settings import Settings
+from onnx_evidence.text import visible
+
+
+def _lines(*lines: str) -> str:
+    """Lines for a terminal, which obeys nothing in them."""
+    return "\n".join(visible(line) for line in lines)
 
 
 def explain_header(explainer: Explainer) -> str:
@@ -25,13 +31,13 @@ def explain_header(explainer: Explainer) -> str:
     """
     device, settings = explainer.deployed.device, explainer.settings
     cuts = ", ".join(f"{each.cut.name} ({_times(each.cut.grid)}, {each.summary()})" for each in explainer.engines)
-    return (
-        f"device: {device.name} ({device.reason})\n"
-        f"method: {settings.method} ({explainer.reason})\n"
-        f"cuts: {cuts}\n"
-        f"removed features are replaced by {explainer.background}{_error_words(settings)}\n"
+    return _lines(
+        f"device: {device.name} ({device.reason})",
+        f"method: {settings.method} ({explainer.reason})",
+        f"cuts: {cuts}",
+        f"removed features are replaced by {explainer.background}{_error_words(settings)}",
         f"{'image':24} {'class':24} {'p':>8} {'log-odds':>9}  {'strongest for':>28}  {'strongest against':>28}"
-        f"{'   for / against / missed' if settings.preset.engine in ('path', 'order') else ''}"
+        f"{'   for / against / missed' if settings.preset.engine in ('path', 'order') else ''}",
     )
 
 
@@ -54,6 +60,26 @@ def explain_row(entry: dict[str, Any]) -> str:
     )
 
 
+def run_summary(pictures: int, done: int, before: int, failed: int) -> str:
+    """What became of all pictures of a run.
+
+    Parameters
+    ----------
+    pictures : int
+        Asked for.
+    done, before, failed : int
+        Explained now, finished before, and neither.
+
+    Returns
+    -------
+    str
+    """
+    parts = [f"{done} explained"]
+    parts += [f"{before} finished before"] * (before > 0)
+    parts += [f"{failed} failed: failures.jsonl says why"] * (failed > 0)
+    return f"{pictures} picture{'s' * (pictures != 1)}: {', '.join(parts)}"
+
+
 def unmet(entry: dict[str, Any]) -> list[str]:
     """What to say of paths that ran out of steps, and windows that ran out of samples, before they met what was asked.
 
@@ -69,14 +95,14 @@ def unmet(entry: dict[str, Any]) -> list[str]:
     """
     asked, tolerance = entry["settings"]["completeness"], entry["settings"]["tolerance"]
     paths = [
-        f"{entry['image']}: the path at {cut['name']!r} misses {cut['budget']['gap_share']:.1%} of the bits after "
-        f"{cut['budget']['steps']} steps; {asked:.1%} was asked for"
+        f"{visible(entry['image'])}: the path at {cut['name']!r} misses {cut['budget']['gap_share']:.1%} of the bits "
+        f"after {cut['budget']['steps']} steps; {asked:.1%} was asked for"
         for cut in entry["cuts"]
         if "budget" in cut and cut["budget"]["gap_share"] > asked
     ]
     windows = [
-        f"{entry['image']}: {cut['windows_unmet']} of {cut['windows']} windows at {cut['name']!r} are not known to "
-        f"±{tolerance:g} bits after {cut['samples']} samples: raise --tolerance or --samples"
+        f"{visible(entry['image'])}: {cut['windows_unmet']} of {cut['windows']} windows at {cut['name']!r} are not "
+        f"known to ±{tolerance:g} bits after {cut['samples']} samples: raise --tolerance or --samples"
         for cut in entry["cuts"]
         if cut.get("windows_unmet")
     ]
@@ -89,7 +115,8 @@ def _account(budget: dict[str, Any] | None) -> str:
     return f"   {budget['for_bits']:+.1f} / {budget['against_bits']:+.1f} / {budget['gap_share']:.1%}"
 
 
-def _fit(text: str, width: int = 24) -> str:
+def _fit(name: str, width: int = 24) -> str:
+    text = visible(name)
     return f"{text if len(text) <= width else text[: width - 1] + '…':{width}}"
 
 
@@ -142,7 +169,7 @@ def inspection_table(report: dict[str, Any]) -> str:
             f"{_times(cut['stride']):>8} {_times(cut['receptive_field']):>10}  {cut['auto'] or cut['left']}"
         )
     lines += ["", "* taken by --layer auto" if report["auto"] else f"--layer auto: {report['auto_refusal']}"]
-    return "\n".join(lines)
+    return _lines(*lines)
 
 
 def _backward(missing: Sequence[str]) -> str:
@@ -186,7 +213,7 @@ def background_table(header: Header, path: Path) -> str:
     ]
     if header.pictures < 100:
         lines.append("  fewer than 100 pictures: the fit is rough; 100 to 500 are good")
-    return "\n".join(lines)
+    return _lines(*lines)
 
 
 def links_table(report: dict[str, Any]) -> str:
@@ -207,7 +234,7 @@ def links_table(report: dict[str, Any]) -> str:
         correlation = "" if step["correlation"] is None else f"{step['correlation']:+.2f} with {number - 1}"
         lines.append(f"{number} {step['name']:24} {step['change']:44} {correlation}")
     lines.append(f"one window's path and its exact removal differ by at most {report['proof_bits']:.2g} bits")
-    return "\n".join(lines)
+    return _lines(*lines)
 
 
 def sanity_table(report: dict[str, Any]) -> str:
@@ -234,7 +261,7 @@ def sanity_table(report: dict[str, Any]) -> str:
     verdict = (
         f"{failed} of {len(report['checks'])} checks failed" if failed else f"all {len(report['checks'])} checks passed"
     )
-    return "\n".join([*lines, *notes, verdict])
+    return _lines(*lines, *notes, verdict)
 
 
 def _sanity_numbers(check: dict[str, Any]) -> str:

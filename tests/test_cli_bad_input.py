@@ -1,4 +1,4 @@
-"""Bad input gets one clear line and exit code 1 (2 for wrong usage), and leaves nothing half-written.
+"""Bad input gets one clear line and exit code 1 (2 for wrong usage, 3 for pictures), and leaves nothing half-written.
 
 The installed command is run as users run it; wrong usage and variations of a case run inside this process, which
 is faster.
@@ -231,11 +231,12 @@ def check_refused(material: Path, out: Path, refused: Case) -> None:
     lines = stderr.splitlines()
     errors = [line for line in lines if line.startswith("Error: ")]
     assert len(errors) == 1, stderr
-    if refused.code == 1:
+    if refused.code != 2:
         assert lines == errors
     missing = [word for word in refused.words if word not in errors[0]]
     assert not missing, errors[0]
-    assert files(out.parent) == []
+    # A picture that cannot be used is on record; nothing else is.
+    assert files(out.parent) == ([out / "failures.jsonl"] if refused.code == 3 else [])
     assert listing(material) == before
 
 
@@ -284,12 +285,12 @@ CUTS = {
 }
 
 PICTURES = {
-    "missing": case("explain good.onnx nowhere.jpg -o OUT", "nowhere.jpg", "No such file"),
-    "empty": case("explain good.onnx empty.png -o OUT", "empty.png", "the file is empty"),
-    "truncated png": case("explain good.onnx truncated.png -o OUT", "truncated.png", "cannot decode", "damaged"),
-    "truncated jpg": case("explain good.onnx truncated.jpg -o OUT", "truncated.jpg", "cannot decode", "damaged"),
-    "text named jpg": case("explain good.onnx text.jpg -o OUT", "text.jpg", "cannot decode", "no picture"),
-    "absurdly large": case("explain good.onnx huge.png -o OUT", "huge.png", "absurdly large", "250 million pixels"),
+    "missing": case("explain good.onnx nowhere.jpg -o OUT", "nowhere.jpg", "No such file", code=3),
+    "empty": case("explain good.onnx empty.png -o OUT", "empty.png", "the file is empty", code=3),
+    "truncated png": case("explain good.onnx truncated.png -o OUT", "truncated.png", "cannot decode", "damaged", code=3),
+    "truncated jpg": case("explain good.onnx truncated.jpg -o OUT", "truncated.jpg", "cannot decode", "damaged", code=3),
+    "text named jpg": case("explain good.onnx text.jpg -o OUT", "text.jpg", "cannot decode", "no picture", code=3),
+    "absurdly large": case("explain good.onnx huge.png -o OUT", "huge.png", "absurdly large", "250 million pixels", code=3),
     "folder without pictures": inside("explain good.onnx papers -o OUT", "papers", "no pictures"),
     "background from no folder": inside("background good.onnx nowhere -o OUT/b.npz", "nowhere", "cannot read"),
     "background from no pictures": inside("background good.onnx papers -o OUT/b.npz", "papers", "no pictures"),

@@ -132,7 +132,7 @@ def test_a_picture_that_fails_is_named_and_left_out(tiny_model, gallery, tmp_pat
     for path in gallery.glob("*.jpg"):
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "1.jpg").write_bytes(b"no picture")
-    result = call(tiny_model, folder, "-o", tmp_path / "out", *QUICK, code=1)
+    result = call(tiny_model, folder, "-o", tmp_path / "out", *QUICK, code=3)
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
     assert "1.jpg: cannot decode the picture" in result.stderr
@@ -173,7 +173,7 @@ def test_truth_masks_and_boxes_on_the_planted_model(tmp_path):
         numbers(tmp_path / "two")["0.png", "gradient-x-input", "energy"] == first["0.png", "gradient-x-input", "energy"]
     )
     cv2.imwrite(str(masks / "2.png"), np.zeros((32, 32), np.uint8))
-    result = call(model, photos, "-o", tmp_path / "three", *given, "--masks", masks, code=1)
+    result = call(model, photos, "-o", tmp_path / "three", *given, "--masks", masks, code=3)
     assert "2.png: the mask is empty" in result.stderr
     assert "2.png" not in {key[0] for key in numbers(tmp_path / "three")}
 

@@ -1,0 +1,95 @@
+"""The list of pictures that could not be explained: a line each, with the reason, until a later run succeeds."""
+
+from pathlib import Path
+from typing import Any
+
+from onnx_evidence.batch import SCHEMA
+from onnx_evidence.batch.journal import Journal
+from onnx_evidence.batch.plan import Item
+
+FAILURES = "failures.jsonl"
+
+
+class Failures:
+    """The failures of a folder that this process holds.
+
+    Parameters
+    ----------
+    folder : Path
+        The output folder.
+
+    Raises
+    ------
+    StoreError
+        If the list cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._lines: dict[str, dict[str, Any]] = {}
+        self._stale = False  # whether the file holds more than there is to say
+        self._journal = Journal(folder / FAILURES, self._note)
+
+    def _note(self, entry: dict[str, Any]) -> None:
+        # Its line may be here twice, where a run ended before it could tidy up: the last one counts.
+        key = _key(entry["image"], entry["targets"], entry["versus"])
+        self._stale |= key in self._lines
+        self._lines[key] = entry
+
+    def add(self, item: Item, kind: str, reason: str) -> None:
+        """Add a picture that could not be explained.
+
+        Parameters
+        ----------
+        item : Item
+            The picture.
+        kind : str
+            Name of the error's type.
+        reason : str
+            One line.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written.
+        """
+        entry = {
+            "schema": SCHEMA,
+            "image": item.name,
+            "targets": list(item.targets),
+            "versus": item.versus,
+            "picture": item.sha256,
+            "kind": kind,
+            "reason": reason,
+        }
+        (written,) = self._journal.add([entry])
+        self._note(written)
+
+    def drop(self, item: Item) -> None:
+        """Forget a picture that was explained after all; the file follows with `tidy`."""
+        self._stale |= self._lines.pop(_key(item.name, item.targets, item.versus), None) is not None
+
+    def tidy(self) -> None:
+        """Have the file say what there is to say; it is removed where that is nothing.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written.
+        """
+        if self._stale:
+            self._journal.rewrite(self._lines.values())
+            self._stale = False
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Every line, parsed."""
+        return list(self._lines.values())
+
+    def take(self, entry: dict[str, Any]) -> None:
+        """Add a line of another folder, as it is, where there is none about the same."""
+        if _key(entry["image"], entry["targets"], entry["versus"]) not in self._lines:
+            bare = {key: value for key, value in entry.items() if key not in ("previous", "seal")}
+            self._note(self._journal.add([bare])[0])
+
+
+def _key(image: str, targets: Any, versus: Any) -> str:
+    return repr((image, list(targets), versus))

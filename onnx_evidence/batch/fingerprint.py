@@ -1,0 +1,141 @@
+"""What finished work is known by: the content of everything that decides a map, never a file's name or date.
+
+Device, batch size and threads are left out: they change no more than the last digits, and a run may go on on another
+machine. They are in every receipt.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from onnx_evidence.batch import SCHEMA
+from onnx_evidence.pipeline import Explainer
+from onnx_evidence.store import json_line
+
+# Of the settings: what changes no map, what others settle, and what is said by its content instead.
+_LEFT_OUT = ("batch_size", "quality", "layers", "background", "preprocess")
+
+
+def of_explainer(explainer: Explainer) -> dict[str, Any]:
+    """The configuration of a run: everything that decides a map besides picture and class.
+
+    Parameters
+    ----------
+    explainer : Explainer
+        Ready for pictures.
+
+    Returns
+    -------
+    dict
+        Plain values, as JSON has them.
+    """
+    return _configuration(SCHEMA, explainer.record, [engine.cut.name for engine in explainer.engines])
+
+
+def of_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """The configuration that a manifest line tells of; see `of_explainer`.
+
+    Parameters
+    ----------
+    entry : dict
+        A manifest line, parsed.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    KeyError, TypeError
+        If it is no line of this version.
+    """
+    return _configuration(entry["schema"], entry, [cut["name"] for cut in entry["cuts"]])
+
+
+def _configuration(schema: int, record: dict[str, Any], cuts: list[str]) -> dict[str, Any]:
+    settings, hashes = record["settings"], record["hashes"]
+    configuration = {
+        "schema": schema,
+        "model": hashes["model"],
+        "labels": hashes["labels"],
+        "preprocess": settings["preprocess"],
+        "cuts": cuts,
+        "background": hashes["background"] or settings["background"],
+        **{name: value for name, value in settings.items() if name not in _LEFT_OUT},
+    }
+    plain: dict[str, Any] = json.loads(json_line(configuration))  # tuples become lists
+    return plain
+
+
+def digest(value: Any) -> str:
+    """The SHA-256 of plain values: of their JSON with sorted keys and without spaces.
+
+    Parameters
+    ----------
+    value : object
+        Plain values, all numbers finite.
+
+    Returns
+    -------
+    str
+        In hexadecimal.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_work(configuration: str, picture: str, target: int, versus: int | None) -> str:
+    """The fingerprint of a map.
+
+    Parameters
+    ----------
+    configuration : str
+        `digest` of the configuration.
+    picture : str
+        SHA-256 of the picture's file.
+    target : int
+        The class.
+    versus : int or None
+        The class that it is held against.
+
+    Returns
+    -------
+    str
+        In hexadecimal.
+    """
+    return digest([configuration, picture, target, versus])
+
+
+def differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two configurations, in words.
+
+    Parameters
+    ----------
+    there, now : dict
+        What an output folder holds, and what was asked for.
+
+    Returns
+    -------
+    list of str
+        Such as 'seed is 0 there and 5 now'.
+    """
+    one, other = _flat(there), _flat(now)
+    names = list(dict.fromkeys([*one, *other]))
+    return [
+        f"{name} is {_short(one.get(name))} there and {_short(other.get(name))} now"
+        for name in names
+        if one.get(name) != other.get(name)
+    ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def _short(value: Any) -> str:
+    text = "not set" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    is_hash = len(text) == 64 and set(text) <= set("0123456789abcdef")
+    return f"{text[:12]}..." if is_hash else text

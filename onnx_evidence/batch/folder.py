@@ -1,0 +1,143 @@
+"""An output folder while a run holds it: locked, tidied up after a run that was killed, its lists open."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from onnx_evidence.batch.failures import Failures
+from onnx_evidence.batch.lock import FolderLock
+from onnx_evidence.batch.manifest import Manifest
+from onnx_evidence.batch.plan import Item
+from onnx_evidence.batch.work import Job, Outcome, folder_name
+from onnx_evidence.errors import EvidenceError
+from onnx_evidence.pipeline import Explainer
+from onnx_evidence.store import PARTIAL, check_writable
+
+
+class ResultFolder:
+    """The only writer of an output folder's manifest and failures, in a ``with``.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; made where it is missing.
+    configuration : dict or None
+        Of the maps that will be added, from `fingerprint.of_explainer`; None to take what is there.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        Its maps.
+    failures : Failures
+        Pictures that could not be explained.
+    """
+
+    manifest: Manifest
+    failures: Failures
+
+    def __init__(self, path: Path, configuration: dict[str, Any] | None = None) -> None:
+        self.path, self._configuration = path, configuration
+        self._lock = FolderLock(path)
+
+    def __enter__(self) -> "ResultFolder":
+        """Take the folder and read its lists.
+
+        Raises
+        ------
+        StoreError
+            If another run has it, it cannot be written, or it holds something else.
+        """
+        self._lock.__enter__()
+        try:
+            self.manifest = Manifest(self.path, self._configuration)
+            self.failures = Failures(self.path)
+            check_writable(self.path)
+            if self._lock.left:
+                self.sweep()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Tidy up and give the folder back."""
+        try:
+            if kind is None or not issubclass(kind, EvidenceError):
+                self.failures.tidy()
+        finally:
+            self._lock.__exit__(kind, error, trace)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left unfinished."""
+        for path in [path for path in self.path.rglob(f".*{PARTIAL}") if path.is_file()]:
+            path.unlink(missing_ok=True)
+            if path.parent != self.path and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+
+    def plan(self, items: Sequence[Item], explainer: Explainer) -> tuple[list[Job], int]:
+        """What is left to do of a plan.
+
+        Failures of pictures that are finished are forgotten; maps that are listed but gone or damaged are done again.
+
+        Parameters
+        ----------
+        items : sequence of Item
+            The plan; bytes are known.
+        explainer : Explainer
+            To find classes.
+
+        Returns
+        -------
+        jobs : list of Job
+            In the plan's order.
+        damaged : int
+            Maps whose lines were dropped.
+
+        Raises
+        ------
+        StoreError
+            If the manifest cannot be written.
+        """
+        manifest = self.manifest
+        damaged = manifest.damaged(items)
+        if damaged:
+            manifest.drop(damaged)
+        left = manifest.unfinished(items, explainer.deployed.find_class)
+        for item in set(items) - set(left):
+            self.failures.drop(item)
+        there: dict[str, set[str]] = {}
+        for path in manifest.lines:
+            there.setdefault(path.split("/")[0], set()).add(path)
+        jobs = []
+        for number, item in enumerate(left):
+            folder = folder_name(item, manifest.owner)
+            jobs.append(Job(number, item, self.path, folder, frozenset(there.get(folder, ()))))
+        return jobs, len(damaged)
+
+    def take(self, outcome: Outcome) -> list[dict[str, Any]]:
+        """List what became of a job.
+
+        Parameters
+        ----------
+        outcome : Outcome
+            Its files are written.
+
+        Returns
+        -------
+        list of dict
+            Manifest lines as they are written; none of a failure.
+
+        Raises
+        ------
+        StoreError
+            If a list cannot be written.
+        """
+        if outcome.reason:
+            self.failures.add(outcome.job.item, outcome.kind, outcome.reason)
+            return []
+        written = self.manifest.add(outcome.entries) if outcome.entries else []
+        self.failures.drop(outcome.job.item)
+        return written

@@ -1,0 +1,251 @@
+"""Append-only files of JSON lines: a line is there as a whole or not at all, sealed, and chained to the one before.
+
+The last two keys of a line are ``previous``, the seal of the line before (null for the first), and ``seal``, the
+SHA-256 of the line's bytes before ``, "seal"``. So no line can be changed, removed, added twice or moved without the
+next one, or the line itself, saying so; only lines cut off at the end leave no trace here.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from onnx_evidence.errors import StoreError
+from onnx_evidence.store import json_line, make_folder, sync_folder, write_atomic
+
+_SEAL = re.compile(rb', "seal": "([0-9a-f]{64})"\}')
+_SEAL_LENGTH = 77
+
+
+class Line(NamedTuple):
+    """A line of a journal, as it was found.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    value : dict
+        The JSON object; empty where it cannot be read.
+    seal : str
+        As the line says.
+    problem : str
+        What is wrong with the line or its place, in words; empty where nothing is.
+    torn : bool
+        Whether it is the last one and lacks its end.
+    end : int
+        Where it ends in the file, in bytes.
+    """
+
+    number: int
+    value: dict[str, Any]
+    seal: str
+    problem: str
+    torn: bool
+    end: int
+
+
+def sealed(value: dict[str, Any], previous: str | None) -> tuple[bytes, str]:
+    """A line and its seal.
+
+    Parameters
+    ----------
+    value : dict
+        Plain values, all numbers finite.
+    previous : str or None
+        The seal of the line before.
+
+    Returns
+    -------
+    line : bytes
+        With its end.
+    seal : str
+    """
+    # Lone surrogates, which no file name should have and some do, cannot be written.
+    text = json_line({**value, "previous": previous}).encode("utf-8", "replace")[:-1]
+    seal = hashlib.sha256(text).hexdigest()
+    return text + f', "seal": "{seal}"}}\n'.encode(), seal
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """All lines of a journal, with what is wrong with them.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    iterator of Line
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read.
+    """
+    previous: str | None = None
+    end = 0
+    try:
+        with path.open("rb") as stream:
+            for number, raw in enumerate(stream, start=1):
+                end += len(raw)
+                line = _line(number, raw, previous, end)
+                previous = line.seal
+                yield line
+    except OSError as error:
+        raise StoreError(f"{path}: cannot read: {error.strerror or error}") from error
+
+
+def _line(number: int, raw: bytes, previous: str | None, end: int) -> Line:
+    if not raw.endswith(b"\n") or b"\0" in raw:  # where power fails, zeros may stand for what was not written
+        return Line(number, {}, "", "the line is not finished", torn=True, end=end)
+    body = raw[:-1]
+    found = _SEAL.fullmatch(body[-_SEAL_LENGTH:])
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        return Line(number, {}, "", "the line is no JSON object", torn=False, end=end)
+    if found is None:
+        return Line(number, value, "", "the line has no seal", torn=False, end=end)
+    seal = found[1].decode()
+    problem = ""
+    if hashlib.sha256(body[:-_SEAL_LENGTH]).hexdigest() != seal:
+        problem = "the line was changed: its seal is another's"
+    elif value.get("previous") != previous:
+        problem = "the line does not follow the one before: lines were removed, added or moved"
+    return Line(number, value, seal, problem, torn=False, end=end)
+
+
+class Journal:
+    """A file of sealed lines, open for adding more; one process at a time.
+
+    A torn last line is cut off.
+
+    Parameters
+    ----------
+    path : Path
+        The file; made with the first line.
+    see : callable
+        Called with every line that is there.
+
+    Attributes
+    ----------
+    head : str or None
+        The seal of the last line.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read, or a line is not as it was written.
+    """
+
+    def __init__(self, path: Path, see: Callable[[dict[str, Any]], None]) -> None:
+        self.path = path
+        self.head: str | None = None
+        self._size = 0
+        if not path.exists():
+            return
+        for line in read_lines(path):
+            if line.torn:
+                self._cut()
+                break
+            if line.problem:
+                raise StoreError(
+                    f"{path}: line {line.number}: {line.problem}; nothing is added to it: take another -o, or bring "
+                    "back the file as it was"
+                )
+            see(line.value)
+            self.head, self._size = line.seal, line.end
+
+    def _cut(self) -> None:
+        try:
+            with self.path.open("r+b") as stream:
+                stream.truncate(self._size)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot write: {error.strerror}") from error
+
+    def add(self, values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add lines, all of them or none.
+
+        Parameters
+        ----------
+        values : iterable of dict
+            Plain values, all numbers finite.
+
+        Returns
+        -------
+        list of dict
+            As they are written, with ``previous`` and ``seal``.
+
+        Raises
+        ------
+        StoreError
+            If they cannot be written; the file is as it was then.
+        """
+        data, head, written = b"", self.head, []
+        for value in values:
+            line, seal = sealed(value, head)
+            written.append({**value, "previous": head, "seal": seal})
+            data, head = data + line, seal
+        try:
+            self._append(data)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot write: {error.strerror or error}") from error
+        self.head, self._size = head, self._size + len(data)
+        return written
+
+    def _append(self, data: bytes) -> None:
+        new = not self.path.exists()
+        if new:
+            make_folder(self.path.parent)
+        with self.path.open("ab", buffering=0) as stream:
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[stream.write(rest) :]
+                os.fsync(stream.fileno())
+            except OSError:
+                stream.truncate(self._size)
+                raise
+        if new:
+            sync_folder(self.path.parent)
+
+    def values(self) -> Iterator[dict[str, Any]]:
+        """Every line, read again."""
+        return (line.value for line in read_lines(self.path)) if self.path.exists() else iter(())
+
+    def rewrite(self, values: Iterable[dict[str, Any]]) -> None:
+        """Put other lines in the place of all; the file is removed where there are none.
+
+        Parameters
+        ----------
+        values : iterable of dict
+            May come from `values`.
+
+        Raises
+        ------
+        StoreError
+            If they cannot be written; the file is as it was then.
+        """
+        head: str | None = None
+        size = 0
+
+        def write(stream: Any) -> None:
+            nonlocal head, size
+            for value in values:
+                bare = {key: each for key, each in value.items() if key not in ("previous", "seal")}
+                line, head = sealed(bare, head)
+                stream.write(line)
+                size += len(line)
+
+        write_atomic(self.path, write)
+        if head is None:
+            self.path.unlink(missing_ok=True)
+        self.head, self._size = head, size

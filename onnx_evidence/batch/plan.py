@@ -1,0 +1,241 @@
+"""What a run is asked to do: pictures in a fixed order, each with its questions and the folder of its results."""
+
+import csv
+import glob
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line
+from onnx_evidence.images import list_images, printable
+
+LISTS = (".txt", ".csv")
+_COLUMNS = ("image", "target", "versus")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture and what is asked about it.
+
+    Attributes
+    ----------
+    path : Path
+        As the user named it.
+    targets : tuple of str
+        Classes to explain, as given.
+    versus : str or None
+        The class that they are held against.
+    alone : bool
+        Whether no other picture of the plan has its stem.
+    sha256 : str or None
+        Of the file when the run began; None before, or where it cannot be read.
+    problem : str
+        Why it cannot be read; empty where it can.
+    """
+
+    path: Path
+    targets: tuple[str, ...]
+    versus: str | None
+    alone: bool = True
+    sha256: str | None = None
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """How receipts call the picture."""
+        return printable(self.path)
+
+
+def make_plan(
+    given: Sequence[Path], targets: Sequence[str], versus: str | None, leave_out: Path | None = None
+) -> list[Item]:
+    """Everything that a run is asked to do.
+
+    Parameters
+    ----------
+    given : sequence of Path
+        Picture files, folders, patterns (``*``, ``?``, ``[``; ``**`` for all folders below), lists: a .txt file with a
+        picture per line, or a .csv file with a head and the columns image and, as wanted, target and versus. Names in
+        lists start from the list's folder.
+    targets : sequence of str
+        Classes to explain where a list does not say.
+    versus : str or None
+        Class to hold them against where a list does not say.
+    leave_out : Path, optional
+        A folder inside a folder whose pictures are not meant: the output's own figures.
+
+    Returns
+    -------
+    list of Item
+        In the order given, every one once.
+
+    Raises
+    ------
+    DataError
+        If a folder or a pattern holds no picture, or a list cannot be used.
+    """
+    items: list[Item] = []
+    for path in given:
+        if path.suffix.lower() == ".csv" and path.is_file():
+            items += _table(path, tuple(targets), versus)
+        else:
+            items += [Item(each, tuple(targets), versus) for each in _pictures(path, leave_out)]
+    items = list(dict.fromkeys(items))
+    # As file systems without case see them.
+    stems = Counter(path.stem.casefold() for path in {item.path for item in items})
+    return [replace(item, alone=stems[item.path.stem.casefold()] == 1) for item in items]
+
+
+def _pictures(path: Path, leave_out: Path | None) -> list[Path]:
+    if path.suffix.lower() == ".txt" and path.is_file():
+        return [path.parent / line for line in _lines(path)]
+    if not path.exists() and glob.has_magic(str(path)):
+        found = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
+        found = [each for each in found if each.is_file() and not _inside(each, leave_out)]
+        if not found:
+            raise DataError(f"{path}: no picture has a name like this")
+        return found
+    return list_images([path], leave_out=leave_out)
+
+
+def _inside(path: Path, folder: Path | None) -> bool:
+    return folder is not None and folder.resolve() in path.resolve().parents
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot read the list: {one_line(error)}") from error
+    named = [line.strip() for line in lines if line.strip()]
+    if not named:
+        raise DataError(f"{path}: the list is empty: give one picture per line")
+    return named
+
+
+def _table(path: Path, targets: tuple[str, ...], versus: str | None) -> list[Item]:
+    try:
+        # utf-8-sig: spreadsheets put a mark in front.
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = [row for row in csv.reader(stream, strict=True) if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot read the list: {one_line(error)}") from error
+    head = [cell.strip() for cell in rows[0]] if rows else []
+    if head[:1] != ["image"] or len(set(head)) < len(head) or not set(head) <= set(_COLUMNS):
+        raise DataError(
+            f"{path}: the first line is {', '.join(head) or 'missing'}: name the columns image, target, versus there"
+        )
+    if len(rows) < 2:
+        raise DataError(f"{path}: the list is empty: give one picture per line below the columns' names")
+    items = []
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) > len(head) or not row[0].strip():
+            raise DataError(f"{path}: row {number} does not fit the columns {', '.join(head)}; quote commas")
+        cells = dict(zip(head, (cell.strip() for cell in row), strict=False))
+        target, against = cells.get("target"), cells.get("versus")
+        items.append(Item(path.parent / cells["image"], (target,) if target else targets, against or versus))
+    return items
+
+
+def check_questions(items: Sequence[Item], check: Callable[[Sequence[str], str | None], None]) -> None:
+    """Refuse classes that no picture can be explained for, before hours are spent.
+
+    Parameters
+    ----------
+    items : sequence of Item
+        The plan.
+    check : callable
+        `Explainer.check_targets`.
+
+    Raises
+    ------
+    TargetError, SettingError
+        For the first one.
+    """
+    for targets, versus in dict.fromkeys((item.targets, item.versus) for item in items):
+        try:
+            check(targets, versus)
+        except EvidenceError as error:
+            about = {item.path for item in items if (item.targets, item.versus) == (targets, versus)}
+            if len(about) == len({item.path for item in items}):
+                raise
+            raise type(error)(f"{printable(min(about))}: {error}") from error
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """A share of a plan, as '3/16' gives it.
+
+    Parameters
+    ----------
+    text : str
+        'I/N', with I from 1 to N.
+
+    Returns
+    -------
+    number, of : int
+
+    Raises
+    ------
+    SettingError
+        If it is something else.
+    """
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise SettingError(f"shard {text!r} is not I/N with I from 1 to N, such as 3/16")
+    return int(number), int(of)
+
+
+def take_shard(items: Sequence[Item], number: int, of: int) -> list[Item]:
+    """Every ``of``-th item, from the ``number``-th on; all questions about a picture stay together.
+
+    Parameters
+    ----------
+    items : sequence of Item
+        The whole plan: what pictures' folders are called depends on all of it.
+    number, of : int
+        From `parse_shard`.
+
+    Returns
+    -------
+    list of Item
+    """
+    places = {path: place for place, path in enumerate(dict.fromkeys(item.path for item in items))}
+    return [item for item in items if places[item.path] % of == number - 1]
+
+
+def look(item: Item) -> Item:
+    """Note the picture's SHA-256, or why it cannot be read.
+
+    Parameters
+    ----------
+    item : Item
+        Of the plan.
+
+    Returns
+    -------
+    Item
+    """
+    try:
+        with open(item.path, "rb", opener=_open_regular) as stream:
+            total = hashlib.sha256()
+            while chunk := stream.read(_CHUNK):
+                total.update(chunk)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        return replace(item, problem=f"{item.name}: cannot read the picture: {reason}")
+    return replace(item, sha256=total.hexdigest())
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open a file, never a pipe or a device: these would block, or have no end."""
+    found = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(found).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # of a folder the system complains itself
+        return found
+    os.close(found)
+    raise OSError(0, "it is no regular file")

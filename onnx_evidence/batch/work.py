@@ -1,0 +1,256 @@
+"""One picture: read, explained, its files written. What a process does that is no run's parent."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_evidence.batch import SCHEMA, fingerprint
+from onnx_evidence.batch.plan import Item
+from onnx_evidence.errors import DataError, DeviceError, EvidenceError, StoreError, one_line
+from onnx_evidence.explanation import Explanation, Extreme, Named, write_figure
+from onnx_evidence.images import printable, read_photograph
+from onnx_evidence.path import Budget
+from onnx_evidence.pipeline import Explainer
+from onnx_evidence.store import json_line, write_bytes
+
+log = logging.getLogger(__name__)
+
+# Of a stem, where something is added to it: file systems take 255 bytes.
+_STEM = 60
+# Called with the item's number and the edited copies done since the last call.
+Tick = Callable[[int, int], object]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an `Explainer` is made from, to be sent to other processes.
+
+    Attributes
+    ----------
+    model : Path
+        The .onnx file.
+    options : dict
+        Keyword arguments of `Explainer`.
+    """
+
+    model: Path
+    options: dict[str, Any]
+
+    def open(self) -> Explainer:
+        """Make it.
+
+        Raises
+        ------
+        EvidenceError
+            As `Explainer`.
+        """
+        return Explainer(self.model, **self.options)
+
+
+@dataclass(frozen=True)
+class Job:
+    """An item of the plan, with what its results are called.
+
+    Attributes
+    ----------
+    number : int
+        Its place among the jobs of the run.
+    item : Item
+        The picture and what is asked.
+    out : Path
+        The output folder.
+    folder : str
+        The picture's folder in there.
+    there : frozenset of str
+        Maps of it that are finished.
+    """
+
+    number: int
+    item: Item
+    out: Path
+    folder: str
+    there: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes
+    ----------
+    job : Job
+        The job.
+    entries : list of dict
+        Manifest lines of its new maps.
+    kind : str
+        Name of the error's type; empty where it was explained.
+    reason : str
+        Why it was not, in one line.
+    """
+
+    job: Job
+    entries: list[dict[str, Any]]
+    kind: str = ""
+    reason: str = ""
+
+
+def folder_name(item: Item, owner: Callable[[str], str | None]) -> str:
+    """The picture's folder: its stem, with a hash of its path and bytes where that would not be the picture's alone.
+
+    Parameters
+    ----------
+    item : Item
+        The picture; its bytes are known.
+    owner : callable
+        From a folder of earlier results to the SHA-256 of its picture.
+
+    Returns
+    -------
+    str
+        A name that no other picture gets, and that leads nowhere else.
+    """
+    stem = item.path.stem
+    name = printable(stem)
+    reserved = name.casefold() in ("manifest.jsonl", "failures.jsonl") or name.startswith(".") or name != stem
+    if item.alone and not reserved and owner(name) in (None, item.sha256):
+        return name
+    told = hashlib.sha256(os.fsencode(item.path) + b"\0" + (item.sha256 or "").encode()).hexdigest()[:16]
+    return f"{name.lstrip('.')[:_STEM]}-{told}"
+
+
+def explain_job(explainer: Explainer, job: Job, tick: Tick) -> Outcome:
+    """Explain a picture and write its maps and figures.
+
+    Parameters
+    ----------
+    explainer : Explainer
+        Ready for pictures.
+    job : Job
+        What to do.
+    tick : callable
+        As `Tick`; what it raises ends the job, and nothing is written then.
+
+    Returns
+    -------
+    Outcome
+        Of whatever is wrong with the picture, too.
+
+    Raises
+    ------
+    StoreError, DeviceError
+        What is wrong for all pictures: results cannot be written, or the device does not work.
+    """
+    start = time.perf_counter()
+    try:
+        explanations = _explain(explainer, job, tick)
+    except (StoreError, DeviceError):
+        raise
+    except EvidenceError as error:
+        return Outcome(job, [], type(error).__name__, str(error))
+    except Exception as error:
+        # Whatever it is, it is this picture's: the others go on, and the line says what it was.
+        log.info("%s", job.item.name, exc_info=True)
+        kind = type(error).__name__
+        return Outcome(job, [], kind, f"{job.item.name}: cannot be explained: {kind}: {one_line(error)}")
+    return Outcome(job, _write(explainer, job, explanations, start))
+
+
+def _explain(explainer: Explainer, job: Job, tick: Tick) -> list[Explanation]:
+    item = job.item
+    photograph = read_photograph(item.path)
+    if photograph.sha256 != item.sha256:
+        raise DataError(f"{item.name}: the picture changed during the run: run the same command again")
+    return explainer.explain_all(photograph, item.targets, item.versus, lambda copies: tick(job.number, copies))
+
+
+def _write(explainer: Explainer, job: Job, explanations: list[Explanation], start: float) -> list[dict[str, Any]]:
+    """Write the files of maps that are not there yet; figures of one picture share one scale."""
+    configuration = fingerprint.digest(fingerprint.of_explainer(explainer))
+    limit = max(float(np.abs(explanation.shown).max()) for explanation in explanations)
+    entries = []
+    for explanation in explanations:
+        base = f"{job.folder}/{_slug(explanation)}"
+        if f"{base}.npz" in job.there:
+            continue
+        packed, figure = explanation.packed(), BytesIO()
+        write_figure(explanation.figure(limit), figure)
+        for suffix, data in ((".npz", packed), (".png", figure.getvalue())):
+            write_bytes(job.out / f"{base}{suffix}", data)
+        entry = _entry(job.item, explanation, base, (packed, figure.getvalue()))
+        entries.append({**entry, "configuration": configuration})
+    seconds = round(time.perf_counter() - start, 3)
+    for entry in entries:
+        picture, target = entry["hashes"]["image"], entry["target"]
+        entry["work"] = fingerprint.of_work(configuration, picture, target, entry["versus"])
+        entry["seconds"] = seconds
+    # As they will be read again: tuples become lists.
+    plain: list[dict[str, Any]] = json.loads(json_line(entries))
+    return plain
+
+
+def _entry(item: Item, explanation: Explanation, base: str, files: tuple[bytes, bytes]) -> dict[str, Any]:
+    record = explanation.record
+    map_hash, figure_hash = (hashlib.sha256(data).hexdigest() for data in files)
+    return {
+        "schema": SCHEMA,
+        "image": item.name,
+        "target": explanation.target.number,
+        "label": explanation.target.label,
+        "versus": explanation.versus and explanation.versus.number,
+        "versus_label": explanation.versus and explanation.versus.label,
+        "probability": explanation.probability,
+        "log_odds_bits": explanation.log_odds_bits,
+        "unit": explanation.unit,
+        "budget": explanation.budget and _budget(explanation.budget),
+        "patch": list(explanation.patch),
+        "map": f"{base}.npz",
+        "figure": f"{base}.png",
+        "strongest_for": _extreme(explanation.strongest(1)),
+        "strongest_against": _extreme(explanation.strongest(-1)),
+        **record,
+        "cuts": [
+            cut if budget is None else {**cut, "budget": _budget(budget)}
+            for cut, budget in zip_longest(record["cuts"], explanation.budgets)
+        ],
+        "hashes": {**record["hashes"], "map": map_hash, "figure": figure_hash},
+    }
+
+
+def _slug(explanation: Explanation) -> str:
+    name = _file_name(explanation.target)
+    return f"{name}-versus-{_file_name(explanation.versus)}" if explanation.versus else name
+
+
+def _file_name(named: Named) -> str:
+    words = re.sub(r"[^a-z0-9]+", "-", named.label.casefold()).strip("-")[:40]
+    return f"{named.number}-{words}" if words else str(named.number)
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    return {
+        "with_bits": budget.with_features,
+        "without_bits": budget.without,
+        "for_bits": budget.supporting,
+        "against_bits": budget.opposing,
+        "gap_bits": budget.gap,
+        "gap_share": budget.gap_share,
+        "pixels_bits": budget.carried,
+        "steps": budget.steps,
+    }
+
+
+def _extreme(extreme: Extreme) -> dict[str, Any]:
+    error = None if np.isnan(extreme.stderr) else extreme.stderr
+    interval = None if extreme.interval is None else list(extreme.interval)
+    return {"bits": extreme.bits, "stderr": error, "interval": interval, "row": extreme.row, "col": extreme.col}

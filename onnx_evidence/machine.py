@@ -1,0 +1,79 @@
+"""What a result was computed on: processor, threads and GPU, asked of the system itself."""
+
+import ctypes
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from onnx_evidence.runtime import available_threads
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """The machine, as plain values for a receipt.
+
+    Parameters
+    ----------
+    device : {'cpu', 'cuda'}
+        Where the model runs.
+
+    Returns
+    -------
+    dict
+        ``cpu`` (its model), ``threads`` and, where the model runs on a GPU, ``gpu`` (its model), ``cuda`` and
+        ``driver`` (versions of the CUDA runtime that is loaded, and that the driver is made for); null elsewhere.
+    """
+    gpu = _gpu() if device == "cuda" else {"gpu": None, "cuda": None, "driver": None}
+    return {"cpu": _cpu(), "threads": available_threads(), **gpu}
+
+
+@cache
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+@cache
+def _gpu() -> dict[str, str | None]:
+    name = ctypes.create_string_buffer(256)
+    library = _library("libcuda.so.1", "nvcuda.dll")
+    known = library is not None and library.cuInit(0) == 0 and library.cuDeviceGetName(name, 256, 0) == 0
+    return {
+        "gpu": name.value.decode("utf-8", "replace") if known else None,
+        "cuda": _version(_library("libcudart.so.13", "cudart64_13.dll"), "cudaRuntimeGetVersion"),
+        "driver": _version(library, "cuDriverGetVersion"),
+    }
+
+
+def count_gpus() -> int:
+    """GPUs that this process may use; 0 where there is no driver.
+
+    Returns
+    -------
+    int
+    """
+    library, found = _library("libcuda.so.1", "nvcuda.dll"), ctypes.c_int(0)
+    if library is None or library.cuInit(0) != 0 or library.cuDeviceGetCount(ctypes.byref(found)) != 0:
+        return 0
+    return found.value
+
+
+def _library(*names: str) -> ctypes.CDLL | None:
+    for name in names:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None
+
+
+def _version(library: ctypes.CDLL | None, ask: str) -> str | None:
+    """A version as CUDA counts them: 13010 is 13.1."""
+    number = ctypes.c_int(0)
+    if library is None or getattr(library, ask)(ctypes.byref(number)) != 0:
+        return None
+    return f"{number.value // 1000}.{number.value % 1000 // 10}"

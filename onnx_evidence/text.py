@@ -1,0 +1,38 @@
+"""Names from models, labels and files as text that can be shown: nothing in them is obeyed."""
+
+# What spreadsheets take for the start of a formula, and the wide forms that they fold to it.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def visible(text: str) -> str:
+    r"""Text without anything that a terminal would obey: control characters, directions and the like are spelled out.
+
+    Parameters
+    ----------
+    text : str
+        Anything.
+
+    Returns
+    -------
+    str
+        One line; letters and marks of all scripts are kept, others become ``\n``, ``\x1b``, ``\u202e``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def csv_text(text: str) -> str:
+    """Text for a cell of a table: `visible`, and with an apostrophe where a spreadsheet would take it for a formula.
+
+    Parameters
+    ----------
+    text : str
+        Anything.
+
+    Returns
+    -------
+    str
+    """
+    shown = visible(text)
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
