@@ -12,6 +12,7 @@ from onnx_evidence.batch.folder import ResultFolder
 from onnx_evidence.batch.interrupt import Interrupt
 from onnx_evidence.batch.loop import Progress, Runner, Tally, here, run_jobs
 from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard
+from onnx_evidence.batch.pool import spawned
 from onnx_evidence.batch.work import Job, Outcome, Recipe
 from onnx_evidence.errors import StoreError
 from onnx_evidence.options import (
@@ -57,6 +58,7 @@ def explain(
     resume: bool,
     subfolder: bool,
     shard: str | None,
+    workers: int,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -81,7 +83,8 @@ def explain(
         with ResultFolder(place, configuration) as folder:
             _refuse_old(folder, resume)
             run = _Run(folder, explainer, _Say(quiet, as_json))
-            tally = run.go(items, here(explainer), interrupt)
+            runner = here(explainer) if workers == 1 else spawned(recipe, workers, explainer.deployed.device.name)
+            tally = run.go(items, runner, interrupt)
     if tally.failed:
         raise click.exceptions.Exit(SOME_FAILED)
 

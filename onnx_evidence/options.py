@@ -243,6 +243,14 @@ def batch_options(command: Callable[P, R]) -> Callable[P, R]:
                 "--subfolder", is_flag=True, help="Write into a folder inside OUT that is named by method and settings."
             ),
             click.option(
+                "--workers",
+                type=click.IntRange(min=1),
+                default=1,
+                show_default=True,
+                metavar="N",
+                help="Explain with N processes: one per GPU, or each with its share of the processors.",
+            ),
+            click.option(
                 "--shard", metavar="I/N", help="Explain the I-th of N shares of the images; 'merge' joins the folders."
             ),
         )

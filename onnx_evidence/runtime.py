@@ -136,9 +136,31 @@ def _session(model: bytes, device: str, threads: int) -> ort.InferenceSession:
     return ort.InferenceSession(model, options, providers=providers)
 
 
+# Set for a process that shares the machine with others of the same run.
+_THREADS = "ONNX_EVIDENCE_THREADS"
+
+
 def available_threads() -> int:
     """Processors that this process may use (ONNX Runtime would count the machine's)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = os.environ.get(_THREADS, "")
+    return min(found, int(share)) if share.isdecimal() and int(share) else found
+
+
+def thread_share(processes: int) -> dict[str, str]:
+    """The environment of a process that gets its share of the processors, numpy's threads included.
+
+    Parameters
+    ----------
+    processes : int
+        How many share them.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    share = str(max(1, available_threads() // processes))
+    return dict.fromkeys((_THREADS, "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), share)
 
 
 def _open(model: onnx.ModelProto, device: Device, threads: int | None) -> ort.InferenceSession:

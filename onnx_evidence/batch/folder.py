@@ -10,7 +10,6 @@ from onnx_evidence.batch.lock import FolderLock
 from onnx_evidence.batch.manifest import Manifest
 from onnx_evidence.batch.plan import Item
 from onnx_evidence.batch.work import Job, Outcome, folder_name
-from onnx_evidence.errors import EvidenceError
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.store import PARTIAL, check_writable
 
@@ -65,8 +64,9 @@ class ResultFolder:
     ) -> None:
         """Tidy up and give the folder back."""
         try:
-            if kind is None or not issubclass(kind, EvidenceError):
-                self.failures.tidy()
+            if kind is not None:
+                self.sweep()
+            self.failures.tidy()
         finally:
             self._lock.__exit__(kind, error, trace)
 
