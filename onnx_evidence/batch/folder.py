@@ -1,6 +1,7 @@
 """An output folder while a run holds it: locked, tidied up after a run that was killed, its lists open."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +11,7 @@ from onnx_evidence.batch.lock import FolderLock
 from onnx_evidence.batch.manifest import Manifest
 from onnx_evidence.batch.plan import Item
 from onnx_evidence.batch.work import Job, Outcome, folder_name
+from onnx_evidence.errors import StoreError
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.store import PARTIAL, check_writable
 
@@ -64,9 +66,12 @@ class ResultFolder:
     ) -> None:
         """Tidy up and give the folder back."""
         try:
-            if kind is not None:
-                self.sweep()
-            self.failures.tidy()
+            if kind is None:
+                self.failures.tidy()
+            else:  # where the disk is full there may be no way to tidy up: the next run does
+                with suppress(StoreError, OSError):
+                    self.sweep()
+                    self.failures.tidy()
         finally:
             self._lock.__exit__(kind, error, trace)
 
