@@ -55,7 +55,8 @@ def main() -> None:
     """Explain what a deployed .onnx image classifier saw: signed evidence in bits, in the photograph's pixels."""
 
 
-main.add_command(cli_batch.explain)
+for _command in (cli_batch.explain, cli_batch.merge, cli_batch.verify, cli_batch.summary):
+    main.add_command(_command)
 
 
 @main.command()

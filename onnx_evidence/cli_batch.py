@@ -7,21 +7,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnx_evidence import tables
-from onnx_evidence.batch import fingerprint
+from onnx_evidence.batch import fingerprint, report
 from onnx_evidence.batch.folder import ResultFolder
 from onnx_evidence.batch.interrupt import Interrupt
 from onnx_evidence.batch.loop import Progress, Runner, Tally, here, run_jobs
+from onnx_evidence.batch.merge import merge as join
 from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard
 from onnx_evidence.batch.pool import spawned
+from onnx_evidence.batch.recompute import TOLERANCE, Verdict, finder, recompute, reopen, verification
+from onnx_evidence.batch.summary import group, summarise, write_table
+from onnx_evidence.batch.verify import Problem, check_hashes, take_sample
 from onnx_evidence.batch.work import Job, Outcome, Recipe
-from onnx_evidence.errors import StoreError
+from onnx_evidence.errors import EvidenceError, StoreError
 from onnx_evidence.options import (
     PATH,
     SOME_FAILED,
     batch_options,
+    device_option,
     method_options,
     model_options,
     pictures_bar,
+    progress_bar,
     say_error,
     set_verbosity,
     target_option,
@@ -29,6 +35,7 @@ from onnx_evidence.options import (
     verbosity_options,
     versus_option,
 )
+from onnx_evidence.output import as_json as as_json_text
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.store import json_line
 
@@ -89,6 +96,104 @@ def explain(
         raise click.exceptions.Exit(SOME_FAILED)
 
 
+@click.command()
+@click.argument("sources", type=PATH, nargs=-1, required=True)
+@click.option("-o", "--output", "out", type=PATH, required=True, help="Folder that gets everything.")
+@verbosity_options
+@translate_errors
+def merge(sources: tuple[Path, ...], out: Path, quiet: bool, verbose: bool) -> None:
+    """Join the output folders SOURCES of shards into one, as a single run would have written it."""
+    set_verbosity(quiet, verbose)
+    with progress_bar(None, "map", quiet) as bar:
+        merged = join(sources, out, bar.update)
+    if not quiet:
+        click.echo(report.merge_summary(merged, out))
+
+
+@click.command()
+@click.argument("folder", type=PATH)
+@click.option("-o", "--output", "out", type=PATH, metavar="FILE.csv", help="Write a row per map there.")
+@click.option(
+    "--masks",
+    type=PATH,
+    metavar="DIR",
+    help="PNG files named like the pictures, not 0 on the object: 'inside' is the share of evidence there; default: in "
+    "the central quarter.",
+)
+@verbosity_options
+@translate_errors
+def summary(folder: Path, out: Path | None, masks: Path | None, quiet: bool, verbose: bool) -> None:
+    """Show what the maps in FOLDER say as a whole: means by class."""
+    set_verbosity(quiet, verbose)
+    with progress_bar(None, "map", quiet) as bar:
+        rows = summarise(folder, masks, bar.update)
+    if out is not None:
+        write_table(out, rows)
+    if not quiet:
+        click.echo(report.summary_table(list(group(rows))))
+
+
+@click.command()
+@click.argument("folder", type=PATH)
+@click.option("--sample", type=click.IntRange(min=0), metavar="N", help="Compute N maps again; default: all.")
+@click.option("--model", type=PATH, metavar="FILE", help="Where the model is now; default: where it was.")
+@click.option(
+    "--images", type=PATH, multiple=True, metavar="DIR", help="Where pictures are now, by any name; default: as listed."
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=TOLERANCE,
+    show_default=True,
+    metavar="BITS",
+    help="That may be between a map and the one computed again.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Default: as recorded.")
+@device_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@verbosity_options
+@translate_errors
+def verify(
+    folder: Path,
+    sample: int | None,
+    model: Path | None,
+    images: tuple[Path, ...],
+    tolerance: float,
+    batch_size: int | None,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Check that the results in FOLDER are what their receipts say: all hashes first, then the maps, computed again.
+
+    Exit code 0: everything is as it was written, and the maps are the same within the tolerance; 1: something is not;
+    3: pictures are missing, so that not all could be checked.
+    """
+    set_verbosity(quiet, verbose)
+    find = finder(images)
+    hidden = quiet or as_json
+    with progress_bar(None, "line", hidden) as bar:
+        checked = check_hashes(folder, find, bar.update)
+    entries = take_sample(checked.entries, sample, checked.head)
+    verdicts: list[Verdict] = []
+    if checked.entries:
+        try:
+            explainer = reopen(checked.entries[0], model, device, batch_size)
+        except EvidenceError as error:
+            checked.problems.append(Problem("model", str(error)))
+        else:
+            with progress_bar(len(entries), "map", hidden) as bar:
+                for verdict in recompute(explainer, entries, folder, find, tolerance):
+                    verdicts.append(verdict)
+                    bar.update()
+    found = verification(checked, verdicts, tolerance)
+    if as_json or not quiet:
+        click.echo(as_json_text(found) if as_json else report.verification_table(found))
+    if found["exit_code"]:
+        raise click.exceptions.Exit(found["exit_code"])
+
+
 def _refuse_old(folder: ResultFolder, resume: bool) -> None:
     if not resume and folder.manifest.lines:
         raise StoreError(
@@ -135,7 +240,7 @@ class _Run:
         tally = self._work(jobs, len(items), runner, interrupt)
         before = len(items) - len(jobs)
         if self.say.table and (before or tally.failed):
-            click.echo(tables.run_summary(len(items), tally.done, before, tally.failed))
+            click.echo(report.run_summary(len(items), tally.done, before, tally.failed))
         return tally
 
     def _work(self, jobs: Sequence[Job], total: int, runner: Runner, interrupt: Interrupt) -> Tally:

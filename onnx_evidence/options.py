@@ -55,18 +55,21 @@ def say_error(text: str) -> None:
     click.echo(f"Error: {visible(text)}", err=True)
 
 
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to run; 'cuda' fails where there is no working GPU.",
+)
+
+
 def model_options(command: Callable[P, R]) -> Callable[P, R]:
     """Options of every command that opens a model."""
     for option in (
         click.option("--preprocess", type=PATH, help="TOML file of the preprocessing; default: as the model records."),
         click.option("--labels", type=PATH, help="Text file of class names, one per line; default: as recorded."),
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            default="auto",
-            show_default=True,
-            help="Where to run; 'cuda' fails where there is no working GPU.",
-        ),
+        device_option,
     ):
         command = option(command)
     return command

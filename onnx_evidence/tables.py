@@ -8,12 +8,7 @@ from onnx_evidence.background_file import Header
 from onnx_evidence.intervals import CONFIDENCE
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.settings import Settings
-from onnx_evidence.text import visible
-
-
-def _lines(*lines: str) -> str:
-    """Lines for a terminal, which obeys nothing in them."""
-    return "\n".join(visible(line) for line in lines)
+from onnx_evidence.text import fit, shown, visible
 
 
 def explain_header(explainer: Explainer) -> str:
@@ -31,7 +26,7 @@ def explain_header(explainer: Explainer) -> str:
     """
     device, settings = explainer.deployed.device, explainer.settings
     cuts = ", ".join(f"{each.cut.name} ({_times(each.cut.grid)}, {each.summary()})" for each in explainer.engines)
-    return _lines(
+    return shown(
         f"device: {device.name} ({device.reason})",
         f"method: {settings.method} ({explainer.reason})",
         f"cuts: {cuts}",
@@ -55,29 +50,9 @@ def explain_row(entry: dict[str, Any]) -> str:
     """
     label = entry["label"] if entry["versus"] is None else f"{entry['label']} / {entry['versus_label']}"
     return (
-        f"{_fit(Path(entry['image']).name)} {_fit(label)} {entry['probability']:8.4f} {entry['log_odds_bits']:+9.2f}"
+        f"{fit(Path(entry['image']).name)} {fit(label)} {entry['probability']:8.4f} {entry['log_odds_bits']:+9.2f}"
         f"  {_place(entry['strongest_for']):>28}  {_place(entry['strongest_against']):>28}{_account(entry['budget'])}"
     )
-
-
-def run_summary(pictures: int, done: int, before: int, failed: int) -> str:
-    """What became of all pictures of a run.
-
-    Parameters
-    ----------
-    pictures : int
-        Asked for.
-    done, before, failed : int
-        Explained now, finished before, and neither.
-
-    Returns
-    -------
-    str
-    """
-    parts = [f"{done} explained"]
-    parts += [f"{before} finished before"] * (before > 0)
-    parts += [f"{failed} failed: failures.jsonl says why"] * (failed > 0)
-    return f"{pictures} picture{'s' * (pictures != 1)}: {', '.join(parts)}"
 
 
 def unmet(entry: dict[str, Any]) -> list[str]:
@@ -113,11 +88,6 @@ def _account(budget: dict[str, Any] | None) -> str:
     if budget is None:
         return ""
     return f"   {budget['for_bits']:+.1f} / {budget['against_bits']:+.1f} / {budget['gap_share']:.1%}"
-
-
-def _fit(name: str, width: int = 24) -> str:
-    text = visible(name)
-    return f"{text if len(text) <= width else text[: width - 1] + '…':{width}}"
 
 
 def _error_words(settings: Settings) -> str:
@@ -165,11 +135,11 @@ def inspection_table(report: dict[str, Any]) -> str:
     for cut in report["cuts"]:
         mark = "*" if cut["auto"] else " "
         lines.append(
-            f"{mark} {_fit(cut['name'], 32)} {cut['op_type']:18} {_times(cut['shape']):>16} {cut['tail_share']:6.1%} "
+            f"{mark} {fit(cut['name'], 32)} {cut['op_type']:18} {_times(cut['shape']):>16} {cut['tail_share']:6.1%} "
             f"{_times(cut['stride']):>8} {_times(cut['receptive_field']):>10}  {cut['auto'] or cut['left']}"
         )
     lines += ["", "* taken by --layer auto" if report["auto"] else f"--layer auto: {report['auto_refusal']}"]
-    return _lines(*lines)
+    return shown(*lines)
 
 
 def _backward(missing: Sequence[str]) -> str:
@@ -213,7 +183,7 @@ def background_table(header: Header, path: Path) -> str:
     ]
     if header.pictures < 100:
         lines.append("  fewer than 100 pictures: the fit is rough; 100 to 500 are good")
-    return _lines(*lines)
+    return shown(*lines)
 
 
 def links_table(report: dict[str, Any]) -> str:
@@ -234,7 +204,7 @@ def links_table(report: dict[str, Any]) -> str:
         correlation = "" if step["correlation"] is None else f"{step['correlation']:+.2f} with {number - 1}"
         lines.append(f"{number} {step['name']:24} {step['change']:44} {correlation}")
     lines.append(f"one window's path and its exact removal differ by at most {report['proof_bits']:.2g} bits")
-    return _lines(*lines)
+    return shown(*lines)
 
 
 def sanity_table(report: dict[str, Any]) -> str:
@@ -261,7 +231,7 @@ def sanity_table(report: dict[str, Any]) -> str:
     verdict = (
         f"{failed} of {len(report['checks'])} checks failed" if failed else f"all {len(report['checks'])} checks passed"
     )
-    return _lines(*lines, *notes, verdict)
+    return shown(*lines, *notes, verdict)
 
 
 def _sanity_numbers(check: dict[str, Any]) -> str:

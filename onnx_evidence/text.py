@@ -36,3 +36,38 @@ def csv_text(text: str) -> str:
     """
     shown = visible(text)
     return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
+
+
+def shown(*lines: str) -> str:
+    """Lines for a terminal, which obeys nothing in them.
+
+    Parameters
+    ----------
+    *lines : str
+        Anything.
+
+    Returns
+    -------
+    str
+        Joined by line ends.
+    """
+    return "\n".join(visible(line) for line in lines)
+
+
+def fit(text: str, width: int = 24) -> str:
+    """Text of one width, for a column.
+
+    Parameters
+    ----------
+    text : str
+        Anything.
+    width : int
+        Characters.
+
+    Returns
+    -------
+    str
+        `visible`, filled up with spaces or cut off.
+    """
+    line = visible(text)
+    return f"{line if len(line) <= width else line[: width - 1] + '…':{width}}"

@@ -1,0 +1,131 @@
+"""Output folders of shards, joined into one."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from onnx_evidence.batch.failures import FAILURES
+from onnx_evidence.batch.folder import ResultFolder
+from onnx_evidence.batch.journal import read_lines
+from onnx_evidence.batch.manifest import MANIFEST, listed
+from onnx_evidence.errors import StoreError
+from onnx_evidence.store import write_bytes
+
+# Lines that are added at once.
+_LINES = 32
+
+
+class Merged(NamedTuple):
+    """What a merge did.
+
+    Attributes
+    ----------
+    maps, before, failures : int
+        Maps that were added, that were there already, and pictures in the list of failures now.
+    """
+
+    maps: int
+    before: int
+    failures: int
+
+
+class _Found(NamedTuple):
+    """A manifest line of a source; sorts as the merged manifest is sorted."""
+
+    image: str
+    map: str
+    source: Path
+    start: int
+
+
+def merge(sources: Sequence[Path], out: Path, progress: Callable[[int], object] = lambda maps: None) -> Merged:
+    """Copy maps, figures and lines of some folders into one; files are checked on the way.
+
+    Once more it adds what is new, and changes nothing otherwise.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Output folders of `explain`, of one configuration.
+    out : Path
+        The folder that gets everything.
+    progress : callable
+        Called with the number of maps done since the last call.
+
+    Returns
+    -------
+    Merged
+
+    Raises
+    ------
+    StoreError
+        If a source is not finished, damaged or of another configuration, two say different things about one map, or
+        the results cannot be written.
+    """
+    if out.resolve() in {source.resolve() for source in sources}:
+        raise StoreError(f"{out}: cannot be merged into itself: take another -o")
+    found = sorted(line for source in sources for line in _lines(source))
+    with ResultFolder(out) as folder:
+        waiting: list[dict[str, Any]] = []
+        before = 0
+        for each in found:
+            entry = _read(each)
+            progress(1)
+            if _is_there(folder, each, entry) or any(entry["map"] == other["map"] for other in waiting):
+                before += 1
+                continue
+            for path, digest in listed(entry).files.items():
+                _copy(each.source / path, folder.path / path, digest)
+            waiting.append({key: value for key, value in entry.items() if key not in ("previous", "seal")})
+            if len(waiting) == _LINES:
+                folder.manifest.add(waiting)
+                waiting = []
+        if waiting:
+            folder.manifest.add(waiting)
+        for source in sources:
+            for line in read_lines(source / FAILURES) if (source / FAILURES).exists() else ():
+                if not line.torn:
+                    folder.failures.take(line.value)
+        return Merged(len(found) - before, before, len(folder.failures.entries()))
+
+
+def _lines(source: Path) -> list[_Found]:
+    """Where the lines of a source begin, and what they are about."""
+    if not (source / MANIFEST).exists() and not (source / FAILURES).exists():
+        raise StoreError(f"{source}: holds no results: there is no {MANIFEST}")
+    found, start = [], 0
+    for line in read_lines(source / MANIFEST) if (source / MANIFEST).exists() else ():
+        if line.problem:
+            remedy = "let its run finish first" if line.torn else "'onnx-evidence verify' says more"
+            raise StoreError(f"{source / MANIFEST}: line {line.number}: {line.problem}; {remedy}")
+        found.append(_Found(line.value["image"], line.value["map"], source, start))
+        start = line.end
+    return found
+
+
+def _read(found: _Found) -> dict[str, Any]:
+    with (found.source / MANIFEST).open("rb") as stream:
+        stream.seek(found.start)
+        entry: dict[str, Any] = json.loads(stream.readline())
+    return entry
+
+
+def _is_there(folder: ResultFolder, found: _Found, entry: dict[str, Any]) -> bool:
+    there = folder.manifest.lines.get(found.map)
+    if there is None:
+        return False
+    if there.picture != entry["hashes"]["image"] or there.files != listed(entry).files:
+        raise StoreError(f"{found.source}: {found.map} is another one than in {folder.path}: merge shards of one run")
+    return True
+
+
+def _copy(source: Path, target: Path, digest: str) -> None:
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{source}: cannot read: {error.strerror or error}") from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise StoreError(f"{source}: was changed since it was written: run the shard's command again")
+    write_bytes(target, data)

@@ -1,0 +1,136 @@
+"""What a manifest line holds, as a schema: docs/manifest.schema.json is made from here.
+
+``python -m onnx_evidence.batch.receipt`` prints it.
+"""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+# Relative, inside the output folder: one folder and a file, neither hidden.
+Inside = Annotated[str, Field(pattern=r"^[^/.][^/]*/[^/.][^/]*$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class BudgetPart(_Part):
+    """What the cells of a map add up to, in bits."""
+
+    with_bits: Finite = Field(description="The score with all features.")
+    without_bits: Finite = Field(description="The score with all features removed.")
+    for_bits: Finite = Field(description="The sum of the positive cells.")
+    against_bits: Finite = Field(description="The sum of the negative cells.")
+    gap_bits: Finite = Field(description="What the cells miss of the difference.")
+    gap_share: Finite
+    pixels_bits: Finite = Field(description="What reached the pixels.")
+    steps: Count = Field(description="Gradients taken.")
+
+
+class ExtremePart(_Part):
+    """The strongest evidence on one side."""
+
+    bits: Finite
+    stderr: Finite | None = Field(description="null where nothing was sampled.")
+    interval: tuple[Finite, Finite] | None = Field(description="95 %.", strict=False)
+    row: Count = Field(description="Pixel of the photograph.")
+    col: Count
+
+
+class TopPart(_Part):
+    """One of the most probable classes."""
+
+    number: Count = Field(alias="class")
+    label: str
+    probability: Annotated[float, Field(ge=0, le=1)]
+
+
+class CutPart(BaseModel):
+    """The method at a cut; methods add keys of their own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    grid: tuple[Count, Count]
+    certificate: Annotated[float, Field(ge=0)] = Field(
+        description="Largest difference of a logit between split and whole model, as a share of the largest logit."
+    )
+    resolution_pixels: Annotated[float, Field(ge=0)]
+    budget: BudgetPart | None = None
+
+
+class MachinePart(_Part):
+    """What the map was computed on."""
+
+    cpu: str
+    threads: Annotated[int, Field(ge=1)]
+    gpu: str | None
+    cuda: str | None = Field(description="Version of the CUDA runtime.")
+    driver: str | None = Field(description="CUDA version that the driver is made for.")
+
+
+class HashesPart(_Part):
+    """SHA-256 of everything that went in and came out."""
+
+    model: Sha256
+    labels: Sha256 | None = Field(description="Of the class names, one per line.")
+    background: Sha256 | None = Field(description="Of the fitted background, or the pictures in its folder.")
+    image: Sha256 = Field(description="Of the picture's file.")
+    input: Sha256 = Field(description="Of the preprocessed tensor: float32, channels first, little endian.")
+    map: Sha256
+    figure: Sha256
+
+
+class Receipt(_Part):
+    """A manifest line: one map, how it was made, and from what."""
+
+    version: Literal[3] = Field(alias="schema", description="Of these lines: batch.SCHEMA.")
+    image: str = Field(description="The picture, as the user named it.")
+    target: Count = Field(description="Class number.")
+    label: str
+    versus: Count | None
+    versus_label: str | None
+    probability: Annotated[float, Field(ge=0, le=1)]
+    log_odds_bits: Finite
+    unit: str
+    budget: BudgetPart | None
+    patch: tuple[Count, Count] = Field(strict=False)
+    map: Inside
+    figure: Inside
+    strongest_for: ExtremePart
+    strongest_against: ExtremePart
+    model: str = Field(description="The .onnx file, as the user named it.")
+    settings: dict[str, Any] = Field(description="Every setting, the seed and the preprocessing among them.")
+    method_reason: str
+    background: str
+    device: Literal["cpu", "cuda"]
+    device_reason: str
+    machine: MachinePart
+    versions: dict[str, str]
+    hashes: HashesPart
+    cuts: Annotated[list[CutPart], Field(min_length=1)]
+    top: Annotated[list[TopPart], Field(min_length=2, max_length=5)] = Field(description="Most probable first.")
+    configuration: Sha256 = Field(description="Fingerprint of everything that decides a map besides picture and class.")
+    work: Sha256 = Field(description="Fingerprint of configuration, picture and class.")
+    seconds: Annotated[float, Field(ge=0)] = Field(description="For all maps of the picture together.")
+    previous: Sha256 | None = Field(description="The seal of the line before; null in the first.")
+    seal: Sha256 = Field(description="SHA-256 of the bytes of this line before ', \"seal\"'.")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a manifest line.
+
+    Returns
+    -------
+    dict
+    """
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Receipt.model_json_schema(by_alias=True)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=2))  # noqa: T201

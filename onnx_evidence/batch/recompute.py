@@ -1,0 +1,221 @@
+"""Maps computed again from what their receipts say, and held against those that were written."""
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from onnx_evidence.batch.summary import load_map
+from onnx_evidence.batch.verify import Checked
+from onnx_evidence.deployed import DeployedModel
+from onnx_evidence.errors import EvidenceError, StoreError
+from onnx_evidence.explanation import Explanation
+from onnx_evidence.images import list_images, read_photograph
+from onnx_evidence.pipeline import Explainer
+from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.store import json_line
+
+IDENTICAL, WITHIN, DIFFERENT, FAILED = "identical", "within tolerance", "different", "not recomputed"
+# Bits, of a cell or of a patch as people are shown: far below what is printed, far above rounding.
+TOLERANCE = 0.01
+
+
+class Verdict(NamedTuple):
+    """What became of a map when it was computed again.
+
+    Attributes
+    ----------
+    image, map : str
+        As in the manifest.
+    verdict : str
+        `IDENTICAL`, bit for bit; `WITHIN` the tolerance; `DIFFERENT`; or `FAILED`.
+    deviation : float or None
+        Largest difference in bits: of a cell of a cut, of a patch in pixels, or of the log-odds; infinite where shapes
+        differ.
+    note : str
+        What else there is to say.
+    """
+
+    image: str
+    map: str
+    verdict: str
+    deviation: float | None
+    note: str = ""
+
+
+def reopen(entry: dict[str, Any], model: Path | None, device: str, batch_size: int | None) -> Explainer:
+    """The explainer that a manifest line tells of.
+
+    Parameters
+    ----------
+    entry : dict
+        A manifest line.
+    model : Path or None
+        Where the model is now; None for where it was.
+    device : {'auto', 'cpu', 'cuda'}
+        Where to run.
+    batch_size : int or None
+        None for the recorded one.
+
+    Returns
+    -------
+    Explainer
+
+    Raises
+    ------
+    EvidenceError
+        If model or background cannot be used, or are not those of the receipt.
+    """
+    settings = {name: value for name, value in entry["settings"].items() if name not in ("preprocess", "layers")}
+    settings["laplace"] = settings["laplace"] and tuple(settings["laplace"])
+    settings["batch_size"] = batch_size or settings["batch_size"]
+    preprocess = Preprocess.model_validate_json(json_line(entry["settings"]["preprocess"]))
+    path = model or Path(entry["model"])
+    deployed = DeployedModel(path, preprocess=preprocess, device=device)
+    if deployed.model.sha256 != entry["hashes"]["model"]:
+        raise StoreError(
+            f"{path}: is another model: its SHA-256 is {deployed.model.sha256[:12]}..., the receipts say "
+            f"{entry['hashes']['model'][:12]}...; pass --model FILE"
+        )
+    explainer = Explainer(deployed, layer=tuple(entry["settings"]["layers"]), **settings)
+    if explainer.record["hashes"]["background"] != entry["hashes"]["background"]:
+        raise StoreError(f"{settings['background']}: is another background: its SHA-256 is not that of the receipts")
+    return explainer
+
+
+def recompute(
+    explainer: Explainer,
+    entries: Sequence[dict[str, Any]],
+    folder: Path,
+    picture: Callable[[dict[str, Any]], Path],
+    tolerance: float = TOLERANCE,
+) -> Iterator[Verdict]:
+    """Compute maps again.
+
+    Parameters
+    ----------
+    explainer : Explainer
+        From `reopen`.
+    entries : sequence of dict
+        Manifest lines.
+    folder : Path
+        Where their maps are.
+    picture : callable
+        From a line to the picture's file.
+    tolerance : float
+        Bits that may be between a map and the one computed again.
+
+    Returns
+    -------
+    iterator of Verdict
+        As they are known.
+    """
+    for entry in entries:
+        image, path = entry["image"], entry["map"]
+        try:
+            photograph = read_photograph(picture(entry))
+            again = explainer.explain(photograph, target=entry["target"], versus=entry["versus"])
+            deviation, same = _deviation(folder / path, entry, again)
+        except EvidenceError as error:
+            yield Verdict(image, path, FAILED, None, str(error))
+            continue
+        verdict = IDENTICAL if same else WITHIN if deviation <= tolerance else DIFFERENT
+        moved = again.record["hashes"]["input"] != entry["hashes"]["input"]
+        yield Verdict(image, path, verdict, deviation, "the preprocessed picture differs" if moved else "")
+
+
+def _deviation(path: Path, entry: dict[str, Any], again: Explanation) -> tuple[float, bool]:
+    """The largest difference in bits, and whether there is none at all."""
+    with BytesIO(again.packed()) as stream, np.load(stream, allow_pickle=False) as loaded:
+        now = dict(loaded)
+    there = load_map(path)
+    if {name: each.shape for name, each in now.items()} != {name: each.shape for name, each in there.items()}:
+        return float("inf"), False
+    # A pixel's bits are few where they add up: as many pixels as a number shown to people stands for.
+    area = float(np.prod(again.patch))
+    largest = abs(entry["log_odds_bits"] - again.log_odds_bits)
+    same = largest == 0
+    for name, values in now.items():
+        same &= values.tobytes() == there[name].tobytes()
+        apart = np.abs(values.astype(np.float64) - there[name])
+        unknown = np.isnan(values) & np.isnan(there[name])
+        worst = float(np.where(unknown, 0.0, np.nan_to_num(apart, nan=np.inf)).max(initial=0.0))
+        largest = max(largest, worst if name.startswith("cut") else worst * area)
+    return largest, same
+
+
+def finder(places: Sequence[Path]) -> Callable[[dict[str, Any]], Path]:
+    """Where pictures are: those of some folders by their content, others where they were.
+
+    Parameters
+    ----------
+    places : sequence of Path
+        Files and folders.
+
+    Returns
+    -------
+    callable
+        From a manifest line to the picture's file.
+
+    Raises
+    ------
+    DataError
+        If a folder holds no picture.
+    """
+    found = {}
+    for path in list_images(list(places)):
+        if path.is_file():
+            found[hashlib.sha256(path.read_bytes()).hexdigest()] = path
+    return lambda entry: found.get(entry["hashes"]["image"], Path(entry["image"]))
+
+
+def verification(checked: Checked, verdicts: Sequence[Verdict], tolerance: float) -> dict[str, Any]:
+    """Everything that `verify` found, as plain values.
+
+    Parameters
+    ----------
+    checked : Checked
+        What the hashes say.
+    verdicts : sequence of Verdict
+        What the maps say.
+    tolerance : float
+        In bits.
+
+    Returns
+    -------
+    dict
+        ``verdict`` ('damaged', 'different', 'incomplete', 'within tolerance', 'identical', or 'unchanged' where no map
+        was computed again), ``exit_code``, ``head``, ``files``, ``problems``, ``absent``, ``pictures``,
+        ``tolerance_bits`` and ``largest_deviation_bits``.
+    """
+    found = {each.verdict for each in verdicts}
+    deviations = [each.deviation for each in verdicts if each.deviation is not None]
+    if checked.problems:
+        verdict, code = "damaged", 1
+    elif DIFFERENT in found:
+        verdict, code = DIFFERENT, 1
+    elif FAILED in found or checked.absent:
+        verdict, code = "incomplete", 3
+    else:
+        verdict, code = WITHIN if WITHIN in found else IDENTICAL if found else "unchanged", 0
+    return {
+        "verdict": verdict,
+        "exit_code": code,
+        "head": checked.head,
+        "files": checked.files,
+        "problems": [each._asdict() for each in checked.problems],
+        "absent": checked.absent,
+        "pictures": [_plain(each) for each in verdicts],
+        "tolerance_bits": tolerance,
+        "largest_deviation_bits": min(max(deviations), sys.float_info.max) if deviations else None,
+    }
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    # JSON has no infinity.
+    deviation = None if verdict.deviation is None else min(verdict.deviation, sys.float_info.max)
+    return {**verdict._asdict(), "deviation": deviation}

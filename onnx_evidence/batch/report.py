@@ -1,0 +1,118 @@
+"""What commands print of a batch for people."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from onnx_evidence.batch.merge import Merged
+from onnx_evidence.batch.summary import Group
+from onnx_evidence.text import fit, shown
+
+
+def run_summary(pictures: int, done: int, before: int, failed: int) -> str:
+    """What became of all pictures of a run.
+
+    Parameters
+    ----------
+    pictures : int
+        Asked for.
+    done, before, failed : int
+        Explained now, finished before, and neither.
+
+    Returns
+    -------
+    str
+    """
+    parts = [f"{done} explained"]
+    parts += [f"{before} finished before"] * (before > 0)
+    parts += [f"{failed} failed: failures.jsonl says why"] * (failed > 0)
+    return f"{pictures} picture{'s' * (pictures != 1)}: {', '.join(parts)}"
+
+
+def summary_table(groups: Sequence[Group]) -> str:
+    """Means over a cohort for people: a line per class, the most frequent first, and one for all.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+        From `batch.summary.group`.
+
+    Returns
+    -------
+    str
+        Several lines; of many classes, the first 20.
+    """
+    *classes, total = groups
+    heads = [f"{head:>{width}}" for _, head, width, _ in _MEANS]
+    lines = [f"{'class':24} {'maps':>6} {' '.join(heads)}"]
+    for each in [*classes[:20], total]:
+        cells = [
+            f"{each.means[name]:{width}{shape}}" if name in each.means else f"{'-':>{width}}"
+            for name, _, width, shape in _MEANS
+        ]
+        lines.append(f"{fit(each.name)} {each.maps:6} {' '.join(cells)}")
+    if len(classes) > 20:
+        lines.insert(-1, f"... and {len(classes) - 20} classes more")
+    return shown(*lines)
+
+
+# Fields of a summary, how people read them, and their widths and shapes.
+_MEANS = (
+    ("probability", "p", 8, ".4f"),
+    ("log_odds_bits", "log-odds", 9, ".2f"),
+    ("for_bits", "for", 8, ".1f"),
+    ("against_bits", "against", 8, ".1f"),
+    ("inside", "inside", 8, ".1%"),
+    ("unresolved", "unresolved", 10, ".1%"),
+    ("seconds", "seconds", 8, ".2f"),
+)
+
+
+def merge_summary(merged: Merged, out: Path) -> str:
+    """What a merge did, in a line.
+
+    Parameters
+    ----------
+    merged : Merged
+        From `batch.merge.merge`.
+    out : Path
+        The folder.
+
+    Returns
+    -------
+    str
+    """
+    there = f", {merged.before} were there" if merged.before else ""
+    failed = f", {merged.failures} failures listed" if merged.failures else ""
+    return shown(f"{out}: {merged.maps} maps added{there}{failed}")
+
+
+def verification_table(report: dict[str, Any]) -> str:
+    """The report of ``verify`` for people: what is wrong, then the verdict.
+
+    Parameters
+    ----------
+    report : dict
+        From `batch.recompute.verification`.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
+    lines = [f"{each['place']}: {each['what']}" for each in report["problems"]]
+    lines += [f"{image}: the picture is not there: pass --images DIR" for image in report["absent"]]
+    counts = Counter(each["verdict"] for each in report["pictures"])
+    for each in report["pictures"]:
+        if each["verdict"] not in ("identical", "within tolerance"):
+            by = "" if each["deviation"] is None else f" by up to {each['deviation']:.3g} bits"
+            note = f" ({each['note']})" if each["note"] else ""
+            lines.append(f"{each['map']}: {each['verdict']}{by}{note}")
+    lines.append(f"{report['files']} files have the SHA-256 that the manifest says")
+    if counts:
+        largest = report["largest_deviation_bits"]
+        most = "" if largest is None else f"; the largest deviation is {largest:.3g} bits"
+        lines.append(f"computed again: {', '.join(f'{n} {name}' for name, n in counts.items())}{most}")
+    lines.append(f"the manifest ends with seal {report['head'] or 'missing'}")
+    return shown(*lines, f"verdict: {report['verdict']}")

@@ -1,0 +1,253 @@
+"""A cohort as a table: a row per map, with what can be compared from picture to picture."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from onnx_evidence.batch.journal import read_lines
+from onnx_evidence.batch.manifest import MANIFEST
+from onnx_evidence.errors import DataError, StoreError, one_line
+from onnx_evidence.images import read_mask
+from onnx_evidence.store import write_bytes
+from onnx_evidence.text import csv_text
+from onnx_evidence.types import FloatArray, Mask
+
+
+class Row(NamedTuple):
+    """A map in numbers; None where there is none.
+
+    Attributes
+    ----------
+    image, map : str
+        Picture, and map relative to the folder.
+    target : int
+        The class explained.
+    label, versus : str
+        Its name, and that of the class that it is held against; '' without one.
+    probability, log_odds_bits : float
+        Of the class.
+    for_bits, against_bits, gap_share : float or None
+        Of the budget.
+    inside : float or None
+        Share of the evidence, by its magnitude, inside the central quarter of what the model saw, or inside the mask.
+    unresolved : float or None
+        Share of the map that cannot be told from zero; None where nothing was sampled.
+    seconds : float
+        For all maps of the picture together.
+    """
+
+    image: str
+    map: str
+    target: int
+    label: str
+    versus: str
+    probability: float
+    log_odds_bits: float
+    for_bits: float | None
+    against_bits: float | None
+    gap_share: float | None
+    inside: float | None
+    unresolved: float | None
+    seconds: float
+
+
+def summarise(
+    folder: Path, masks: Path | None = None, progress: Callable[[int], object] = lambda maps: None
+) -> list[Row]:
+    """A row for every map in an output folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Of `explain`.
+    masks : Path, optional
+        Holds ``NAME.png`` for pictures ``NAME.*``: not zero on the object, as large as the photograph.
+    progress : callable
+        Called with the number of maps done since the last call.
+
+    Returns
+    -------
+    list of Row
+        In the manifest's order.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds no results, or a line or a map cannot be read.
+    DataError
+        If a mask does not fit its picture.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        raise StoreError(f"{folder}: holds no results: there is no {MANIFEST}")
+    rows = []
+    for line in read_lines(path):
+        if line.problem and not line.torn:
+            raise StoreError(f"{path}: line {line.number}: {line.problem}; 'onnx-evidence verify' says more")
+        if not line.torn:
+            rows.append(_row(folder, line.value, masks))
+            progress(1)
+    return rows
+
+
+def _row(folder: Path, entry: dict[str, Any], masks: Path | None) -> Row:
+    budget = entry["budget"] or {}
+    arrays = load_map(folder / entry["map"])
+    return Row(
+        entry["image"],
+        entry["map"],
+        entry["target"],
+        entry["label"],
+        entry["versus_label"] or "",
+        entry["probability"],
+        entry["log_odds_bits"],
+        budget.get("for_bits"),
+        budget.get("against_bits"),
+        budget.get("gap_share"),
+        _inside(arrays, entry["image"], masks),
+        _unresolved(arrays),
+        entry["seconds"],
+    )
+
+
+def load_map(path: Path) -> dict[str, FloatArray]:
+    """The arrays of a map's file.
+
+    Parameters
+    ----------
+    path : Path
+        The .npz file.
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as loaded:
+            return dict(loaded)
+    except Exception as error:
+        # A damaged archive raises one of many types.
+        raise StoreError(f"{path}: cannot read the map: {one_line(error)}") from error
+
+
+def central(shape: tuple[int, ...]) -> Mask:
+    """The central quarter of an area: half of each side.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width.
+
+    Returns
+    -------
+    ndarray of bool, shape (height, width)
+    """
+    mask = np.zeros(shape, np.bool_)
+    height, width = shape
+    mask[height // 4 : height - height // 4, width // 4 : width - width // 4] = True
+    return mask
+
+
+def _inside(arrays: dict[str, FloatArray], image: str, masks: Path | None) -> float | None:
+    if masks is None:
+        return _share(arrays["input_pixels"], central(arrays["input_pixels"].shape))
+    path = masks / f"{Path(image).stem}.png"
+    if not path.exists():
+        return None
+    mask = read_mask(path)
+    if mask.shape != arrays["pixels"].shape:
+        sizes = [f"{width} x {height}" for height, width in (mask.shape, arrays["pixels"].shape)]
+        raise DataError(f"{path}: the mask has {sizes[0]} pixels and the picture {sizes[1]}: they must agree")
+    return _share(arrays["pixels"], mask)
+
+
+def _share(values: FloatArray, mask: Mask) -> float | None:
+    sizes = np.abs(values.astype(np.float64))
+    total = float(sizes.sum())
+    return float(sizes[mask].sum()) / total if total else None
+
+
+def _unresolved(arrays: dict[str, FloatArray]) -> float | None:
+    if "margin" not in arrays:
+        return None
+    # NaN, an error that nobody estimated, compares as not above.
+    return float((arrays["margin"] > np.abs(arrays["input_pixels"])).mean())
+
+
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows as CSV that spreadsheets take for nothing but text and numbers.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    rows : sequence of Row
+        From `summarise`.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row._fields)
+    for row in rows:
+        writer.writerow([csv_text(value) if isinstance(value, str) else value for value in row])
+    write_bytes(path, text.getvalue().encode("utf-8", "replace"))
+
+
+class Group(NamedTuple):
+    """Means over the maps of one class, or of all.
+
+    Attributes
+    ----------
+    name : str
+        The class, 'A rather than B' where it was held against one.
+    maps : int
+        How many.
+    means : dict of str to float
+        By the fields of `Row`; those that no map has are left out.
+    """
+
+    name: str
+    maps: int
+    means: dict[str, float]
+
+
+_MEANT = ("probability", "log_odds_bits", "for_bits", "against_bits", "gap_share", "inside", "unresolved", "seconds")
+
+
+def group(rows: Sequence[Row]) -> Iterator[Group]:
+    """Means by class, the most frequent first, and over everything at the end.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        From `summarise`.
+
+    Returns
+    -------
+    iterator of Group
+    """
+    classes: dict[tuple[int, str], list[Row]] = {}
+    for row in rows:
+        classes.setdefault((row.target, row.versus), []).append(row)
+    for members in sorted(classes.values(), key=len, reverse=True):
+        first = members[0]
+        yield _means(f"{first.label} rather than {first.versus}" if first.versus else first.label, members)
+    yield _means("all", rows)
+
+
+def _means(name: str, rows: Sequence[Row]) -> Group:
+    values = {field: [getattr(row, field) for row in rows if getattr(row, field) is not None] for field in _MEANT}
+    return Group(name, len(rows), {field: float(np.mean(each)) for field, each in values.items() if each})

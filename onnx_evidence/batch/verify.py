@@ -1,0 +1,178 @@
+"""Is a folder of results what its receipts say? First every hash, then the maps themselves, computed again."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from onnx_evidence.batch import fingerprint
+from onnx_evidence.batch.failures import FAILURES
+from onnx_evidence.batch.journal import read_lines
+from onnx_evidence.batch.manifest import MANIFEST, file_sha256
+from onnx_evidence.batch.receipt import Receipt
+from onnx_evidence.errors import StoreError
+
+_RESULTS = (".npz", ".png")
+
+
+class Problem(NamedTuple):
+    """Something that is not as it was written.
+
+    Attributes
+    ----------
+    place : str
+        A line or a file.
+    what : str
+        What is wrong, in words.
+    """
+
+    place: str
+    what: str
+
+
+@dataclass
+class Checked:
+    """What the hashes say.
+
+    Attributes
+    ----------
+    entries : list of dict
+        Lines that can be computed again.
+    problems : list of Problem
+        What is not as it was written.
+    absent : list of str
+        Pictures that are not where they were.
+    files : int
+        Files whose hashes were taken.
+    head : str or None
+        The seal of the last line: whoever noted it when the run ended knows that no line is missing at the end.
+    """
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    files: int = 0
+    head: str | None = None
+
+
+def check_hashes(
+    folder: Path, pictures: Callable[[dict[str, Any]], Path], progress: Callable[[int], object] = lambda lines: None
+) -> Checked:
+    """Check every line and the hash of every file that it names.
+
+    Parameters
+    ----------
+    folder : Path
+        Of `explain`.
+    pictures : callable
+        From a manifest line to the picture's file.
+    progress : callable
+        Called with the number of lines done since the last call.
+
+    Returns
+    -------
+    Checked
+
+    Raises
+    ------
+    StoreError
+        If there is no manifest.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        raise StoreError(f"{folder}: holds no results: there is no {MANIFEST}")
+    checked, maps = Checked(), set[str]()
+    configurations = set[str]()
+    for line in read_lines(path):
+        place = f"{MANIFEST} line {line.number}"
+        problems = [line.problem] if line.problem else []
+        checked.head = line.seal
+        known = bool(line.value) and not (unlike := _unlike_receipt(line.value))
+        if line.value and not known:
+            problems.append(unlike)
+        checked.problems += [Problem(place, what) for what in problems]
+        if known:
+            if line.value["map"] in maps:
+                checked.problems.append(Problem(place, f"{line.value['map']} is listed twice"))
+            maps |= {line.value["map"], line.value["figure"]}
+            configurations.add(line.value["configuration"])
+            _check_files(folder, line.value, pictures(line.value), checked)
+        progress(1)
+    if len(configurations) > 1:
+        checked.problems.append(Problem(MANIFEST, "lines are of more than one configuration"))
+    checked.problems += _strangers(folder, maps)
+    if (folder / FAILURES).exists():
+        wrong = [line for line in read_lines(folder / FAILURES) if line.problem]
+        checked.problems += [Problem(f"{FAILURES} line {line.number}", line.problem) for line in wrong]
+    return checked
+
+
+def _unlike_receipt(entry: dict[str, Any]) -> str:
+    """What keeps a line from being a receipt; '' where nothing does."""
+    try:
+        Receipt.model_validate(entry)
+        configuration = fingerprint.digest(fingerprint.of_entry(entry))
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    except (KeyError, TypeError) as error:
+        return f"settings are not complete: {error!r}"
+    work = fingerprint.of_work(configuration, entry["hashes"]["image"], entry["target"], entry["versus"])
+    if (entry["configuration"], entry["work"]) != (configuration, work):
+        return "its fingerprints are not those of its settings"
+    return ""
+
+
+def _check_files(folder: Path, entry: dict[str, Any], picture: Path, checked: Checked) -> None:
+    sound = True
+    for name in ("map", "figure"):
+        digest = file_sha256(folder / entry[name])
+        if digest != entry["hashes"][name]:
+            sound = False
+            what = "is missing" if digest is None else "was changed: its SHA-256 is another"
+            checked.problems.append(Problem(entry[name], what))
+        else:
+            checked.files += 1
+    digest = file_sha256(picture)
+    if digest is None:
+        checked.absent.append(entry["image"])
+    elif digest != entry["hashes"]["image"]:
+        checked.problems.append(Problem(entry["image"], "is another picture now: its SHA-256 is another"))
+    else:
+        checked.files += 1
+        if sound:
+            checked.entries.append(entry)
+
+
+def _strangers(folder: Path, known: set[str]) -> Iterable[Problem]:
+    """Files that look like results, and that no line knows: a line was removed, or a run was killed."""
+    for inner in sorted(folder.iterdir()):
+        for path in sorted(inner.iterdir()) if inner.is_dir() and not inner.name.startswith(".") else ():
+            name = path.relative_to(folder).as_posix()
+            if path.suffix in _RESULTS and name not in known:
+                yield Problem(name, "no line of the manifest knows it: a line is missing, or a run was killed")
+
+
+def take_sample(entries: Sequence[dict[str, Any]], count: int | None, head: str | None) -> list[dict[str, Any]]:
+    """Some lines, drawn by the manifest's last seal: whoever writes a line cannot choose whether it is drawn.
+
+    Parameters
+    ----------
+    entries : sequence of dict
+        Manifest lines.
+    count : int or None
+        How many; None for all.
+    head : str or None
+        The last seal.
+
+    Returns
+    -------
+    list of dict
+        In the manifest's order.
+    """
+    if count is None or count >= len(entries):
+        return list(entries)
+    order = sorted(range(len(entries)), key=lambda place: fingerprint.digest([head, entries[place]["work"]]))
+    return [entries[place] for place in sorted(order[:count])]
