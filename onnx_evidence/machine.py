@@ -1,12 +1,37 @@
 """What a result was computed on: processor, threads and GPU, asked of the system itself."""
 
 import ctypes
+import os
 import platform
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from onnx_evidence.runtime import available_threads
+# Set for a process that shares the machine with others of the same run.
+_THREADS = "ONNX_EVIDENCE_THREADS"
+
+
+def available_threads() -> int:
+    """Processors that this process may use (ONNX Runtime would count the machine's)."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = os.environ.get(_THREADS, "")
+    return min(found, int(share)) if share.isdecimal() and int(share) else found
+
+
+def thread_share(processes: int) -> dict[str, str]:
+    """The environment of a process that gets its share of the processors, numpy's threads included.
+
+    Parameters
+    ----------
+    processes : int
+        How many share them.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    share = str(max(1, available_threads() // processes))
+    return dict.fromkeys((_THREADS, "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), share)
 
 
 def describe_machine(device: str) -> dict[str, Any]:

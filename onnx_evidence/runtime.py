@@ -7,7 +7,6 @@ session is compared with it.
 import contextlib
 import ctypes
 import io
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ import onnx
 import onnxruntime as ort
 
 from onnx_evidence.errors import DeviceError, ModelError, SettingError, one_line
+from onnx_evidence.machine import available_threads
 from onnx_evidence.types import AnyArray, Features, FloatArray
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -134,33 +134,6 @@ def _session(model: bytes, device: str, threads: int) -> ort.InferenceSession:
     if device == "cuda":
         providers.insert(0, (_PROVIDERS["cuda"], _CUDA_OPTIONS))
     return ort.InferenceSession(model, options, providers=providers)
-
-
-# Set for a process that shares the machine with others of the same run.
-_THREADS = "ONNX_EVIDENCE_THREADS"
-
-
-def available_threads() -> int:
-    """Processors that this process may use (ONNX Runtime would count the machine's)."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = os.environ.get(_THREADS, "")
-    return min(found, int(share)) if share.isdecimal() and int(share) else found
-
-
-def thread_share(processes: int) -> dict[str, str]:
-    """The environment of a process that gets its share of the processors, numpy's threads included.
-
-    Parameters
-    ----------
-    processes : int
-        How many share them.
-
-    Returns
-    -------
-    dict of str to str
-    """
-    share = str(max(1, available_threads() // processes))
-    return dict.fromkeys((_THREADS, "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), share)
 
 
 def _open(model: onnx.ModelProto, device: Device, threads: int | None) -> ort.InferenceSession:

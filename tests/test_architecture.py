@@ -41,7 +41,7 @@ HOMES = {
     "matplotlib": {"render", "explanation", "evaluation.figure"},  # explanation names the type of a figure, see below
     "click": {"cli", "cli_batch", "options"},
     "tqdm": {"cli", "cli_batch", "options"},
-    "pydantic": {"preprocess", "background_file"},
+    "pydantic": {"preprocess", "background_file", "batch.receipt"},
     "google": {"intake.read"},
 }
 EVERYWHERE = {"numpy"}

@@ -287,10 +287,16 @@ CUTS = {
 PICTURES = {
     "missing": case("explain good.onnx nowhere.jpg -o OUT", "nowhere.jpg", "No such file", code=3),
     "empty": case("explain good.onnx empty.png -o OUT", "empty.png", "the file is empty", code=3),
-    "truncated png": case("explain good.onnx truncated.png -o OUT", "truncated.png", "cannot decode", "damaged", code=3),
-    "truncated jpg": case("explain good.onnx truncated.jpg -o OUT", "truncated.jpg", "cannot decode", "damaged", code=3),
+    "truncated png": case(
+        "explain good.onnx truncated.png -o OUT", "truncated.png", "cannot decode", "damaged", code=3
+    ),
+    "truncated jpg": case(
+        "explain good.onnx truncated.jpg -o OUT", "truncated.jpg", "cannot decode", "damaged", code=3
+    ),
     "text named jpg": case("explain good.onnx text.jpg -o OUT", "text.jpg", "cannot decode", "no picture", code=3),
-    "absurdly large": case("explain good.onnx huge.png -o OUT", "huge.png", "absurdly large", "250 million pixels", code=3),
+    "absurdly large": case(
+        "explain good.onnx huge.png -o OUT", "huge.png", "absurdly large", "250 million pixels", code=3
+    ),
     "folder without pictures": inside("explain good.onnx papers -o OUT", "papers", "no pictures"),
     "background from no folder": inside("background good.onnx nowhere -o OUT/b.npz", "nowhere", "cannot read"),
     "background from no pictures": inside("background good.onnx papers -o OUT/b.npz", "papers", "no pictures"),

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnx_evidence import runtime
+from onnx_evidence import machine, runtime
 from onnx_evidence.errors import DeviceError, EvidenceError, ModelError
 from onnx_evidence.runtime import Classifier, Device, Differentiator, Session, available_threads, settle_device
 
@@ -172,10 +172,10 @@ def test_a_session_that_fell_back_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_available_threads_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda pid: {3, 5, 8}, raising=False)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: {3, 5, 8}, raising=False)
     assert available_threads() == 3
-    monkeypatch.delattr(runtime.os, "sched_getaffinity")
-    monkeypatch.setattr(runtime.os, "cpu_count", lambda: 7)
+    monkeypatch.delattr(machine.os, "sched_getaffinity")
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 7)
     assert available_threads() == 7
 
 

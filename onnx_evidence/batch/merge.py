@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from onnx_evidence.batch import SCHEMA, fingerprint
 from onnx_evidence.batch.failures import FAILURES
 from onnx_evidence.batch.folder import ResultFolder
 from onnx_evidence.batch.journal import read_lines
@@ -38,6 +39,7 @@ class _Found(NamedTuple):
     map: str
     source: Path
     start: int
+    configuration: str
 
 
 def merge(sources: Sequence[Path], out: Path, progress: Callable[[int], object] = lambda maps: None) -> Merged:
@@ -67,7 +69,7 @@ def merge(sources: Sequence[Path], out: Path, progress: Callable[[int], object] 
     if out.resolve() in {source.resolve() for source in sources}:
         raise StoreError(f"{out}: cannot be merged into itself: take another -o")
     found = sorted(line for source in sources for line in _lines(source))
-    with ResultFolder(out) as folder:
+    with ResultFolder(out, _common(found)) as folder:
         waiting: list[dict[str, Any]] = []
         before = 0
         for each in found:
@@ -100,9 +102,25 @@ def _lines(source: Path) -> list[_Found]:
         if line.problem:
             remedy = "let its run finish first" if line.torn else "'onnx-evidence verify' says more"
             raise StoreError(f"{source / MANIFEST}: line {line.number}: {line.problem}; {remedy}")
-        found.append(_Found(line.value["image"], line.value["map"], source, start))
+        value = line.value
+        if value.get("schema") != SCHEMA:
+            raise StoreError(f"{source / MANIFEST}: line {line.number}: is of another version: explain again")
+        found.append(_Found(value["image"], value["map"], source, start, value["configuration"]))
         start = line.end
     return found
+
+
+def _common(found: Sequence[_Found]) -> dict[str, Any] | None:
+    """The configuration of all lines; None where there are none."""
+    if not found:
+        return None
+    first = fingerprint.of_entry(_read(found[0]))
+    other = next((each for each in found if each.configuration != found[0].configuration), None)
+    if other is not None:
+        apart = fingerprint.differences(first, fingerprint.of_entry(_read(other)))
+        places = f"{found[0].source} and {other.source}"
+        raise StoreError(f"{places} hold maps of different configurations: {'; '.join(apart)}; merge shards of one run")
+    return first
 
 
 def _read(found: _Found) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -37,7 +37,7 @@ class ExtremePart(_Part):
 
     bits: Finite
     stderr: Finite | None = Field(description="null where nothing was sampled.")
-    interval: tuple[Finite, Finite] | None = Field(description="95 %.", strict=False)
+    interval: tuple[Finite, Finite] | None = Field(description="95 %.")
     row: Count = Field(description="Pixel of the photograph.")
     col: Count
 
@@ -120,6 +120,27 @@ class Receipt(_Part):
     seconds: Annotated[float, Field(ge=0)] = Field(description="For all maps of the picture together.")
     previous: Sha256 | None = Field(description="The seal of the line before; null in the first.")
     seal: Sha256 = Field(description="SHA-256 of the bytes of this line before ', \"seal\"'.")
+
+
+def unlike(entry: dict[str, Any]) -> str:
+    """What keeps an object from being a manifest line.
+
+    Parameters
+    ----------
+    entry : dict
+        Parsed JSON.
+
+    Returns
+    -------
+    str
+        The first thing, in words; '' where there is none.
+    """
+    try:
+        Receipt.model_validate_json(json.dumps(entry))
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return ""
 
 
 def schema() -> dict[str, Any]:

@@ -132,7 +132,8 @@ def load_map(path: Path) -> dict[str, FloatArray]:
         If it cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as loaded:
+        # From memory: numpy leaves a damaged file open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as loaded:
             return dict(loaded)
     except Exception as error:
         # A damaged archive raises one of many types.

@@ -5,13 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.failures import FAILURES
 from onnx_evidence.batch.journal import read_lines
 from onnx_evidence.batch.manifest import MANIFEST, file_sha256
-from onnx_evidence.batch.receipt import Receipt
+from onnx_evidence.batch.receipt import unlike
 from onnx_evidence.errors import StoreError
 
 _RESULTS = (".npz", ".png")
@@ -89,34 +87,32 @@ def check_hashes(
         place = f"{MANIFEST} line {line.number}"
         problems = [line.problem] if line.problem else []
         checked.head = line.seal
-        known = bool(line.value) and not (unlike := _unlike_receipt(line.value))
+        known = bool(line.value) and not (wrong := _unlike_receipt(line.value))
         if line.value and not known:
-            problems.append(unlike)
+            problems.append(wrong)
         checked.problems += [Problem(place, what) for what in problems]
         if known:
             if line.value["map"] in maps:
                 checked.problems.append(Problem(place, f"{line.value['map']} is listed twice"))
-            maps |= {line.value["map"], line.value["figure"]}
             configurations.add(line.value["configuration"])
             _check_files(folder, line.value, pictures(line.value), checked)
+        maps |= {str(line.value.get(name)) for name in ("map", "figure")}
         progress(1)
     if len(configurations) > 1:
         checked.problems.append(Problem(MANIFEST, "lines are of more than one configuration"))
     checked.problems += _strangers(folder, maps)
     if (folder / FAILURES).exists():
-        wrong = [line for line in read_lines(folder / FAILURES) if line.problem]
-        checked.problems += [Problem(f"{FAILURES} line {line.number}", line.problem) for line in wrong]
+        bad = [line for line in read_lines(folder / FAILURES) if line.problem]
+        checked.problems += [Problem(f"{FAILURES} line {line.number}", line.problem) for line in bad]
     return checked
 
 
 def _unlike_receipt(entry: dict[str, Any]) -> str:
     """What keeps a line from being a receipt; '' where nothing does."""
+    if wrong := unlike(entry):
+        return wrong
     try:
-        Receipt.model_validate(entry)
         configuration = fingerprint.digest(fingerprint.of_entry(entry))
-    except ValidationError as error:
-        first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
     except (KeyError, TypeError) as error:
         return f"settings are not complete: {error!r}"
     work = fingerprint.of_work(configuration, entry["hashes"]["image"], entry["target"], entry["versus"])

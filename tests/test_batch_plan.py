@@ -1,0 +1,169 @@
+"""What is asked for, in which order, under which names; and what finished work is known by."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from onnx_evidence.batch import fingerprint
+from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard
+from onnx_evidence.batch.work import folder_name
+from onnx_evidence.errors import DataError, SettingError, TargetError
+from onnx_evidence.text import csv_text, visible
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for name in ("b.png", "a.jpg", "deep/c.png", "deep/a.png", "notes.md"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path / "in"
+
+
+def names(items: list[Item], folder: Path) -> list[str]:
+    return [item.path.relative_to(folder).as_posix() for item in items]
+
+
+def plan(*given: Path) -> list[Item]:
+    return make_plan(given, ["top1"], None)
+
+
+def test_folders_patterns_lists_and_files_name_pictures_in_a_fixed_order(pictures, tmp_path):
+    everything = ["a.jpg", "b.png", "deep/a.png", "deep/c.png"]
+    assert names(plan(pictures), pictures) == everything
+    assert names(plan(pictures / "*.png"), pictures) == ["b.png"]
+    assert names(plan(pictures / "**" / "*.png"), pictures) == ["b.png", "deep/a.png", "deep/c.png"]
+    (tmp_path / "list.txt").write_text("in/deep/c.png\n\nin/a.jpg\nin/deep/c.png\n", encoding="utf-8-sig")
+    assert names(plan(tmp_path / "list.txt"), pictures) == ["deep/c.png", "a.jpg"]
+    # A file that is not there is a picture's failure, later, not the end of everything.
+    assert names(plan(pictures / "b.png", pictures / "no.png", pictures), pictures) == [
+        "b.png",
+        "no.png",
+        "a.jpg",
+        "deep/a.png",
+        "deep/c.png",
+    ]
+
+
+def test_a_table_gives_every_picture_its_questions(pictures, tmp_path):
+    (tmp_path / "list.csv").write_text('image,versus,target\nin/b.png,bee,dog\n"in/a.jpg",,\nin/b.png,,ant\n')
+    items = make_plan([tmp_path / "list.csv"], ["top1", "3"], "crane")
+    assert [(item.path.name, item.targets, item.versus) for item in items] == [
+        ("b.png", ("dog",), "bee"),
+        ("a.jpg", ("top1", "3"), "crane"),
+        ("b.png", ("ant",), "crane"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("l.csv", "", "first line is missing"),
+        ("l.csv", "picture\na.jpg\n", "first line is picture: name the columns image, target, versus"),
+        ("l.csv", "image,tagret\na.jpg,dog\n", "first line is image, tagret"),
+        ("l.csv", "image,image\na.jpg,dog\n", "name the columns"),
+        ("l.csv", "image\n", "the list is empty"),
+        ("l.csv", "image\na.jpg,dog\n", "row 2 does not fit"),
+        ("l.csv", 'image\n"a.jpg\n', "cannot read the list"),
+        ("l.txt", "\n\n", "the list is empty"),
+        ("l.txt", b"\xff\xfe\x00a", "cannot read the list"),
+        ("none*", None, "no picture has a name like this"),
+    ],
+)
+def test_lists_that_cannot_be_meant_are_refused(pictures, name, content, words):
+    if content is not None:
+        (pictures / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=words) as caught:
+        plan(pictures / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_class_in_a_list_is_refused_before_anything_is_explained(pictures, tmp_path):
+    (tmp_path / "list.csv").write_text("image,target\nin/b.png,dog\nin/a.jpg,zebra\n")
+
+    def check(targets, versus):
+        if "zebra" in targets:
+            raise TargetError("class 'zebra' is unknown")
+
+    with pytest.raises(TargetError, match=r"in/a\.jpg: class 'zebra' is unknown"):
+        check_questions(plan(tmp_path / "list.csv"), check)
+
+
+def test_shards_share_the_plan_and_keep_the_questions_of_a_picture_together(pictures, tmp_path):
+    lines = [f"{name},{target}" for target in ("ant", "bee") for name in ("in/a.jpg", "in/b.png", "in/deep/c.png")]
+    (tmp_path / "list.csv").write_text("\n".join(["image,target", *lines]))
+    items = plan(tmp_path / "list.csv")
+    shards = [take_shard(items, number, 2) for number in (1, 2)]
+    assert sorted(map(repr, shards[0] + shards[1])) == sorted(map(repr, items))
+    assert [{item.path.name for item in shard} for shard in shards] == [{"a.jpg", "c.png"}, {"b.png"}]
+    assert [take_shard(items, number, 9) for number in (4, 9)] == [[], []]
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/2/3", "1.5/2"])
+def test_a_shard_that_is_none_is_refused(text):
+    with pytest.raises(SettingError, match=r"is not I/N"):
+        parse_shard(text)
+
+
+def test_a_shard_is_read():
+    assert parse_shard("3/16") == (3, 16)
+
+
+def test_folders_of_results_are_the_pictures_alone_and_lead_nowhere_else(pictures):
+    items = [look(item) for item in plan(pictures)]
+    owned = {"b": items[1].sha256}
+    found = [folder_name(item, owned.get) for item in items]
+    assert (found[1], found[3]) == ("b", "c")
+    assert found[0] != found[2]
+    assert {name.rpartition("-")[0] for name in (found[0], found[2])} == {"a"}
+    # Another picture had that name once.
+    assert folder_name(items[1], {"b": "0" * 64}.get).startswith("b-")
+    for stem in ("..", ".", ".lock", "manifest.jsonl", "Failures.jsonl", "x" * 250):
+        item = Item(pictures / f"{stem}.png", (), None, alone=len(stem) < 200, sha256="1" * 64)
+        name = folder_name(item, lambda name: None)
+        assert name not in ("..", ".", stem)
+        assert not name.startswith(".")
+        assert len(name) < 100
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "s.png"))
+        for name in ("pipe.png", "folder.png", "s.png", "none.png"):
+            item = look(Item(tmp_path / name, (), None))
+            assert item.sha256 is None
+            assert item.problem.startswith(f"{tmp_path / name}: cannot read the picture: ")
+    assert "no regular file" in look(Item(tmp_path / "pipe.png", (), None)).problem
+
+
+def test_differences_of_configurations_are_named():
+    there = {"model": "a" * 64, "preprocess": {"size": [32, 32], "color": "RGB"}, "seed": 0, "tolerance": None}
+    now = {"model": "b" * 64, "preprocess": {"size": [32, 64], "color": "RGB"}, "seed": 0, "tolerance": 0.1}
+    assert fingerprint.differences(there, now) == [
+        "model is aaaaaaaaaaaa... there and bbbbbbbbbbbb... now",
+        "preprocess.size is 32, 32 there and 32, 64 now",
+        "tolerance is not set there and 0.1 now",
+    ]
+    assert fingerprint.differences(there, dict(there)) == []
+
+
+def test_a_digest_knows_no_order_of_keys_and_every_value():
+    one = {"a": 1, "b": [1, 2]}
+    assert fingerprint.digest(one) == fingerprint.digest({"b": [1, 2], "a": 1})
+    others = ({"a": 1, "b": [2, 1]}, {"a": 1.5, "b": [1, 2]}, {"a": 1, "b": [1, 2], "c": None})
+    assert fingerprint.digest(one) not in [fingerprint.digest(other) for other in others]
+    assert fingerprint.of_work("c", "p", 1, None) != fingerprint.of_work("c", "p", None, 1)  # type: ignore[arg-type]
+
+
+def test_names_obey_nothing_in_terminals_and_tables():
+    assert visible("Größe 中 😀.png") == "Größe 中 😀.png"
+    assert visible("a\x1b[31m\r\nb\u202e\u2028\udcff") == r"a\x1b[31m\r\nb\u202e\u2028\udcff"
+    for start in "=+-@":
+        assert csv_text(f"{start}cmd()") == f"'{start}cmd()"
+        assert csv_text(f"  {start}cmd()").startswith("'")
+    assert csv_text("\t=1") == r"\t=1"
+    assert csv_text("a=1-2") == "a=1-2"

@@ -1,0 +1,164 @@
+"""Several processes: what they write is what one writes, and those that die are replaced."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from onnx_evidence.batch.plan import look, make_plan
+from onnx_evidence.batch.pool import spawned
+from onnx_evidence.batch.work import Job, Recipe
+from onnx_evidence.errors import DeviceError, StoreError
+from onnx_evidence.machine import available_threads, thread_share
+from tests.batch import call, manifest, results, write_pictures
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "in", 6)
+
+
+def same_but_for_threads(out: Path) -> dict:
+    found = results(out)
+    for value in found.values():
+        if isinstance(value, dict):
+            value.pop("machine", None)
+    return found
+
+
+def test_processes_write_what_one_writes(tiny_model, pictures, tmp_path):
+    arguments = (tiny_model, pictures, tmp_path / "none.png", "-q", "--device", "cpu")
+    call("explain", *arguments, "-o", tmp_path / "one", code=3)
+    result = call("explain", *arguments, "-o", tmp_path / "two", "--workers", 2, code=3)
+    assert result.stderr.count("\n") == 1
+    assert same_but_for_threads(tmp_path / "two") == same_but_for_threads(tmp_path / "one")
+    assert {entry["machine"]["threads"] for entry in manifest(tmp_path / "two")} == {max(1, available_threads() // 2)}
+    assert multiprocessing.active_children() == []
+    assert call("explain", *arguments, "-o", tmp_path / "two", "--workers", 2, code=3).stdout == ""
+    assert len(manifest(tmp_path / "two")) == 6
+
+
+def jobs_of(pictures: Path, out: Path) -> list[Job]:
+    items = [look(item) for item in make_plan([pictures], ["top1"], None)]
+    return [Job(number, item, out, item.path.stem, frozenset()) for number, item in enumerate(items)]
+
+
+def test_a_process_that_is_killed_is_replaced_and_its_picture_done_again(tiny_model, pictures, tmp_path):
+    killed = []
+
+    def tick(number: int, copies: int) -> None:
+        if len(killed) < 2:
+            process = multiprocessing.active_children()[0]
+            process.kill()
+            process.join()
+            killed.append(number)
+
+    run = spawned(Recipe(tiny_model, {"device": "cpu"}), 1, "cpu")
+    outcomes = list(run(jobs_of(pictures, tmp_path)[:2], tick, lambda: None))
+    assert killed == [0, 0]
+    assert [(each.job.number, each.reason) for each in outcomes] == [(0, ""), (1, "")]
+    assert multiprocessing.active_children() == []
+
+
+def test_a_picture_that_kills_its_process_again_and_again_is_a_failure(tiny_model, pictures, tmp_path):
+    killed = []
+
+    def tick(number: int, copies: int) -> None:
+        if number == 0 and len(killed) < 3:
+            process = multiprocessing.active_children()[0]
+            process.kill()
+            process.join()
+            killed.append(number)
+
+    run = spawned(Recipe(tiny_model, {"device": "cpu"}), 1, "cpu")
+    outcomes = list(run(jobs_of(pictures, tmp_path)[:2], tick, lambda: None))
+    first, second = sorted(outcomes, key=lambda each: each.job.number)
+    assert first.kind == "WorkerDied"
+    assert "the process died 3 times while explaining it (exit code -9)" in first.reason
+    assert second.reason == ""
+
+
+def test_processes_that_die_at_once_end_the_run(tiny_model, pictures, tmp_path):
+    def check() -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
+
+    run = spawned(Recipe(tiny_model, {"device": "cpu"}), 1, "cpu")
+    with pytest.raises(DeviceError, match="processes die before their first picture"):
+        list(run(jobs_of(pictures, tmp_path), lambda number, copies: None, check))
+    assert multiprocessing.active_children() == []
+
+
+def test_what_a_process_refuses_ends_the_run_in_its_words(tiny_model, pictures, tmp_path):
+    (tmp_path / "out").write_text("a file where a folder is wanted")
+    run = spawned(Recipe(tiny_model, {"device": "cpu"}), 1, "cpu")
+    with pytest.raises(StoreError, match="cannot write"):
+        list(run(jobs_of(pictures, tmp_path / "out"), lambda number, copies: None, lambda: None))
+
+
+def start(tiny_model: Path, pictures: Path, out: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "onnx_evidence", "explain", str(tiny_model), str(pictures), "-o", str(out), "-q"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    return subprocess.Popen([*command, "--device", "cpu", *arguments], **options)
+
+
+def until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def lines(out: Path) -> int:
+    path = out / "manifest.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_in_a_terminal_ends_all_processes_and_the_same_command_goes_on(tiny_model, pictures, tmp_path, workers):
+    process = start(tiny_model, pictures, tmp_path, "--workers", workers)
+    until(lambda: lines(tmp_path) > 0)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "Interrupted: the same command goes on from there\n")
+    assert not list(tmp_path.rglob("*.partial"))
+    assert 0 < lines(tmp_path) < 6
+    call("explain", tiny_model, pictures, "-o", tmp_path, "-q", "--device", "cpu")
+    assert lines(tmp_path) == 6
+    assert json.loads(call("verify", tmp_path, "--sample", 0, "--json").stdout)["verdict"] == "unchanged"
+
+
+def test_when_the_parent_is_killed_its_processes_end_and_the_folder_is_free(tiny_model, pictures, tmp_path):
+    process = start(tiny_model, pictures, tmp_path, "--workers", "2")
+    until(lambda: lines(tmp_path) > 0)
+    process.kill()
+    process.communicate()
+
+    def gone() -> bool:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    until(gone, 20)
+    call("explain", tiny_model, pictures, "-o", tmp_path, "-q", "--device", "cpu")
+    assert lines(tmp_path) == 6
+
+
+def test_the_share_of_the_threads_is_what_the_process_gets(monkeypatch):
+    monkeypatch.setattr("onnx_evidence.machine.os.sched_getaffinity", lambda pid: set(range(10)))
+    shares = thread_share(3)
+    assert set(shares.values()) == {"3"}
+    monkeypatch.setenv("ONNX_EVIDENCE_THREADS", shares["ONNX_EVIDENCE_THREADS"])
+    assert available_threads() == 3
+    assert set(thread_share(9).values()) == {"1"}
+    for wrong in ("", "0", "many", "-1"):
+        monkeypatch.setenv("ONNX_EVIDENCE_THREADS", wrong)
+        assert available_threads() == 10
