@@ -814,8 +814,8 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     yield from main.commands.items()
 
 
-def test_there_are_seven_commands():
-    expected = ["background", "evaluate", "explain", "gradient", "inspect", "links", "sanity"]
+def test_there_are_ten_commands():
+    expected = ["background", "evaluate", "explain", "gradient", "inspect", "links", "merge", "sanity", "summary", "verify"]
     assert sorted(main.commands) == expected
 
 
