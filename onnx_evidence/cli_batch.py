@@ -17,7 +17,7 @@ from onnx_evidence.batch.pool import spawned
 from onnx_evidence.batch.recompute import TOLERANCE, Verdict, finder, recompute, reopen, verification
 from onnx_evidence.batch.summary import group, summarise, write_table
 from onnx_evidence.batch.verify import Problem, check_hashes, take_sample
-from onnx_evidence.batch.work import Job, Outcome, Recipe
+from onnx_evidence.batch.work import Hand, Job, Outcome, Recipe
 from onnx_evidence.errors import EvidenceError, StoreError
 from onnx_evidence.options import (
     PATH,
@@ -90,7 +90,8 @@ def explain(
         with ResultFolder(place, configuration) as folder:
             _refuse_old(folder, resume)
             run = _Run(folder, explainer, _Say(quiet, as_json))
-            runner = here(explainer) if workers == 1 else spawned(recipe, workers, explainer.deployed.device.name)
+            alone = here(Hand(explainer, recipe))
+            runner = alone if workers == 1 else spawned(recipe, workers, explainer.deployed.device.name)
             tally = run.go(items, runner, interrupt)
     if tally.failed:
         raise click.exceptions.Exit(SOME_FAILED)

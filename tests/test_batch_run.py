@@ -356,7 +356,7 @@ def test_what_does_not_belong_together_is_not_merged(explain, pictures, tmp_path
         in call("merge", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "x", code=1).stderr
     )
     result = call("merge", tmp_path / "a", tmp_path / "c", "-o", tmp_path / "y", code=1)
-    assert "is another one than in" in result.stderr
+    assert "is another one than elsewhere" in result.stderr
     assert "cannot be merged into itself" in call("merge", tmp_path / "a", "-o", tmp_path / "a", code=1).stderr
     assert "holds no results" in call("merge", tmp_path / "in", "-o", tmp_path / "z", code=1).stderr
     path = tmp_path / "a" / manifest(tmp_path / "a")[0]["map"]
@@ -399,3 +399,50 @@ def test_errors_of_the_machine_stop_the_run_and_errors_of_a_picture_do_not(expla
     monkeypatch.undo()
     monkeypatch.setattr(work, "write_bytes", lambda path, data: (_ for _ in ()).throw(store.StoreError("disk: no")))
     assert explain(pictures, "-o", tmp_path / "b", "-q", code=1).stderr == "Error: disk: no\n"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        RuntimeError("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 99"),
+        RuntimeError("CUDA failure 2: out of memory"),
+        MemoryError(),
+    ],
+)
+def test_where_memory_is_short_the_picture_is_done_again_with_half_the_batch(
+    explain, undisturbed, pictures, tmp_path, monkeypatch, said
+):
+    original, sizes = Explainer.explain_all, []
+
+    def explain_all(self, *arguments):
+        sizes.append(self.settings.batch_size)
+        if sizes[-1] > 10:
+            raise said if isinstance(said, MemoryError) else ModelError("ONNX Runtime failed") from said
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Explainer, "explain_all", explain_all)
+    result = explain(pictures, "-o", tmp_path / "out")
+    assert sizes == [32, 16, *[8] * 6]
+    assert [entry["settings"]["batch_size"] for entry in manifest(tmp_path / "out")] == [8] * 6
+    found = results(tmp_path / "out")
+    assert found.keys() == undisturbed.keys()
+    for name in (name for name, each in found.items() if isinstance(each, bytes) and name.endswith(".npz")):
+        one, other = (np.load(path / name) for path in (tmp_path / "out", tmp_path / "undisturbed"))
+        with one, other:
+            assert one["cut0"] == pytest.approx(other["cut0"], abs=1e-5)
+    assert result.stdout.count("\n") == 11
+
+
+def test_a_picture_that_finds_no_memory_even_alone_is_a_failure(explain, pictures, tmp_path, monkeypatch):
+    original, sizes = Explainer.explain_all, []
+
+    def explain_all(self, image, *arguments):
+        if image.name.endswith("00.png"):
+            sizes.append(self.settings.batch_size)
+            raise MemoryError
+        return original(self, image, *arguments)
+
+    monkeypatch.setattr(Explainer, "explain_all", explain_all)
+    explain(pictures, "-o", tmp_path, "-q", code=3)
+    assert sizes == [32, 16, 8, 4, 2, 1]
+    assert len(manifest(tmp_path)) == 5

@@ -815,7 +815,18 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 
 def test_there_are_ten_commands():
-    expected = ["background", "evaluate", "explain", "gradient", "inspect", "links", "merge", "sanity", "summary", "verify"]
+    expected = [
+        "background",
+        "evaluate",
+        "explain",
+        "gradient",
+        "inspect",
+        "links",
+        "merge",
+        "sanity",
+        "summary",
+        "verify",
+    ]
     assert sorted(main.commands) == expected
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from onnx_evidence.batch.folder import ResultFolder
-from onnx_evidence.batch.work import Job, Outcome, Tick, explain_job
-from onnx_evidence.pipeline import Explainer
+from onnx_evidence.batch.work import Hand, Job, Outcome, Tick, explain_job
 
 
 class Runner(Protocol):
@@ -20,13 +19,13 @@ class Runner(Protocol):
         ...
 
 
-def here(explainer: Explainer) -> Runner:
+def here(hand: Hand) -> Runner:
     """One picture after the other, in this process.
 
     Parameters
     ----------
-    explainer : Explainer
-        Ready for pictures.
+    hand : Hand
+        Explains.
 
     Returns
     -------
@@ -40,7 +39,7 @@ def here(explainer: Explainer) -> Runner:
 
         for job in jobs:
             check()
-            yield explain_job(explainer, job, step)
+            yield explain_job(hand, job, step)
 
     return run
 

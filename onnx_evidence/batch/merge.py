@@ -70,27 +70,50 @@ def merge(sources: Sequence[Path], out: Path, progress: Callable[[int], object] 
         raise StoreError(f"{out}: cannot be merged into itself: take another -o")
     found = sorted(line for source in sources for line in _lines(source))
     with ResultFolder(out, _common(found)) as folder:
-        waiting: list[dict[str, Any]] = []
-        before = 0
+        target = _Target(folder)
+        added = 0
         for each in found:
-            entry = _read(each)
+            added += target.take(each)
             progress(1)
-            if _is_there(folder, each, entry) or any(entry["map"] == other["map"] for other in waiting):
-                before += 1
-                continue
-            for path, digest in listed(entry).files.items():
-                _copy(each.source / path, folder.path / path, digest)
-            waiting.append({key: value for key, value in entry.items() if key not in ("previous", "seal")})
-            if len(waiting) == _LINES:
-                folder.manifest.add(waiting)
-                waiting = []
-        if waiting:
-            folder.manifest.add(waiting)
+        target.flush()
         for source in sources:
             for line in read_lines(source / FAILURES) if (source / FAILURES).exists() else ():
                 if not line.torn:
                     folder.failures.take(line.value)
-        return Merged(len(found) - before, before, len(folder.failures.entries()))
+        return Merged(added, len(found) - added, len(folder.failures.entries()))
+
+
+class _Target:
+    """The folder that gets everything, and what is there already."""
+
+    def __init__(self, folder: ResultFolder) -> None:
+        self.folder = folder
+        self._maps = dict(folder.manifest.lines)
+        self._owners = {path.split("/")[0]: line.picture for path, line in self._maps.items()}
+        self._waiting: list[dict[str, Any]] = []
+
+    def take(self, found: _Found) -> bool:
+        """Copy the files of a line, and add it; False where it is there already."""
+        entry = _read(found)
+        line = listed(entry)
+        there = self._maps.setdefault(found.map, line)
+        owner = self._owners.setdefault(found.map.split("/")[0], line.picture)
+        if owner != line.picture or there.files != line.files:
+            raise StoreError(f"{found.source}: {found.map} is another one than elsewhere: merge shards of one run")
+        if there is not line:
+            return False
+        for path, digest in line.files.items():
+            _copy(found.source / path, self.folder.path / path, digest)
+        self._waiting.append({key: value for key, value in entry.items() if key not in ("previous", "seal")})
+        if len(self._waiting) == _LINES:
+            self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Add the lines whose files are there."""
+        if self._waiting:
+            self.folder.manifest.add(self._waiting)
+            self._waiting = []
 
 
 def _lines(source: Path) -> list[_Found]:
@@ -128,15 +151,6 @@ def _read(found: _Found) -> dict[str, Any]:
         stream.seek(found.start)
         entry: dict[str, Any] = json.loads(stream.readline())
     return entry
-
-
-def _is_there(folder: ResultFolder, found: _Found, entry: dict[str, Any]) -> bool:
-    there = folder.manifest.lines.get(found.map)
-    if there is None:
-        return False
-    if there.picture != entry["hashes"]["image"] or there.files != listed(entry).files:
-        raise StoreError(f"{found.source}: {found.map} is another one than in {folder.path}: merge shards of one run")
-    return True
 
 
 def _copy(source: Path, target: Path, digest: str) -> None:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from onnx_evidence.batch.loop import Runner
-from onnx_evidence.batch.work import Job, Outcome, Recipe, Tick, explain_job
+from onnx_evidence.batch.work import Hand, Job, Outcome, Recipe, Tick, explain_job
 from onnx_evidence.errors import DeviceError, EvidenceError
 from onnx_evidence.machine import count_gpus, thread_share
 
@@ -178,11 +178,11 @@ def _serve(recipe: Recipe, pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        explainer = recipe.open()
+        hand = Hand(recipe.open(), recipe)
         pipe.send("ready")
         while True:
             job = pipe.recv()
-            pipe.send(explain_job(explainer, job, lambda number, copies: pipe.send((number, copies))))
+            pipe.send(explain_job(hand, job, lambda number, copies: pipe.send((number, copies))))
     except EvidenceError as error:
         pipe.send(error)
     except (EOFError, OSError):

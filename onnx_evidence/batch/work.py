@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,8 +24,12 @@ from onnx_evidence.path import Budget
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.store import json_line, write_bytes
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
+# How ONNX Runtime and the libraries below it say that an allocation failed.
+_NO_MEMORY = ("failed to allocate", "bad_alloc", "out of memory", "memory allocation", "alloc_failed")
 # Of a stem, where something is added to it: file systems take 255 bytes.
 _STEM = 60
 # Called with the item's number and the edited copies done since the last call.
@@ -47,15 +51,73 @@ class Recipe:
     model: Path
     options: dict[str, Any]
 
-    def open(self) -> Explainer:
+    def open(self, **changed: Any) -> Explainer:
         """Make it.
+
+        Parameters
+        ----------
+        **changed
+            Other options than these.
+
+        Returns
+        -------
+        Explainer
 
         Raises
         ------
         EvidenceError
             As `Explainer`.
         """
-        return Explainer(self.model, **self.options)
+        return Explainer(self.model, **{**self.options, **changed})
+
+
+class Hand:
+    """An explainer that takes smaller batches where memory is short, which changes no map.
+
+    Parameters
+    ----------
+    explainer : Explainer
+        Ready for pictures.
+    recipe : Recipe, optional
+        To make it again; without one, memory that is short is an error like others.
+    """
+
+    def __init__(self, explainer: Explainer, recipe: Recipe | None = None) -> None:
+        self.explainer, self._recipe = explainer, recipe
+
+    def run(self, work: Callable[[Explainer], T]) -> T:
+        """Do something with the explainer; again with half the batch, and for good, where an allocation fails.
+
+        Parameters
+        ----------
+        work : callable
+            May be called several times.
+
+        Returns
+        -------
+        object
+            What it returned.
+        """
+        while True:
+            try:
+                return work(self.explainer)
+            except (EvidenceError, MemoryError) as error:
+                half = self.explainer.settings.batch_size // 2
+                if self._recipe is None or half < 1 or not _short_of_memory(error):
+                    raise
+                log.warning("memory is short: going on with batches of %d", half)
+                self.explainer = self._recipe.open(batch_size=half)
+
+
+def _short_of_memory(error: BaseException) -> bool:
+    """Whether it, or what it came from, is an allocation that failed."""
+    cause = error.__cause__
+    said = str(error).casefold()
+    return (
+        isinstance(error, MemoryError)
+        or any(words in said for words in _NO_MEMORY)
+        or (cause is not None and _short_of_memory(cause))
+    )
 
 
 @dataclass(frozen=True)
@@ -129,13 +191,13 @@ def folder_name(item: Item, owner: Callable[[str], str | None]) -> str:
     return f"{name.lstrip('.')[:_STEM]}-{told}"
 
 
-def explain_job(explainer: Explainer, job: Job, tick: Tick) -> Outcome:
+def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
     """Explain a picture and write its maps and figures.
 
     Parameters
     ----------
-    explainer : Explainer
-        Ready for pictures.
+    hand : Hand
+        Explains.
     job : Job
         What to do.
     tick : callable
@@ -153,7 +215,7 @@ def explain_job(explainer: Explainer, job: Job, tick: Tick) -> Outcome:
     """
     start = time.perf_counter()
     try:
-        explanations = _explain(explainer, job, tick)
+        explanations = hand.run(lambda explainer: _explain(explainer, job, tick))
     except (StoreError, DeviceError):
         raise
     except EvidenceError as error:
@@ -163,7 +225,7 @@ def explain_job(explainer: Explainer, job: Job, tick: Tick) -> Outcome:
         log.info("%s", job.item.name, exc_info=True)
         kind = type(error).__name__
         return Outcome(job, [], kind, f"{job.item.name}: cannot be explained: {kind}: {one_line(error)}")
-    return Outcome(job, _write(explainer, job, explanations, start))
+    return Outcome(job, _write(hand.explainer, job, explanations, start))
 
 
 def _explain(explainer: Explainer, job: Job, tick: Tick) -> list[Explanation]:
