@@ -66,6 +66,7 @@ def explain(
     subfolder: bool,
     shard: str | None,
     workers: int,
+    max_pixels: int,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -89,7 +90,7 @@ def explain(
         place = out / f"{explainer.settings.method}-{fingerprint.digest(configuration)[:12]}" if subfolder else out
         with ResultFolder(place, configuration) as folder:
             _refuse_old(folder, resume)
-            run = _Run(folder, explainer, _Say(quiet, as_json))
+            run = _Run(folder, explainer, _Say(quiet, as_json), max_pixels)
             alone = here(Hand(explainer, recipe))
             runner = alone if workers == 1 else spawned(recipe, workers, explainer.deployed.device.name)
             tally = run.go(items, runner, interrupt)
@@ -222,8 +223,8 @@ class _Say:
 class _Run:
     """One run into one folder, with its progress bar."""
 
-    def __init__(self, folder: ResultFolder, explainer: Explainer, say: _Say) -> None:
-        self.folder, self.explainer, self.say = folder, explainer, say
+    def __init__(self, folder: ResultFolder, explainer: Explainer, say: _Say, max_pixels: int) -> None:
+        self.folder, self.explainer, self.say, self.max_pixels = folder, explainer, say, max_pixels
         self._failed, self._shown = 0, 0.0
         self._bar: tqdm[Any]
 
@@ -233,7 +234,7 @@ class _Run:
         for item in items:
             interrupt.check()
             looked.append(look(item))
-        jobs, damaged = self.folder.plan(looked, self.explainer)
+        jobs, damaged = self.folder.plan(looked, self.explainer, self.max_pixels)
         if damaged:
             click.echo(f"Warning: {damaged} listed maps or their figures were gone or changed: done again", err=True)
         if self.say.table:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from onnx_evidence.errors import DataError, one_line
+from onnx_evidence.picture_size import size_of
 from onnx_evidence.placement import Placement
 from onnx_evidence.preprocess import Preprocess
 from onnx_evidence.types import AnyArray, Features, Mask, Pixels
@@ -90,13 +91,15 @@ def list_images(paths: list[Path], leave_out: Path | None = None) -> list[Path]:
     return found
 
 
-def read_photograph(path: Path) -> Photograph:
+def read_photograph(path: Path, most: int = MAX_PIXELS) -> Photograph:
     """Decode a picture of any common format: colour, grey, alpha, palette, 8 or 16 bits.
 
     Parameters
     ----------
     path : Path
         The file.
+    most : int
+        Pixels of the largest picture that is taken.
 
     Returns
     -------
@@ -105,9 +108,10 @@ def read_photograph(path: Path) -> Photograph:
     Raises
     ------
     DataError
-        If the file is missing, empty, truncated, no picture, or larger than `MAX_PIXELS`.
+        If the file is missing, empty, truncated, no picture, or larger than ``most``, which is known before it is
+        decoded, or `MAX_PIXELS`.
     """
-    data, pixels = _decode(path, cv2.IMREAD_COLOR_RGB)
+    data, pixels = _decode(path, cv2.IMREAD_COLOR_RGB, most)
     return Photograph(pixels.astype(np.uint8), hashlib.sha256(data).hexdigest(), printable(path))
 
 
@@ -133,7 +137,7 @@ def read_mask(path: Path) -> Mask:
     return marked
 
 
-def _decode(path: Path, flags: int) -> tuple[bytes, AnyArray]:
+def _decode(path: Path, flags: int, most: int = MAX_PIXELS) -> tuple[bytes, AnyArray]:
     """The bytes of a file, and the pixels (H, W, 3) that they hold."""
     try:
         data = path.read_bytes()
@@ -141,6 +145,7 @@ def _decode(path: Path, flags: int) -> tuple[bytes, AnyArray]:
         raise DataError(f"{path}: cannot read the picture: {error.strerror or error}") from error
     if not data:
         raise DataError(f"{path}: the file is empty, not a picture")
+    _refuse_large(path, size_of(data), most)
     try:
         with _silence():
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -152,7 +157,17 @@ def _decode(path: Path, flags: int) -> tuple[bytes, AnyArray]:
         raise DataError(f"{path}: cannot decode the picture: the file is truncated, damaged or no picture")
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:  # OpenCV was loaded with another limit, before this module
         raise _too_large(path)
+    _refuse_large(path, pixels.shape, most)  # formats whose headers are not read here
     return data, pixels
+
+
+def _refuse_large(path: Path, size: tuple[int, ...] | None, most: int) -> None:
+    if size is not None and size[0] * size[1] > most:
+        if most == MAX_PIXELS:
+            raise _too_large(path)
+        raise DataError(
+            f"{path}: the picture has {size[1]} x {size[0]} pixels: at most {most} are read; give --max-pixels"
+        )
 
 
 def printable(path: str | Path) -> str:

@@ -15,6 +15,7 @@ from onnx_evidence.errors import EvidenceError, SettingError
 from onnx_evidence.evaluation.loop import TOLERANCE
 from onnx_evidence.evaluation.mappers import DEFAULT_METHODS
 from onnx_evidence.evaluation.substrates import SUBSTRATES
+from onnx_evidence.images import MAX_PIXELS
 from onnx_evidence.methods import METHODS
 from onnx_evidence.questions import TOP
 from onnx_evidence.score import SCORES
@@ -252,6 +253,14 @@ def batch_options(command: Callable[P, R]) -> Callable[P, R]:
                 show_default=True,
                 metavar="N",
                 help="Explain with N processes: one per GPU, or each with its share of the processors.",
+            ),
+            click.option(
+                "--max-pixels",
+                type=click.IntRange(min=1, max=MAX_PIXELS),
+                default=MAX_PIXELS,
+                show_default=True,
+                metavar="N",
+                help="Images with more pixels are failures; known from their headers, before they are decoded.",
             ),
             click.option(
                 "--shard", metavar="I/N", help="Explain the I-th of N shares of the images; 'merge' joins the folders."

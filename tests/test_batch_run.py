@@ -391,7 +391,7 @@ def test_progress_counts_pictures_and_parts_of_them():
 
 
 def test_errors_of_the_machine_stop_the_run_and_errors_of_a_picture_do_not(explain, pictures, tmp_path, monkeypatch):
-    def refuse(path):
+    def refuse(path, most):
         raise DataError(f"{path}: no")
 
     monkeypatch.setattr(work, "read_photograph", refuse)
@@ -446,3 +446,9 @@ def test_a_picture_that_finds_no_memory_even_alone_is_a_failure(explain, picture
     explain(pictures, "-o", tmp_path, "-q", code=3)
     assert sizes == [32, 16, 8, 4, 2, 1]
     assert len(manifest(tmp_path)) == 5
+
+
+def test_pictures_that_are_too_large_are_failures(explain, pictures, tmp_path):
+    result = explain(pictures / "00.png", "-o", tmp_path / "out", "-q", "--max-pixels", 1999, code=3)
+    assert "has 50 x 40 pixels: at most 1999 are read" in result.stderr
+    explain(pictures / "00.png", "-o", tmp_path / "out", "-q", "--max-pixels", 2000)

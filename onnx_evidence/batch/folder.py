@@ -12,6 +12,7 @@ from onnx_evidence.batch.manifest import Manifest
 from onnx_evidence.batch.plan import Item
 from onnx_evidence.batch.work import Job, Outcome, folder_name
 from onnx_evidence.errors import StoreError
+from onnx_evidence.images import MAX_PIXELS
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.store import PARTIAL, check_writable
 
@@ -82,7 +83,7 @@ class ResultFolder:
             if path.parent != self.path and not any(path.parent.iterdir()):
                 path.parent.rmdir()
 
-    def plan(self, items: Sequence[Item], explainer: Explainer) -> tuple[list[Job], int]:
+    def plan(self, items: Sequence[Item], explainer: Explainer, max_pixels: int = MAX_PIXELS) -> tuple[list[Job], int]:
         """What is left to do of a plan.
 
         Failures of pictures that are finished are forgotten; maps that are listed but gone or damaged are done again.
@@ -93,6 +94,8 @@ class ResultFolder:
             The plan; bytes are known.
         explainer : Explainer
             To find classes.
+        max_pixels : int
+            Of the largest picture that is taken.
 
         Returns
         -------
@@ -119,7 +122,7 @@ class ResultFolder:
         jobs = []
         for number, item in enumerate(left):
             folder = folder_name(item, manifest.owner)
-            jobs.append(Job(number, item, self.path, folder, frozenset(there.get(folder, ()))))
+            jobs.append(Job(number, item, self.path, folder, frozenset(there.get(folder, ())), max_pixels))
         return jobs, len(damaged)
 
     def take(self, outcome: Outcome) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from onnx_evidence.batch import SCHEMA, fingerprint
 from onnx_evidence.batch.plan import Item
 from onnx_evidence.errors import DataError, DeviceError, EvidenceError, StoreError, one_line
 from onnx_evidence.explanation import Explanation, Extreme, Named, write_figure
-from onnx_evidence.images import printable, read_photograph
+from onnx_evidence.images import MAX_PIXELS, printable, read_photograph
 from onnx_evidence.path import Budget
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.store import json_line, write_bytes
@@ -136,6 +136,8 @@ class Job:
         The picture's folder in there.
     there : frozenset of str
         Maps of it that are finished.
+    max_pixels : int
+        Of the largest picture that is taken.
     """
 
     number: int
@@ -143,6 +145,7 @@ class Job:
     out: Path
     folder: str
     there: frozenset[str]
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,7 @@ def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
 
 def _explain(explainer: Explainer, job: Job, tick: Tick) -> list[Explanation]:
     item = job.item
-    photograph = read_photograph(item.path)
+    photograph = read_photograph(item.path, job.max_pixels)
     if photograph.sha256 != item.sha256:
         raise DataError(f"{item.name}: the picture changed during the run: run the same command again")
     return explainer.explain_all(photograph, item.targets, item.versus, lambda copies: tick(job.number, copies))
