@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from onnx_evidence.errors import DataError, one_line
-from onnx_evidence.picture_size import size_of
+from onnx_evidence.picture_size import claims_more, size_of
 from onnx_evidence.placement import Placement
 from onnx_evidence.preprocess import Preprocess
 from onnx_evidence.types import AnyArray, Features, Mask, Pixels
@@ -146,6 +146,8 @@ def _decode(path: Path, flags: int, most: int = MAX_PIXELS) -> tuple[bytes, AnyA
     if not data:
         raise DataError(f"{path}: the file is empty, not a picture")
     _refuse_large(path, size_of(data), most)
+    if claims_more(data):
+        raise DataError(f"{path}: cannot decode the picture: the file is truncated, damaged or no picture")
     try:
         with _silence():
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

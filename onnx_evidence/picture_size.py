@@ -1,4 +1,4 @@
-"""How large a picture is, from the first bytes of its file: known before anything is decoded or allocated."""
+"""How large a picture is, and what its parts claim to be: known before anything is decoded or allocated."""
 
 import re
 import struct
@@ -8,6 +8,7 @@ from collections.abc import Callable
 Size = tuple[int, int]
 # Markers of JPEG that hold no size though they lie among those that do: tables, and arithmetic conditioning.
 _NO_FRAME = (0xC4, 0xC8, 0xCC)
+_PNG = b"\x89PNG\r\n\x1a\n"
 _PNM = re.compile(rb"P[1-7](?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)")
 _TIFF_TYPES = {3: "H", 4: "I"}
 
@@ -32,6 +33,30 @@ def size_of(data: bytes) -> Size | None:
             except (struct.error, IndexError):
                 return None
     return None
+
+
+def claims_more(data: bytes) -> bool:
+    """Whether a part of a PNG file claims to be longer than the file: decoders make room for it before they see.
+
+    Parameters
+    ----------
+    data : bytes
+        A file of any format.
+
+    Returns
+    -------
+    bool
+        False for other formats.
+    """
+    if not data.startswith(_PNG):
+        return False
+    place = len(_PNG)
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        place += 12 + length
+        if kind == b"IEND":
+            break
+    return place > len(data)
 
 
 def _png(data: bytes) -> Size:
@@ -101,7 +126,7 @@ def _jp2(data: bytes) -> Size | None:
 
 
 _READERS: dict[bytes, Callable[[bytes], Size | None]] = {
-    b"\x89PNG\r\n\x1a\n": _png,
+    _PNG: _png,
     b"\xff\xd8": _jpeg,
     b"BM": _bmp,
     b"RIFF": _webp,

@@ -6,7 +6,7 @@ import pytest
 
 from onnx_evidence.errors import DataError
 from onnx_evidence.images import read_photograph
-from onnx_evidence.picture_size import size_of
+from onnx_evidence.picture_size import claims_more, size_of
 
 FORMATS = {
     "png": (".png", ()),
@@ -55,3 +55,17 @@ def test_what_is_too_large_is_refused_before_it_is_decoded(name, tmp_path, monke
     monkeypatch.setattr(cv2, "imdecode", lambda *arguments: pytest.fail("it was decoded"))
     with pytest.raises(DataError, match="61 x 40 pixels: at most 2439 are read; give --max-pixels"):
         read_photograph(path, 40 * 61 - 1)
+
+
+def test_a_part_of_a_png_that_claims_more_than_there_is_is_refused_before_room_is_made(tmp_path, monkeypatch):
+    data = cv2.imencode(".png", np.zeros((40, 61, 3), np.uint8))[1].tobytes()
+    assert not claims_more(data)
+    assert not claims_more(data + b"anything behind the end")
+    assert not claims_more(b"\xff\xd8" + data)
+    chunk = data.index(b"IDAT") - 4
+    huge = data[:chunk] + b"\x7f\xff\xff\x00iCCP" + data[chunk:]
+    assert size_of(huge) == (40, 61)
+    (tmp_path / "a.png").write_bytes(huge)
+    monkeypatch.setattr(cv2, "imdecode", lambda *arguments: pytest.fail("it was decoded"))
+    with pytest.raises(DataError, match="cannot decode the picture: the file is truncated"):
+        read_photograph(tmp_path / "a.png")

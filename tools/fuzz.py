@@ -259,16 +259,19 @@ class _Watched:
 
 def _fuzz(kind: str, numbers: range, place: Path, shown: int) -> int:
     """Run cases, print kinds of answers and findings; how many findings."""
-    watched, kinds, findings = _Watched(kind, place), Counter[str](), 0
+    watched, kinds, bad, findings = _Watched(kind, place), Counter[str](), Counter[str](), 0
     for number in numbers:
         answer = watched.run(number)
         kinds[answer.kind] += 1
         if answer.finding:
             findings += 1
-            if findings <= shown:
+            bad[answer.kind] += 1
+            if bad[answer.kind] == 1 and len(bad) <= shown:
                 click.echo(f"FINDING {kind} {number}: {answer.kind}\n{answer.finding}")
     watched.process.kill()
     click.echo(f"{kind}: {len(numbers)} cases, {kinds['works']} work, {findings} findings")
+    for name, count in bad.most_common():
+        click.echo(f"{count:7} FOUND {name}")
     for name, count in kinds.most_common(40):
         click.echo(f"{count:7} {name}")
     return findings
@@ -278,7 +281,7 @@ def _fuzz(kind: str, numbers: range, place: Path, shown: int) -> int:
 @click.argument("kinds", nargs=-1, type=click.Choice(list(_CASES)))
 @click.option("--cases", default=20_000, show_default=True)
 @click.option("--start", default=0, show_default=True, help="First number: a finding's makes it again.")
-@click.option("--shown", default=10, show_default=True, help="Findings that are printed in full.")
+@click.option("--shown", default=10, show_default=True, help="Kinds of findings of which one is printed in full.")
 def main(kinds: tuple[str, ...], cases: int, start: int, shown: int) -> None:
     """Feed damaged models and pictures to the package, and count what it says."""
     findings = 0
