@@ -5,17 +5,20 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypedDict, TypeVar
 
 import click
 from tqdm import tqdm
 
 from onnx_evidence.choose import AUTO
+from onnx_evidence.class_kind import CLASS_KINDS
 from onnx_evidence.errors import EvidenceError, SettingError
 from onnx_evidence.evaluation.loop import TOLERANCE
 from onnx_evidence.evaluation.mappers import DEFAULT_METHODS
 from onnx_evidence.evaluation.substrates import SUBSTRATES
+from onnx_evidence.golden import WITHIN
 from onnx_evidence.methods import METHODS
+from onnx_evidence.preprocessing.presets import PREPROCESSED, PRESETS
 from onnx_evidence.questions import TOP
 from onnx_evidence.score import SCORES
 from onnx_evidence.sequential import MOST_SAMPLES
@@ -42,10 +45,38 @@ def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def model_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Options of every command that opens a model."""
+class Opening(TypedDict, total=False):
+    """What is given to open a model: the parameters of `DeployedModel` besides its file."""
+
+    preprocess: str | None
+    labels: Path | None
+    device: str
+    output: str | None
+    classes: str | None
+
+
+def model_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Options of every command that opens a model; the command is given them together, as ``opening``."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> R:
+        if kwargs.pop("preprocessed"):
+            if kwargs["preprocess"] is not None:
+                raise click.UsageError("--preprocessed says that nothing is left to preprocess: leave --preprocess out")
+            kwargs["preprocess"] = PREPROCESSED
+        given: Any = {name: kwargs.pop(name) for name in Opening.__annotations__}
+        return command(*args, **kwargs, opening=given)
+
     for option in (
-        click.option("--preprocess", type=PATH, help="TOML file of the preprocessing; default: as the model records."),
+        click.option(
+            "--preprocess",
+            metavar="|".join([*PRESETS, "FILE", "FOLDER"]),
+            help="What is done to pictures: a preset, a TOML or JSON file, or a folder with Hugging Face's or timm's; "
+            "default: as recorded in the model or beside it.",
+        ),
+        click.option(
+            "--preprocessed", is_flag=True, help="Pictures are .npy files (float32) of the model's input itself."
+        ),
         click.option("--labels", type=PATH, help="Text file of class names, one per line; default: as recorded."),
         click.option(
             "--device",
@@ -54,6 +85,47 @@ def model_options(command: Callable[P, R]) -> Callable[P, R]:
             show_default=True,
             help="Where to run; 'cuda' fails where there is no working GPU.",
         ),
+        click.option(
+            "--output", metavar="NAME", help="Output of class scores; default: the only one that looks like it."
+        ),
+        click.option(
+            "--classes",
+            type=click.Choice(list(CLASS_KINDS)),
+            help="Whether one class holds, or each label holds or not; default: as the end of the model says, "
+            "exclusive where it gives logits.",
+        ),
+    ):
+        run = option(run)
+    return run
+
+
+def golden_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Options of the golden check."""
+    for option in reversed(
+        (
+            click.option(
+                "--image",
+                "images",
+                type=PATH,
+                multiple=True,
+                help="A picture: what does the model say of it (repeatable)?",
+            ),
+            click.option(
+                "--expect",
+                "expected",
+                multiple=True,
+                metavar="CLASS[:P]|FILE",
+                help="What it should say of --image: a class, or its probability too; or a .csv or .json file of "
+                "'picture', 'label' and 'probability' (repeatable).",
+            ),
+            click.option(
+                "--within",
+                type=click.FloatRange(0, 1),
+                default=WITHIN,
+                show_default=True,
+                help="How near to the expected a probability must be.",
+            ),
+        )
     ):
         command = option(command)
     return command

@@ -16,6 +16,7 @@ from onnx_evidence.explanation import Explanation, Extreme, Named, write_figure
 from onnx_evidence.images import printable
 from onnx_evidence.links import Links
 from onnx_evidence.path import Budget
+from onnx_evidence.placement import padding_bits
 from onnx_evidence.store import MANIFEST, Manifest, write_atomic
 
 SCHEMA = 2
@@ -112,6 +113,7 @@ class Writer:
             "unit": explanation.unit,
             "budget": explanation.budget and _budget(explanation.budget),
             "patch": list(explanation.patch),
+            "padding_bits": padding_bits(explanation.values, explanation.placement) if explanation.adds_up else None,
             "map": f"{base}.npz",
             "figure": f"{base}.png",
             "strongest_for": _extreme(explanation.strongest(1)),

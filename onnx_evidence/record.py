@@ -11,6 +11,7 @@ import numpy as np
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import CutMap, Engine
 from onnx_evidence.images import Photograph
+from onnx_evidence.preprocessing.apply import how_taken
 from onnx_evidence.runtime import RUNTIME_VERSION
 from onnx_evidence.settings import Settings
 
@@ -51,8 +52,12 @@ def make_record(
     words, digest = background
     return {
         "settings": {**asdict(settings), "preprocess": deployed.preprocess.model_dump(mode="json")},
+        "preprocess_source": deployed.model.preprocess_source,
+        "samples": how_taken(photograph, deployed.preprocess),
         "method_reason": reason,
         "background": words,
+        "output": deployed.model.output_name,
+        "classes": deployed.class_kind.name,
         "device": deployed.device.name,
         "device_reason": deployed.device.reason,
         "cuts": [_cut(engine, each) for engine, each in zip(engines, maps, strict=True)],
