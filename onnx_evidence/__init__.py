@@ -16,7 +16,7 @@ from onnx_evidence.errors import (
 from onnx_evidence.explanation import Explanation
 from onnx_evidence.fit import fit_background
 from onnx_evidence.pipeline import Explainer
-from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.preprocessing.contract import Preprocess
 
 __version__ = version("onnx-evidence")
 

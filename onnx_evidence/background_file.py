@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from onnx_evidence.background import Background
 from onnx_evidence.errors import DataError, one_line
+from onnx_evidence.preprocessing.contract import make_preprocess
 from onnx_evidence.store import write_arrays
 from onnx_evidence.types import AnyArray, FloatArray
 
@@ -199,7 +200,8 @@ def load_background(path: Path, model_sha256: str, preprocess: str) -> Backgroun
             f"{path}: this background was fitted for another model (sha256 {header.model_sha256[:12]}..., "
             f"this model has {model_sha256[:12]}...); fit one for this model"
         )
-    if header.preprocess != preprocess:
+    # As contracts, not as text: settings that a later version added stand at what they meant before.
+    if make_preprocess(header.preprocess, str(path)) != make_preprocess(preprocess, "the preprocessing in use"):
         raise DataError(f"{path}: this background was fitted with another preprocessing; fit one with this one")
     return BackgroundFile(header, backgrounds, hashlib.sha256(data).hexdigest())
 

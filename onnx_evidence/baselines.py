@@ -12,7 +12,7 @@ import numpy as np
 from onnx_evidence.background import Background
 from onnx_evidence.engine import View
 from onnx_evidence.errors import DataError
-from onnx_evidence.images import blur
+from onnx_evidence.opencv import blur
 from onnx_evidence.rng import generator
 from onnx_evidence.samplers import ConditionalSampler
 from onnx_evidence.types import Features, Head

@@ -12,6 +12,14 @@ AUTO, DEEP = "auto", "deep"
 _FEWEST_CELLS = 5
 # Nor does one whose cells stand for fewer pixels along a side: it carries their noise.
 _FEWEST_PIXELS = 8
+# One grid for so many joins is a transformer's: the last of them says little of where evidence is.
+_MANY_JOINS = 6
+# Shares of the multiply-adds behind a cut, one cut for each.
+_SHARES: tuple[float, ...] = (0.75, 0.5, 0.25)
+# With tokens that are no cells: deeper ones have been told what cells hold, and are not taken away with it.
+_EARLY_SHARES: tuple[float, ...] = (0.75, 0.5)
+# What only pads or reorders values: grids that come of nothing else are no stages.
+_MOVING = frozenset({"Pad", "Slice", "Transpose", "Reshape"})
 # Windows are removed in the deepest stages alone: their cost grows with the grid.
 _STAGES_OF_WINDOWS = 2
 
@@ -38,8 +46,10 @@ def judge_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, Ve
     cells carry the noise of single pixels, are left. In a stage, block outputs are preferred (a residual sum, a
     concatenation), then tensors before an activation, which keep their sign. A tensor whose readers step over cells is
     passed over while there is another: most of its evidence would be hidden. Of what remains the last is taken: it has
-    seen the most, and its tail is the cheapest. Integration takes one in every stage, removal of windows in the two
-    deepest (docs/integrated.md and docs/first-light.md have the measurements).
+    seen the most, and its tail is the cheapest. Where one grid has six joins or more and there is no other grid, as in
+    a plain transformer, cuts are taken along the depth instead, at set shares of the work that is left; never one of
+    whose cells nothing is read any more. Integration takes one in every stage, removal of windows in the two deepest
+    (docs/integrated.md and docs/first-light.md have the measurements).
 
     Parameters
     ----------
@@ -56,15 +66,23 @@ def judge_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, Ve
     verdicts: dict[Cut, Verdict] = {}
     stages: dict[tuple[int, int], list[Cut]] = {}
     for cut in cuts:
-        if cut.op_type == "Input":
+        if cut.unread_by is not None:
+            verdicts[cut] = Verdict(False, f"{cut.unread_by!r} reads none of its cells")
+        elif cut.op_type == "Input":
             verdicts[cut] = Verdict(False, "the pixels themselves; methods like occlusion work there")
         elif min(cut.grid) < _FEWEST_CELLS:
             verdicts[cut] = Verdict(False, f"fewer than {_FEWEST_CELLS} cells along a side place nothing")
         else:
             stages.setdefault(cut.grid, []).append(cut)
+    moved = [grid for grid, stage in stages.items() if all(cut.op_type in _MOVING for cut in stage)]
+    for grid in moved if len(moved) < len(stages) else ():
+        words = "pads or reorders the values of another stage"
+        verdicts.update((cut, Verdict(False, words)) for cut in stages.pop(grid))
     for number, (grid, stage) in enumerate(stages.items(), start=1):
         if reason := _why_left(grid, cuts[0].grid, len(stages) - number, integrate):
             verdicts.update((cut, Verdict(False, reason)) for cut in stage)
+        elif len(stages) == 1 and sum(cut.joins for cut in stage) >= _MANY_JOINS:
+            verdicts.update(_judge_depth(stage, integrate))
         else:
             verdicts.update(_judge_stage(stage))
     return {cut: verdicts[cut] for cut in cuts}
@@ -79,6 +97,28 @@ def _why_left(grid: tuple[int, int], size: tuple[int, int], deeper: int, integra
     if integrate and any(side * _FEWEST_PIXELS > pixels for side, pixels in zip(grid, size, strict=True)):
         return f"cells of fewer than {_FEWEST_PIXELS} pixels along a side carry the noise of pixels"
     return ""
+
+
+def _judge_depth(stage: list[Cut], integrate: bool) -> dict[Cut, Verdict]:
+    """Along the depth of a model that has one grid."""
+    joins = [cut for cut in stage if cut.joins]
+    shares = _EARLY_SHARES if any(cut.kept for cut in joins) else _SHARES
+    shares = shares if integrate else shares[-_STAGES_OF_WINDOWS:]
+    nearest = {share: min(joins, key=lambda cut: abs(cut.tail_share - share)) for share in shares}
+    why = "whose tokens that are no cells are told more with depth" if any(cut.kept for cut in joins) else "all alike"
+    rows, cols = stage[0].grid
+    verdicts = {}
+    for cut in stage:
+        share = next((share for share, found in nearest.items() if found == cut), None)
+        if share is not None:
+            words = (
+                f"the block output nearest to {share:.0%} of the work left, of {len(joins)} of {rows} x {cols}, {why}"
+            )
+            verdicts[cut] = Verdict(True, words)
+        else:
+            words = "other block outputs are nearer to the shares of depth" if cut.joins else "no block output"
+            verdicts[cut] = Verdict(False, words)
+    return verdicts
 
 
 def _judge_stage(stage: list[Cut]) -> dict[Cut, Verdict]:
@@ -130,7 +170,8 @@ def choose_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, s
 
 def _with_grids(cuts: tuple[Cut, ...]) -> list[Cut]:
     """The cuts inside the model whose grids place something; in the deepest of their stages one is always taken."""
-    found = [cut for cut in cuts if cut.op_type != "Input" and min(cut.grid) >= _FEWEST_CELLS]
+    inside = [cut for cut in cuts if cut.op_type != "Input" and cut.unread_by is None]
+    found = [cut for cut in inside if min(cut.grid) >= _FEWEST_CELLS]
     if not found:
         raise CutError(
             f"no cut inside the model has a grid of {_FEWEST_CELLS} x {_FEWEST_CELLS} cells or more: name one with "

@@ -21,15 +21,17 @@ from onnx_evidence.evaluation.report import comparison
 from onnx_evidence.evaluation.study import plan_study
 from onnx_evidence.explanation import write_figure
 from onnx_evidence.fit import fit_background
-from onnx_evidence.images import list_images, read_photograph
+from onnx_evidence.golden import expectations, golden_report
+from onnx_evidence.images import list_images
 from onnx_evidence.inspection import inspect_model
+from onnx_evidence.intake.peek import look
 from onnx_evidence.links import walk
 from onnx_evidence.options import (
     PATH,
     SOME_FAILED,
-    evaluation_options,
+    Opening,
+    golden_options,
     layer_option,
-    method_options,
     model_options,
     progress_bar,
     say_error,
@@ -38,7 +40,10 @@ from onnx_evidence.options import (
     verbosity_options,
     versus_option,
 )
+from onnx_evidence.options_methods import evaluation_options, method_options
 from onnx_evidence.pipeline import Explainer
+from onnx_evidence.preprocessing.presets import PRESETS
+from onnx_evidence.preprocessing.words import recipe
 from onnx_evidence.questions import TOP, ask, check_targets
 from onnx_evidence.sanity import DRAWS, as_report, check_sanity, maps_to_make
 from onnx_evidence.sanity_method import Explained
@@ -61,19 +66,31 @@ for _command in (cli_batch.explain, cli_batch.merge, cli_batch.verify, cli_batch
 
 @main.command()
 @click.argument("model", type=PATH)
+@golden_options
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @translate_errors
-def inspect(model: Path, preprocess: Path | None, labels: Path | None, device: str, as_json: bool) -> None:
-    """Show what MODEL takes and gives, and where it can be cut."""
-    report = inspect_model(DeployedModel(model, preprocess=preprocess, labels=labels, device=device))
+def inspect(
+    model: Path, images: tuple[Path, ...], expected: tuple[str, ...], within: float, as_json: bool, opening: Opening
+) -> None:
+    """Show what MODEL takes and gives, and where it can be cut.
+
+    With --expect, check its answers for known pictures: exit code 1 where one is wrong, as with wrong preprocessing.
+    """
+    known = expectations(expected, images)
+    deployed = DeployedModel(model, **opening)
+    report = inspect_model(deployed)
+    if images or known:
+        report |= golden_report(deployed, images, known, within)
     click.echo(output.as_json(report) if as_json else tables.inspection_table(report))
+    if failed := tables.golden_failure(report.get("golden", [])):
+        raise click.ClickException(failed)
 
 
 @main.command()
 @click.argument("model", type=PATH)
 @click.argument("folder", type=PATH)
-@click.option("-o", "--output", "out", type=PATH, required=True, help="The .npz file to write.")
+@click.option("-o", "--out", type=PATH, required=True, help="The .npz file to write.")
 @layer_option
 @click.option("--window", type=click.IntRange(min=1), metavar="K", help="Window that will be drawn, in cells.")
 @click.option("--patch", type=click.IntRange(min=1), metavar="L", help="Window and surroundings, in cells.")
@@ -87,15 +104,13 @@ def background(
     layers: tuple[str, ...],
     window: int | None,
     patch: int | None,
-    preprocess: Path | None,
-    labels: Path | None,
-    device: str,
+    opening: Opening,
     quiet: bool,
     verbose: bool,
 ) -> None:
     """Fit what features of MODEL look like from the pictures in FOLDER (100 to 500 are enough)."""
     set_verbosity(quiet, verbose)
-    deployed = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
+    deployed = DeployedModel(model, **opening)
     # For every method: what integration takes by itself, and what removal of windows does.
     cuts = deployed.graph.cuts
     names = list(dict.fromkeys(name for each in (True, False) for name in resolve_layers(layers, cuts, integrate=each)))
@@ -113,7 +128,7 @@ def background(
 @main.command()
 @click.argument("model", type=PATH)
 @click.argument("folder", type=PATH)
-@click.option("-o", "--output", "out", type=PATH, required=True, help="Folder for numbers, summary and curves.")
+@click.option("-o", "--out", type=PATH, required=True, help="Folder for numbers, summary and curves.")
 @evaluation_options
 @model_options
 @verbosity_options
@@ -126,9 +141,7 @@ def evaluate(
     stability: bool,
     tolerance: float,
     seed: int,
-    preprocess: Path | None,
-    labels: Path | None,
-    device: str,
+    opening: Opening,
     quiet: bool,
     verbose: bool,
     **given: Any,
@@ -139,7 +152,7 @@ def evaluate(
     """
     set_verbosity(quiet, verbose)
     plan = Plan(substrates, stability, tolerance, seed)
-    deployed = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
+    deployed = DeployedModel(model, **opening)
     study = plan_study(deployed, folder, out, plan, left_out=_tell_left_out, **given)
     with progress_bar(study.maps, "map", quiet) as bar:
         results = study.run(lambda path, error: say_error(str(error)), bar.update)
@@ -169,9 +182,7 @@ def sanity(
     model: Path,
     images: tuple[Path, ...],
     draws: int,
-    preprocess: Path | None,
-    labels: Path | None,
-    device: str,
+    opening: Opening,
     layers: tuple[str, ...],
     as_json: bool,
     quiet: bool,
@@ -184,9 +195,9 @@ def sanity(
     fails or cannot be made.
     """
     set_verbosity(quiet, verbose)
-    deployed = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
+    deployed = DeployedModel(model, **opening)
     method = Explained(deployed, partial(Explainer, layer=layers, **settings))
-    pictures = [read_photograph(path) for path in list_images(list(images))]
+    pictures = [deployed.read(path) for path in list_images(list(images))]
     with progress_bar(maps_to_make(method.stages, len(pictures), draws), "map", quiet or as_json) as bar:
         checks = check_sanity(
             deployed,
@@ -208,7 +219,7 @@ def sanity(
 @main.command()
 @click.argument("model", type=PATH)
 @click.argument("image", type=PATH)
-@click.option("-o", "--output", "out", type=PATH, required=True, help="Folder for links.png and links.json.")
+@click.option("-o", "--out", type=PATH, required=True, help="Folder for links.png and links.json.")
 @click.option("--target", default=TOP, show_default=True, metavar="top1|ID|NAME", help="Class to explain.")
 @versus_option
 @click.option("--layer", metavar="NAME", help="Cut; default: the middle one of those that 'auto' takes.")
@@ -221,14 +232,12 @@ def links(
     target: str,
     versus: str | None,
     layer: str | None,
-    preprocess: Path | None,
-    labels: Path | None,
-    device: str,
+    opening: Opening,
 ) -> None:
     """Walk from removal of windows to the plain gradient on one IMAGE, one simplification at a time."""
     from onnx_evidence.render import draw_links  # matplotlib is slow to import; only pictures need it
 
-    deployed = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
+    deployed = DeployedModel(model, **opening)
     names = [layer] if layer else resolve_layers(["auto"], deployed.graph.cuts, integrate=True)
     cut = deployed.graph.find(names[len(names) // 2])
     check_targets(deployed, [target], versus)
@@ -251,23 +260,32 @@ def links(
 
 @main.command()
 @click.argument("model", type=PATH)
-@click.option("-o", "--output", "out", type=PATH, required=True, help="The .onnx file to write.")
+@click.option("-o", "--out", type=PATH, required=True, help="The .onnx file to write.")
 @click.option("--layer", metavar="NAME", help="Cut; default: the model's input.")
 @model_options
 @translate_errors
-def gradient(
-    model: Path, out: Path, layer: str | None, preprocess: Path | None, labels: Path | None, device: str
-) -> None:
+def gradient(model: Path, out: Path, layer: str | None, opening: Opening) -> None:
     """Save the backward graph of MODEL as an .onnx file of standard operators.
 
     It takes what the model (behind the cut) takes, a 'cotangent' and a 0/1 mask 'rest' of classes (N, K), and gives the
     'gradient' of cotangent . logits - log-sum-exp of the rest, and the logits as 'value'.
     """
-    deployed = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
+    deployed = DeployedModel(model, **opening)
     cut = deployed.graph.find(layer or deployed.model.input_name)
     backward = build_vjp(deployed.graph.tail(cut), rest=True)
     write_atomic(out, lambda stream: stream.write(backward.SerializeToString()))
     click.echo(f"{out}: {len(backward.graph.node)} nodes, from {cut.name!r} to the logits and back")
+
+
+@main.command(epilog="  ".join(f"{name}: {row.summary}." for name, row in PRESETS.items()))
+@click.argument("model", type=PATH)
+@click.option("--preprocess", metavar="NAME|FILE|FOLDER", help="As of the other commands.")
+@click.option("--template", is_flag=True, help="Print a file to edit even where nothing is recorded.")
+@translate_errors
+def preprocess(model: Path, preprocess: str | None, template: bool) -> None:
+    """Print what is done to pictures before MODEL sees them, and where that comes from: TOML for --preprocess FILE."""
+    found, wanted = look(model, preprocess)
+    click.echo(recipe(found, wanted, model, template=template))
 
 
 def _ticking(paths: Iterable[Path], bar: "tqdm[Any]") -> Iterator[Path]:

@@ -22,9 +22,9 @@ from onnx_evidence.errors import EvidenceError, StoreError
 from onnx_evidence.options import (
     PATH,
     SOME_FAILED,
+    Opening,
     batch_options,
     device_option,
-    method_options,
     model_options,
     pictures_bar,
     progress_bar,
@@ -35,6 +35,7 @@ from onnx_evidence.options import (
     verbosity_options,
     versus_option,
 )
+from onnx_evidence.options_methods import method_options
 from onnx_evidence.output import as_json as as_json_text
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.store import json_line
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=PATH)
 @click.argument("images", type=PATH, nargs=-1, required=True)
-@click.option("-o", "--output", "out", type=PATH, required=True, help="Folder for maps, figures and manifest.jsonl.")
+@click.option("-o", "--out", type=PATH, required=True, help="Folder for maps, figures and manifest.jsonl.")
 @target_option
 @versus_option
 @method_options
@@ -70,6 +71,7 @@ def explain(
     as_json: bool,
     quiet: bool,
     verbose: bool,
+    opening: Opening,
     **settings: Any,
 ) -> None:
     """Explain what MODEL saw in each of IMAGES: files, folders, 'patterns*', or lists of files (.txt, .csv).
@@ -80,7 +82,7 @@ def explain(
     """
     set_verbosity(quiet, verbose)
     part = None if shard is None else parse_shard(shard)
-    recipe = Recipe(model, {"layer": layers, **settings})
+    recipe = Recipe(model, {"layer": layers, **opening, **settings})
     with Interrupt() as interrupt:
         explainer = recipe.open()
         items = make_plan(images, targets, versus, leave_out=out)
@@ -100,7 +102,7 @@ def explain(
 
 @click.command()
 @click.argument("sources", type=PATH, nargs=-1, required=True)
-@click.option("-o", "--output", "out", type=PATH, required=True, help="Folder that gets everything.")
+@click.option("-o", "--out", type=PATH, required=True, help="Folder that gets everything.")
 @verbosity_options
 @translate_errors
 def merge(sources: tuple[Path, ...], out: Path, quiet: bool, verbose: bool) -> None:
@@ -114,7 +116,7 @@ def merge(sources: tuple[Path, ...], out: Path, quiet: bool, verbose: bool) -> N
 
 @click.command()
 @click.argument("folder", type=PATH)
-@click.option("-o", "--output", "out", type=PATH, metavar="FILE.csv", help="Write a row per map there.")
+@click.option("-o", "--out", type=PATH, metavar="FILE.csv", help="Write a row per map there.")
 @click.option(
     "--masks",
     type=PATH,

@@ -8,16 +8,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from onnx_evidence.class_kind import ClassKind
 from onnx_evidence.errors import DataError, GradientError, ModelError
 from onnx_evidence.graph import Cut, Graph
-from onnx_evidence.images import Photograph, as_photograph, read_photograph, to_input
-from onnx_evidence.intake.labels import find_class, read_labels
+from onnx_evidence.images import Photograph
+from onnx_evidence.intake.labels import find_class, name_both, read_labels
+from onnx_evidence.intake.refusals import regression
+from onnx_evidence.intake.rows import check_rows
+from onnx_evidence.kept import by_cells
 from onnx_evidence.model import load_model
 from onnx_evidence.placement import Placement
-from onnx_evidence.preprocess import Preprocess, read_preprocess
+from onnx_evidence.preprocessing.apply import read_picture, to_input
+from onnx_evidence.preprocessing.contract import Preprocess
+from onnx_evidence.preprocessing.found import not_recorded
+from onnx_evidence.preprocessing.geometry import MAX_PIXELS
 from onnx_evidence.projection import CellField, input_field, measure_field
 from onnx_evidence.runtime import Classifier, Differentiator, Session, finite_logits, settle_device
-from onnx_evidence.types import Features, FloatArray, Gradient, Head, Pixels, Predict
+from onnx_evidence.types import AnyArray, Features, FloatArray, Gradient, Head, Predict
 from onnx_evidence.vjp import build_vjp, missing_rules
 
 log = logging.getLogger(__name__)
@@ -34,11 +41,17 @@ class DeployedModel:
     path : str or Path
         The .onnx file.
     preprocess : str or Path or Preprocess, optional
-        A TOML file, or the settings themselves; by default what the model records.
+        A preset, a TOML or JSON file, a folder with Hugging Face's or timm's, 'preprocessed' (pictures are .npy files
+        of the input itself), or the settings; by default what is recorded in the file or beside it.
     labels : str or Path, optional
         A text file of class names, one per line; by default what the model records.
     device : {'auto', 'cpu', 'cuda'}
         Where to run.
+    output : str, optional
+        The output of class scores; by default the only one that looks like it.
+    classes : {'exclusive', 'independent'}, optional
+        Whether one class holds, or each label holds or not, where the model gives logits and does not say; by default
+        exclusive.
 
     Attributes
     ----------
@@ -53,8 +66,8 @@ class DeployedModel:
 
     Raises
     ------
-    ModelError, DataError, DeviceError
-        If the file, the preprocessing, the labels or the device cannot be used.
+    ModelError, DataError, DeviceError, SettingError
+        If the file, the preprocessing, the labels or the device cannot be used, or ``classes`` contradicts the model.
     """
 
     def __init__(
@@ -64,14 +77,16 @@ class DeployedModel:
         preprocess: str | Path | Preprocess | None = None,
         labels: str | Path | None = None,
         device: str = "auto",
+        output: str | None = None,
+        classes: str | None = None,
     ) -> None:
-        if isinstance(preprocess, str | Path):
-            preprocess = read_preprocess(Path(preprocess))
-        self.model = load_model(Path(path), preprocess)
+        self.model = load_model(Path(path), preprocess, output=output, classes=classes)
         self.graph = Graph(self.model)
-        self.labels = read_labels(Path(labels)) if labels is not None else self.model.labels
+        names = read_labels(Path(labels)) if labels is not None else self.model.labels
+        self.labels = name_both(names) if self.model.binary else names
         self.device = settle_device(device)
         self._fields: dict[str, CellField] = {}
+        log.info("preprocessing: %s", self.model.preprocess_source or "not known")
         log.info("device: %s (%s)", self.device.name, self.device.reason)
 
     @cached_property
@@ -95,6 +110,8 @@ class DeployedModel:
             If there are more or fewer labels than classes.
         """
         result = self.session.run(np.zeros((1, *self.model.input_shape), np.float32))
+        if result.size == 1 and self.model.output_kind == "logits":
+            raise ModelError(f"{self.model.path}: {regression(self.model.output_name)}")
         if result.size < 2 or max(result.shape[1:]) != result.size:
             shape = " x ".join(str(side) for side in result.shape)
             raise ModelError(
@@ -125,13 +142,13 @@ class DeployedModel:
         return self._check_logits(Classifier(self.session)(inputs))
 
     def _check_logits(self, logits: FloatArray) -> FloatArray:
-        sums = logits.sum(axis=1)
-        if self.model.output_kind == "logits" and logits.min() >= 0 and np.abs(sums - 1).max() < 1e-4:
-            raise ModelError(
-                f"{self.model.path}: output {self.model.output_name!r} holds probabilities, and no Softmax was "
-                "found to cut before: export the model with logits, or with a Softmax node at its end"
-            )
+        check_rows(self.model, logits)
         return logits
+
+    @property
+    def class_kind(self) -> ClassKind:
+        """What the logits mean: classes of which one holds, or labels of which each holds or not."""
+        return self.model.class_kind
 
     @property
     def preprocess(self) -> Preprocess:
@@ -143,19 +160,20 @@ class DeployedModel:
             If the model records none and none was given.
         """
         if self.model.preprocess is None:
-            raise DataError(
-                f"{self.model.path}: the model does not record its preprocessing and it cannot be guessed; pass "
-                "--preprocess FILE.toml (README, 'Preprocessing', has a template)"
-            )
+            raise not_recorded(self.model.path)
         return self.model.preprocess
 
-    def prepare(self, image: str | Path | Pixels | Photograph) -> tuple[Photograph, Features, Placement]:
+    def read(self, image: str | Path | AnyArray | Photograph, most: int = MAX_PIXELS) -> Photograph:
+        """Read an image of at most ``most`` pixels the way that the preprocessing takes it; see `prepare`."""
+        return read_picture(image, self.preprocess, most)
+
+    def prepare(self, image: str | Path | AnyArray | Photograph) -> tuple[Photograph, Features, Placement]:
         """Read an image and make the model's input (channels, H, W) from it.
 
         Parameters
         ----------
-        image : str or Path or ndarray of uint8, shape (H, W, 3) or (H, W), or Photograph
-            A picture file, RGB or grey pixels, or a picture that is decoded already.
+        image : str or Path or ndarray, shape (H, W, C) or (H, W), or Photograph
+            A file; pixels of 8 or 16 bits, or what the preprocessing's ``color`` calls for; or one read already.
 
         Returns
         -------
@@ -169,12 +187,7 @@ class DeployedModel:
         DataError
             If the image cannot be used, or the preprocessing is not known.
         """
-        if isinstance(image, np.ndarray):
-            photograph = as_photograph(image)
-        elif isinstance(image, Photograph):
-            photograph = image
-        else:
-            photograph = read_photograph(Path(image))
+        photograph = self.read(image)
         inputs, placement = to_input(photograph, self.preprocess)
         return photograph, inputs, placement
 
@@ -199,17 +212,7 @@ class DeployedModel:
         return find_class(name, self.labels, self.classes)
 
     def label(self, number: int) -> str:
-        """The name of a class; 'class 7' where the model has no names.
-
-        Parameters
-        ----------
-        number : int
-            A class, 0..K-1.
-
-        Returns
-        -------
-        str
-        """
+        """The name of class ``number``, 0..K-1; 'class 7' where the model has no names."""
         return self.labels[number] if self.labels is not None else f"class {number}"
 
     def head(self, cut: Cut) -> Head:
@@ -259,18 +262,19 @@ class DeployedModel:
         if cut.name == self.model.input_name:
             return input_field(shape[1:])
         if cut.name not in self._fields:
-            self._fields[cut.name] = measure_field(self.head(cut), shape, cut.grid)
+            head, channels = self.head(cut), cut.cell_shape[0]
+            self._fields[cut.name] = measure_field(lambda batch: head(batch)[:, :channels], shape, cut.grid)
         return self._fields[cut.name]
 
     def gradient(self, cut: Cut, *, only_rectified: bool = False) -> Gradient:
-        """The backward graph of the tail, ready to run.
+        """The backward graph of the tail, ready to run; 0 by channels that hold tokens which are no cells.
 
         Parameters
         ----------
         cut : Cut
             One of the graph's.
         only_rectified : bool
-            As `vjp.build_vjp`: guided backpropagation instead of the gradient.
+            Guided backpropagation; see `vjp.build_vjp`.
 
         Returns
         -------
@@ -284,7 +288,7 @@ class DeployedModel:
             As `head`.
         """
         backward = build_vjp(self.graph.tail(cut), rest=True, only_rectified=only_rectified)
-        return Differentiator(self._open(backward))
+        return by_cells(Differentiator(self._open(backward)), cut.kept)
 
     def head_gradient(self, cut: Cut) -> Gradient:
         """The backward graph of the head, for linear forms of the features; see `gradient`."""
@@ -334,4 +338,4 @@ class DeployedModel:
         return look
 
     def _open(self, part: onnx.ModelProto) -> Session:
-        return Session(part, self.device, batch=self.model.batch)
+        return Session(part, self.device, batch=self.model.batch, folder=self.model.path.parent)

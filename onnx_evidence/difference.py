@@ -11,14 +11,12 @@ from itertools import islice
 
 import numpy as np
 
+from onnx_evidence.class_kind import EXCLUSIVE, ClassKind
 from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import (
     LogProbability,
-    contrast_error,
-    contrast_evidence,
     evidence_error,
     laplace,
-    log_probabilities,
     mean_over_samples,
     weight_of_evidence,
 )
@@ -39,11 +37,14 @@ class Removal:
         With nothing removed, shape (T,).
     samples : LogProbability
         With window w replaced by sample s, shape (W, S, T).
+    class_kind : ClassKind
+        What the logits meant.
     """
 
     windows: Windows
     full: LogProbability
     samples: LogProbability
+    class_kind: ClassKind = EXCLUSIVE
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def remove_windows(
     key: Sequence[int] = (0,),
     batch_size: int = 32,
     progress: Callable[[int], object] = lambda windows: None,
+    class_kind: ClassKind = EXCLUSIVE,
 ) -> Removal:
     """Replace each window in turn and run the model on the result.
 
@@ -126,6 +128,8 @@ def remove_windows(
         Edited copies per model run.
     progress : callable
         Called with the number of edited copies done since the last call.
+    class_kind : ClassKind
+        What the logits mean.
 
     Returns
     -------
@@ -137,10 +141,8 @@ def remove_windows(
         If that number of samples cannot be drawn.
     """
     check_samples(samples, sampler.deterministic)
-    full = log_probabilities(predict(features[None]), classes)
-    draws = Draws(features, predict, sampler, windows.size, classes, key, batch_size, progress)
-    drawn = draws.run(list(windows.sites()), 0, samples)
-    return Removal(windows, LogProbability(full.log_p[0], full.log_q[0]), drawn)
+    draws = Draws(features, predict, sampler, windows.size, classes, key, batch_size, progress, class_kind)
+    return Removal(windows, draws.whole(), draws.run(list(windows.sites()), 0, samples), class_kind)
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Draws:
 
     Attributes
     ----------
-    features, predict, sampler, classes, key, batch_size, progress
+    features, predict, sampler, classes, key, batch_size, progress, class_kind
         As in `remove_windows`.
     size : (int, int)
         Rows and columns of a window.
@@ -163,6 +165,14 @@ class Draws:
     key: Sequence[int]
     batch_size: int
     progress: Callable[[int], object]
+    class_kind: ClassKind = EXCLUSIVE
+
+    def whole(self) -> LogProbability:
+        """With nothing removed, shape (T,)."""
+        return LogProbability(*(each[0] for each in self._ask(self.features[None])))
+
+    def _ask(self, batch: Features) -> LogProbability:
+        return self.class_kind.log_probabilities(self.predict(batch), list(self.classes))
 
     def run(self, sites: Sequence[tuple[int, int]], first: int, last: int) -> LogProbability:
         """Run draws ``first`` to ``last`` (excluded) of every window.
@@ -189,7 +199,7 @@ class Draws:
             batch[:] = self.features
             for copy, (row, col, patch) in zip(batch, chunk, strict=True):
                 copy[:, row : row + rows, col : col + cols] = patch
-            parts.append(log_probabilities(self.predict(batch), self.classes))
+            parts.append(self._ask(batch))
             self.progress(len(chunk))
         shape = (-1, last - first, len(self.classes))
         return LogProbability(*(np.concatenate(part).reshape(shape) for part in zip(*parts, strict=True)))
@@ -222,7 +232,7 @@ def window_evidence(
     WindowEvidence
         Bits; positive speaks for the target.
     """
-    bits, error = bits_and_error(removal.full, removal.samples, target, versus, correction)
+    bits, error = bits_and_error(removal.full, removal.samples, target, versus, correction, removal.class_kind)
     shape = removal.windows.shape
     freedom = np.full(shape, float(degrees_of_freedom(removal.samples.log_p.shape[1])))
     return WindowEvidence(removal.windows, bits.reshape(shape), error.reshape(shape), freedom)
@@ -249,6 +259,7 @@ def bits_and_error(
     target: int,
     versus: int | None = None,
     correction: tuple[int, int] | None = None,
+    class_kind: ClassKind = EXCLUSIVE,
 ) -> tuple[FloatArray, FloatArray]:
     """Evidence of some windows in bits, and its standard error; see `window_evidence`.
 
@@ -260,6 +271,8 @@ def bits_and_error(
         With window w replaced by sample s, shape (W, S, T).
     target, versus, correction
         As in `window_evidence`.
+    class_kind : ClassKind
+        What the logits mean.
 
     Returns
     -------
@@ -272,8 +285,8 @@ def bits_and_error(
         return weight_of_evidence(all_there, mean), evidence_error(drawn, mean)
     full_rival, rival = _of_class(full, samples, versus, correction)
     mean_rival = mean_over_samples(rival, axis=1)
-    bits = contrast_evidence(all_there, mean, full_rival, mean_rival)
-    return bits, contrast_error(drawn, mean, rival, mean_rival)
+    bits = class_kind.contrast(all_there, mean, full_rival, mean_rival)
+    return bits, class_kind.contrast_error(drawn, mean, rival, mean_rival)
 
 
 def _of_class(

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from onnx_evidence.class_kind import EXCLUSIVE, ClassKind
 from onnx_evidence.graph import Cut
 from onnx_evidence.path import Budget
 from onnx_evidence.projection import CellField
+from onnx_evidence.score import Score
 from onnx_evidence.types import Features, FloatArray
 
 Progress = Callable[[int], object]
@@ -42,12 +44,19 @@ class View:
         Of the whole model.
     key : int
         Of the picture, for randomness.
+    class_kind : ClassKind
+        What the logits mean.
     """
 
     inputs: Features
     features: Features
     logits: FloatArray
     key: int
+    class_kind: ClassKind = EXCLUSIVE
+
+    def score(self, question: Question, kind: str = "log-odds") -> Score:
+        """What the answer to a question is counted in; ``kind`` as in `Score.of`."""
+        return Score.of(len(self.logits), question.target, question.versus, kind, self.class_kind)
 
 
 @dataclass(frozen=True)

@@ -220,9 +220,18 @@ def evidence_error(samples: LogProbability, mean: LogProbability) -> FloatArray:
     ndarray of float64, shape (W, T)
         Bits; NaN where fewer than two pairs were drawn.
     """
-    from_p = _pair_spread(np.exp(samples.log_p - mean.log_p[:, None])) / np.exp(mean.log_q)
-    from_q = _pair_spread(np.exp(samples.log_q - mean.log_q[:, None])) / np.exp(mean.log_p)
-    return np.where(mean.log_p < mean.log_q, from_p, from_q) / LN2
+    return _pair_spread(_odds_influence(samples, mean)) / LN2
+
+
+def _odds_influence(samples: LogProbability, mean: LogProbability) -> FloatArray:
+    """What each sample does to the log-odds of the mean, up to a constant: ``p_s / (pbar (1 - pbar))``, in nats.
+
+    Of shape (W, S, T). Where p is near 1 it is written with 1 - p, which still has digits there.
+    """
+    from_p = np.exp(samples.log_p - mean.log_p[:, None]) / np.exp(mean.log_q)[:, None]
+    from_q = -np.exp(samples.log_q - mean.log_q[:, None]) / np.exp(mean.log_p)[:, None]
+    influence: FloatArray = np.where((mean.log_p < mean.log_q)[:, None], from_p, from_q)
+    return influence
 
 
 def contrast_error(
@@ -249,3 +258,21 @@ def contrast_error(
     relative = np.exp(samples.log_p - mean.log_p[:, None])
     relative_rival = np.exp(rival.log_p - mean_rival.log_p[:, None])
     return _pair_spread(relative - relative_rival) / LN2
+
+
+def odds_contrast_error(
+    samples: LogProbability, mean: LogProbability, rival: LogProbability, mean_rival: LogProbability
+) -> FloatArray:
+    """Standard error of the difference of two weights of evidence, in bits, from the same draws (delta method).
+
+    Parameters
+    ----------
+    samples, mean, rival, mean_rival : LogProbability
+        As in `contrast_error`.
+
+    Returns
+    -------
+    ndarray of float64, shape of ``mean``
+        Bits; NaN where fewer than two pairs were drawn.
+    """
+    return _pair_spread(_odds_influence(samples, mean) - _odds_influence(rival, mean_rival)) / LN2

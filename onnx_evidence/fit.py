@@ -80,13 +80,13 @@ class _CutFitter:
         at_input = name == deployed.model.input_name
         # At the input the customary window is that of prediction difference analysis.
         self.window = min(window or (METHODS["pda"].window if at_input else None) or default_size(cut.grid), *cut.grid)
-        self.fitter = BackgroundFitter(cut.shape, patch or default_patch(self.window, cut.grid))
+        self.fitter = BackgroundFitter(cut.cell_shape, patch or default_patch(self.window, cut.grid))
         if self.window > self.fitter.patch:
             raise DataError(f"patch {self.fitter.patch} is smaller than the window of {self.window} cells")
         self.probes: list[Features] = []
 
     def add(self, inputs: Features) -> None:
-        features = self.head(inputs[None])[0]
+        features = self.head(inputs[None])[0, : self.cut.cell_shape[0]]
         self.fitter.add(features.astype(np.float64))
         if len(self.probes) < _PROBED_PICTURES:
             self.probes.append(features)
@@ -102,7 +102,7 @@ class _CutFitter:
         cut = self.cut
         header = CutHeader(
             name=cut.name,
-            shape=cut.shape,
+            shape=cut.cell_shape,
             patch=background.patch,
             window=self.window,
             r2=round(r2, 4),

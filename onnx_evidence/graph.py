@@ -7,56 +7,29 @@ behind the cut.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import numpy_helper
 
+from onnx_evidence.axes import find_layouts, find_unread
+from onnx_evidence.cells import Cut, Inside, cells_inside
 from onnx_evidence.errors import CutError
-from onnx_evidence.fields import UNARY, keeps_layout, node_field, spreads_gate, steps_over_cells
-from onnx_evidence.geometry import Field
+from onnx_evidence.fields import UNARY, attributes_of, steps_over_cells
+from onnx_evidence.layout import Layout, image_layout
 from onnx_evidence.model import Model
 from onnx_evidence.nodes import ancestors, multiply_adds, node_inputs
-from onnx_evidence.parts import part
+from onnx_evidence.parts import End, part, rounding
+from onnx_evidence.types import AnyArray
 
+__all__ = ["Cut", "Graph"]
 
-@dataclass(frozen=True)
-class Cut:
-    """A place where the model can be split.
-
-    Attributes
-    ----------
-    name : str
-        The tensor.
-    op_type : str
-        The operator that makes it; 'Input' for the model's input.
-    shape : (int, int, int)
-        Channels, rows, columns.
-    tail_share : float
-        Share of the model's multiply-adds that the tail keeps, 0..1.
-    field : Field or None
-        Nominal receptive field; None where the operators before it defy the arithmetic.
-    joins : bool
-        Whether branches of the data meet here (a residual sum, a concatenation): the end of a block.
-    skipped_by : str or None
-        The output of an operator behind the cut whose stride steps over cells unread (a 1 x 1 convolution of
-        stride 2 reads a quarter of them); None if every cell is read.
-    """
-
-    name: str
-    op_type: str
-    shape: tuple[int, int, int]
-    tail_share: float
-    field: Field | None
-    joins: bool = False
-    skipped_by: str | None = None
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of cells."""
-        return self.shape[1:]
+# Constants of more elements are weights, whose values no rule of layouts asks for.
+_SMALL = 4096
+# Operators that only put values in another order.
+_MOVING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Cast"})
 
 
 class Graph:
@@ -125,7 +98,7 @@ class Graph:
     @cached_property
     def cuts(self) -> tuple[Cut, ...]:
         """Every cut with a grid of cells, from the input to the output."""
-        return tuple(self._describe(name) for name in self._sweep() if self._is_grid(name))
+        return tuple(self._describe(name, inside) for name in self._sweep() if (inside := self._inside(name)))
 
     def _sweep(self) -> Iterator[str]:
         """Tensors that are the only live one after their node: exactly the separating ones.
@@ -141,26 +114,60 @@ class Graph:
             if len(live) == 1 and (tensor := next(iter(live))) in made:
                 yield tensor
 
-    def _is_grid(self, tensor: str) -> bool:
-        info = self.model.tensors.get(tensor)
-        if info is None or info.elem_type != TensorProto.FLOAT or tensor not in self._layout:
-            return False
-        batch, *rest = info.shape
-        return len(rest) == 3 and batch is None and all(rest) and min(side or 0 for side in rest[1:]) >= 2
+    def _inside(self, tensor: str) -> Inside | None:
+        """How the cells of a tensor lie; None where it has none, or they are rounded before they are read."""
+        info, layout = self.model.tensors.get(tensor), self._layouts.get(tensor)
+        if info is None or layout is None or self._rounded(tensor):
+            return None
+        inside = cells_inside(layout, info)
+        return inside if inside is not None and min(inside.grid) >= 2 and not self._moved(tensor) else None
+
+    def _moved(self, tensor: str) -> str | None:
+        """The tensor whose values this one has in another order or type, which makes it no cut of its own.
+
+        What has become channels, rows, columns is one, whatever it was before.
+        """
+        info, layout, producer = self.model.tensors.get(tensor), self._layouts.get(tensor), self.producer.get(tensor)
+        inside = cells_inside(layout, info) if layout is not None and info is not None else None
+        if inside is None or inside.is_plain or producer is None or producer.op_type not in _MOVING:
+            return None
+        return str(producer.input[0])
+
+    def _rounded(self, tensor: str) -> str | None:
+        """What a tensor is rounded to, where only a quantiser reads it: the split would move it off its codes."""
+        readers = self._readers.get(tensor, [])
+        if tensor == self.model.input_name or len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
+            return None
+        after = self._readers.get(readers[0].output[0], [])
+        return str(after[0].output[0]) if after and rounding(after[0].output[0], self.producer) else None
 
     @cached_property
-    def _layout(self) -> frozenset[str]:
-        """Tensors whose axes are known to be batch, channels, rows, columns."""
-        found = {self.model.input_name}
+    def _readers(self) -> dict[str, list[onnx.NodeProto]]:
+        found: dict[str, list[onnx.NodeProto]] = {}
         for node in self.nodes:
-            inputs = [name for name in node_inputs(node) if name in self.data]
-            # A gate of one cell may come from anywhere: it is spread over all cells.
-            cells = [name for name in inputs if self.shapes.get(name, ())[-2:] != (1, 1)] or inputs
-            followed = bool(cells) and found.issuperset(cells)
-            followed = followed and keeps_layout(node, self.shapes.get(cells[0], ()), self.shapes)
-            if followed or (inputs and spreads_gate(node, self.shapes)):
-                found.update(node.output)
-        return frozenset(found)
+            for name in dict.fromkeys(node_inputs(node)) if not self.is_free_shape(node) else ():
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def _layouts(self) -> dict[str, Layout | None]:
+        source = self.model.input_name, image_layout(self.model.input_shape)
+        return find_layouts(self.nodes, self.data, self.shapes, self._value, source)
+
+    def _value(self, name: str) -> AnyArray | None:
+        """The numbers of a constant that is no weight."""
+        tensor = self.constants.get(name)
+        if tensor is None and (node := self.producer.get(name)) is not None and node.op_type == "Constant":
+            given = next(iter(attributes_of(node).values()))
+            tensor = given if isinstance(given, onnx.TensorProto) else numpy_helper.from_array(np.array(given))
+        if tensor is None or np.prod(tensor.dims) > _SMALL:
+            return None
+        return np.asarray(numpy_helper.to_array(tensor))
+
+    @cached_property
+    def _unread(self) -> dict[str, str]:
+        nodes = [node for node in self.nodes if not self.is_free_shape(node)]
+        return find_unread(nodes, self._layouts, self.model.logits_name)
 
     def find(self, name: str) -> Cut:
         """The cut of that name.
@@ -188,6 +195,10 @@ class Graph:
             raise CutError(f"layer {name!r} {reason}; {self._nearest(name)}")
         if bypass := self.bypassing(name):
             raise CutError(f"layer {name!r} is not a cut: tensor {bypass[0]!r} bypasses it; {self._nearest(name)}")
+        if moved := self._moved(name):
+            raise CutError(f"layer {name!r} holds {moved!r} in another order or type: take that; {self._nearest(name)}")
+        if rounded := self._rounded(name):
+            raise CutError(f"layer {name!r} is rounded to codes before it is read: take {rounded!r}")
         shape = " x ".join(str(side or "?") for side in self.shapes.get(name, ())[1:])
         raise CutError(
             f"layer {name!r} has no grid of cells that can be followed back to the picture (its shape is "
@@ -203,20 +214,22 @@ class Graph:
             ranked = sorted(self.cuts, key=lambda cut: -SequenceMatcher(None, cut.name, name).ratio())
         return "the nearest cuts are " + ", ".join(repr(cut.name) for cut in ranked[:3])
 
-    def _describe(self, name: str) -> Cut:
-        _, channels, rows, cols = self.shapes[name]
-        assert channels is not None and rows is not None and cols is not None  # noqa: PT018 - known by _is_grid
-        producer = self.producer.get(name)
+    def _describe(self, name: str, inside: Inside) -> Cut:
+        quantiser = rounding(name, self.producer)
+        producer = self.producer.get(name if quantiser is None else quantiser[0].input[0])
+        layout = self._layouts[name]
         total = sum(self._costs)
         behind = sum(self._costs[self._position[name] + 1 :])
         return Cut(
             name=name,
             op_type=producer.op_type if producer else "Input",
-            shape=(channels, rows, cols),
+            shape=inside.shape,
             tail_share=behind / total if total else 1.0,
-            field=self._fields.get(name),
+            field=layout.settled().field if layout is not None else None,
             joins=producer is not None and self._joins(producer),
             skipped_by=self._skipped_by(name),
+            inside=inside,
+            unread_by=self._unread.get(name),
         )
 
     def _joins(self, node: onnx.NodeProto) -> bool:
@@ -229,7 +242,7 @@ class Graph:
         for node in self.nodes[self._position[name] + 1 :]:
             if reached.isdisjoint(node_inputs(node)) or self.is_free_shape(node):
                 continue
-            if node.op_type in UNARY:
+            if node.op_type in UNARY or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                 reached.update(node.output)
             elif steps_over_cells(node, self.shapes):
                 skipping = skipping or str(node.output[0])
@@ -245,16 +258,6 @@ class Graph:
     def total_cost(self) -> int:
         """Multiply-adds of one forward pass of one picture."""
         return sum(self._costs)
-
-    @cached_property
-    def _fields(self) -> dict[str, Field | None]:
-        fields: dict[str, Field | None] = {self.model.input_name: Field()}
-        for node in self.nodes:
-            inputs = [name for name in node_inputs(node) if name in self.data]
-            if inputs:
-                field = node_field(node, [(fields.get(n), self.shapes.get(n)) for n in inputs], self.shapes)
-                fields.update((name, field) for name in node.output)
-        return fields
 
     def split(self, cut: Cut) -> tuple[onnx.ModelProto | None, onnx.ModelProto]:
         """Split the model.
@@ -275,11 +278,11 @@ class Graph:
 
     def head(self, cut: Cut) -> onnx.ModelProto | None:
         """The model from the input to a cut; None at the input itself."""
-        return None if cut.name == self.model.input_name else part(self, self._source, [cut.name])
+        return None if cut.name == self.model.input_name else part(self, self._source, [_end(cut)])
 
     def tail(self, cut: Cut) -> onnx.ModelProto:
         """The model from a cut to the logits."""
-        return part(self, (cut.name, cut.shape), [self.model.logits_name])
+        return part(self, _end(cut), [End(self.model.logits_name)])
 
     def whole(self, *cuts: Cut) -> onnx.ModelProto:
         """The model from input to logits, with the features at some cuts as further outputs.
@@ -294,8 +297,12 @@ class Graph:
         onnx.ModelProto
             Outputs: the logits, then the features in the order given.
         """
-        return part(self, self._source, [self.model.logits_name, *(cut.name for cut in cuts)])
+        return part(self, self._source, [End(self.model.logits_name), *(_end(cut) for cut in cuts)])
 
     @property
-    def _source(self) -> tuple[str, tuple[int, int, int]]:
-        return self.model.input_name, self.model.input_shape
+    def _source(self) -> End:
+        return End(self.model.input_name, self.model.input_shape)
+
+
+def _end(cut: Cut) -> End:
+    return End(cut.name, cut.shape, cut.inside)

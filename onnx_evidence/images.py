@@ -1,41 +1,22 @@
-"""Photographs: decode, resize and crop to the model's input.
-
-The only module that knows OpenCV, and so the only one where sizes are (width, height).
-"""
+"""Pictures: files and arrays in memory become samples, and what figures show of them."""
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from onnx_evidence.errors import DataError, one_line
-from onnx_evidence.picture_size import claims_more, size_of
-from onnx_evidence.placement import Placement
-from onnx_evidence.preprocess import Preprocess
-from onnx_evidence.types import AnyArray, Features, Mask, Pixels
+from onnx_evidence.arrays import read_array
+from onnx_evidence.errors import DataError
+from onnx_evidence.opencv import decode, decode_bands, refuse_large, too_large
+from onnx_evidence.preprocessing.geometry import MAX_PIXELS
+from onnx_evidence.types import AnyArray, Mask, Pixels
 
-# The largest picture that is decoded, in pixels: above what cameras make, below what fills a server.
-MAX_PIXELS = 250_000_000
-# OpenCV reads its own limit once, when it is loaded, and checks it before it allocates.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-
-import cv2  # noqa: E402
-
-OPENCV_VERSION = str(cv2.__version__)
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"})
-
-_INTERPOLATION = {
-    "bilinear": cv2.INTER_LINEAR,
-    "bicubic": cv2.INTER_CUBIC,
-    "area": cv2.INTER_AREA,
-    "nearest": cv2.INTER_NEAREST,
-    "lanczos": cv2.INTER_LANCZOS4,
-}
+ARRAYS = ".npy"
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ARRAYS})
+# Channels of a picture; what has more is rather a volume, or turned.
+_MOST_CHANNELS = 512
 
 
 @dataclass(frozen=True)
@@ -45,16 +26,33 @@ class Photograph:
     Attributes
     ----------
     pixels : ndarray of uint8, shape (H, W, 3)
-        RGB, upright (EXIF orientation applied), alpha dropped.
+        RGB, upright (EXIF orientation applied), alpha dropped: what figures show. Samples of 16 bits are reduced to 8,
+        to the nearest; of bands the first three are shown, or the mean of fewer, from the 1st to the 99th percentile.
     sha256 : str
-        Of the file's bytes, or of the pixels where there was no file.
+        Of the file's bytes, or of the samples where there was no file.
     name : str
         Where it came from, as the user named it.
+    samples : ndarray of uint8, uint16, int16 or float32, shape (H, W, C), optional
+        What the file holds, where ``pixels`` are not that already.
     """
 
     pixels: Pixels
     sha256: str
     name: str
+    samples: AnyArray | None = None
+
+    @property
+    def raw(self) -> AnyArray:
+        """What preprocessing starts from, (H, W, C)."""
+        return self.pixels if self.samples is None else self.samples
+
+    def blank(self) -> "Photograph":
+        """A picture of the same size and kind, everywhere of the mean colour."""
+        raw = self.raw
+        mean = raw.mean(axis=(0, 1), dtype=np.float64)
+        even = np.empty_like(raw)
+        even[:] = mean if raw.dtype == np.float32 else mean.round()
+        return _photograph(even, self.name, even.tobytes(), bands=self.samples is not None and raw.dtype != np.uint16)
 
 
 def list_images(paths: list[Path], leave_out: Path | None = None) -> list[Path]:
@@ -91,15 +89,22 @@ def list_images(paths: list[Path], leave_out: Path | None = None) -> list[Path]:
     return found
 
 
-def read_photograph(path: Path, most: int = MAX_PIXELS) -> Photograph:
-    """Decode a picture of any common format: colour, grey, alpha, palette, 8 or 16 bits.
+def read_photograph(
+    path: Path, most: int = MAX_PIXELS, *, bands: bool = False, shape: tuple[int, int, int] | None = None
+) -> Photograph:
+    """Read a picture of any common format, or an array of samples.
 
     Parameters
     ----------
     path : Path
-        The file.
+        Colour, grey, alpha, palette, 8 or 16 bits; or .npy of shape (H, W) or (H, W, C).
     most : int
         Pixels of the largest picture that is taken.
+    bands : bool
+        Take channels as the file has them: alpha is one, grey is a single one, the pages of a .tif are as many; EXIF
+        orientation is not applied. By default they become RGB.
+    shape : (int, int, int), optional
+        Channels, height and width of an input that the file holds as it is, channels first or last; only .npy.
 
     Returns
     -------
@@ -108,11 +113,97 @@ def read_photograph(path: Path, most: int = MAX_PIXELS) -> Photograph:
     Raises
     ------
     DataError
-        If the file is missing, empty, truncated, no picture, or larger than ``most``, which is known before it is
-        decoded, or `MAX_PIXELS`.
+        If the file is missing, empty, truncated, no picture, larger than ``most`` (known before it is decoded) or
+        `MAX_PIXELS`, or of another kind.
     """
-    data, pixels = _decode(path, cv2.IMREAD_COLOR_RGB, most)
-    return Photograph(pixels.astype(np.uint8), hashlib.sha256(data).hexdigest(), printable(path))
+    if shape is not None and path.suffix.lower() != ARRAYS:
+        raise DataError(f"{path}: an input that is preprocessed already is a .npy file of float32, not a picture")
+    if path.suffix.lower() == ARRAYS:
+        data, samples = read_array(path)
+        samples = samples if shape is None else _channels_last(samples, shape, path)
+        refuse_large(path, samples.shape, most)
+    elif bands:
+        data, samples = decode_bands(path, most)
+    else:
+        data, samples = decode(path, most)
+    return _photograph(samples, printable(path), data, bands=bands or shape is not None)
+
+
+def _channels_last(samples: AnyArray, shape: tuple[int, int, int], path: Path) -> AnyArray:
+    """An input (C, H, W) or (H, W, C), with or without a batch of 1 and a channel of 1, as (H, W, C)."""
+    channels, *size = shape
+    found = samples[0] if samples.ndim == 4 and len(samples) == 1 else samples
+    if found.ndim == 2 and channels == 1:
+        found = found[None]
+    if found.shape == shape:
+        return np.ascontiguousarray(found.transpose(1, 2, 0))
+    if found.shape == (*size, channels):
+        return found
+    raise DataError(
+        f"{path}: the array has shape {samples.shape} and the model takes {shape} or {(*size, channels)}: save "
+        "its input"
+    )
+
+
+def as_photograph(samples: AnyArray, *, bands: bool = False, shape: tuple[int, int, int] | None = None) -> Photograph:
+    """Take samples from memory; see `read_photograph`.
+
+    Parameters
+    ----------
+    samples : ndarray of uint8 or uint16, shape (H, W, 3) or (H, W)
+        RGB or grey; with ``bands`` or ``shape`` as `read_photograph`.
+    bands : bool
+        As `read_photograph`.
+    shape : (int, int, int), optional
+        As `read_photograph`.
+
+    Returns
+    -------
+    Photograph
+        Named 'array'.
+
+    Raises
+    ------
+    DataError
+        If shape or dtype is another.
+    """
+    if shape is not None:
+        samples = _channels_last(samples, shape, Path("array"))
+    samples = np.ascontiguousarray(samples)
+    return _photograph(samples, "array", samples.tobytes(), bands=bands or shape is not None)
+
+
+def _photograph(samples: AnyArray, name: str, data: bytes, *, bands: bool) -> Photograph:
+    kinds = ("uint8", "uint16", "int16", "float32") if bands else ("uint8", "uint16")
+    wanted = range(1, _MOST_CHANNELS + 1) if bands else (1, 3)
+    full = samples[:, :, None] if samples.ndim == 2 else samples
+    if full.ndim != 3 or 0 in full.shape or full.dtype.name not in kinds or full.shape[2] not in wanted:
+        rule = (
+            f"a picture of bands has shape (height, width, channels), at most {_MOST_CHANNELS} channels of "
+            f"{', '.join(kinds)}"
+            if bands
+            else "give uint8 RGB of shape (height, width, 3); other channels need a preprocessing with color = 'BANDS'"
+        )
+        raise DataError(f"{name}: the image is {samples.dtype} of shape {samples.shape}: {rule}")
+    if full.shape[0] * full.shape[1] > MAX_PIXELS:
+        raise too_large(name)
+    digest = hashlib.sha256(data).hexdigest()
+    if bands:
+        return Photograph(_shown(full), digest, name, full)
+    if full.shape[2] == 1:
+        full = np.repeat(full, 3, axis=2)
+    if full.dtype == np.uint8:
+        return Photograph(full, digest, name)
+    # To the nearest: 257 levels of 16 bits are one of 8.
+    return Photograph(((full.astype(np.uint32) + 128) // 257).astype(np.uint8), digest, name, full)
+
+
+def _shown(bands: AnyArray) -> Pixels:
+    """Bands as a figure shows them."""
+    three = bands[:, :, :3] if bands.shape[2] >= 3 else np.repeat(bands.mean(axis=2, keepdims=True), 3, axis=2)
+    low, high = np.percentile(three, (1, 99))
+    shown: Pixels = (np.clip((three - low) / ((high - low) or 1.0), 0, 1) * 255).round().astype(np.uint8)
+    return shown
 
 
 def read_mask(path: Path) -> Mask:
@@ -132,44 +223,8 @@ def read_mask(path: Path) -> Mask:
     DataError
         As `read_photograph`.
     """
-    # With their own depth: of 16 bits, the lower ones would be dropped.
-    marked: Mask = (_decode(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)[1] != 0).any(axis=2)
+    marked: Mask = (decode(path)[1] != 0).any(axis=2)
     return marked
-
-
-def _decode(path: Path, flags: int, most: int = MAX_PIXELS) -> tuple[bytes, AnyArray]:
-    """The bytes of a file, and the pixels (H, W, 3) that they hold."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the picture: {error.strerror or error}") from error
-    if not data:
-        raise DataError(f"{path}: the file is empty, not a picture")
-    _refuse_large(path, size_of(data), most)
-    if claims_more(data):
-        raise DataError(f"{path}: cannot decode the picture: the file is truncated, damaged or no picture")
-    try:
-        with _silence():
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        if "CV_IO_MAX_IMAGE" in str(error):
-            raise _too_large(path) from error
-        raise DataError(f"{path}: cannot decode the picture: {one_line(error)}") from error
-    if pixels is None:
-        raise DataError(f"{path}: cannot decode the picture: the file is truncated, damaged or no picture")
-    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:  # OpenCV was loaded with another limit, before this module
-        raise _too_large(path)
-    _refuse_large(path, pixels.shape, most)  # formats whose headers are not read here
-    return data, pixels
-
-
-def _refuse_large(path: Path, size: tuple[int, ...] | None, most: int) -> None:
-    if size is not None and size[0] * size[1] > most:
-        if most == MAX_PIXELS:
-            raise _too_large(path)
-        raise DataError(
-            f"{path}: the picture has {size[1]} x {size[0]} pixels: at most {most} are read; give --max-pixels"
-        )
 
 
 def printable(path: str | Path) -> str:
@@ -185,154 +240,3 @@ def printable(path: str | Path) -> str:
     str
     """
     return os.fsencode(path).decode("utf-8", "replace")
-
-
-def _too_large(path: Path) -> DataError:
-    limit = f"at most {MAX_PIXELS / 1e6:.0f} million pixels are read"
-    return DataError(f"{path}: the picture is absurdly large: {limit}")
-
-
-def as_photograph(pixels: Pixels) -> Photograph:
-    """Take pixels from memory.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3) or (H, W)
-        RGB or grey.
-
-    Returns
-    -------
-    Photograph
-        Named 'array'.
-
-    Raises
-    ------
-    DataError
-        If shape or dtype is another.
-    """
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise DataError(
-            f"the image is {pixels.dtype} of shape {pixels.shape}: give uint8 RGB of shape (height, width, 3)"
-        )
-    return Photograph(pixels, hashlib.sha256(pixels.tobytes()).hexdigest(), "array")
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the decoders' own chatter off stderr: C libraries write there past Python; we raise instead."""
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
-
-
-def place(original: tuple[int, int], preprocess: Preprocess) -> Placement:
-    """Where the model's input will lie in a photograph of height and width ``original``.
-
-    Parameters
-    ----------
-    original : (int, int)
-        Height and width of the photograph in pixels.
-    preprocess : Preprocess
-        How it is resized and cropped.
-
-    Returns
-    -------
-    Placement
-
-    Raises
-    ------
-    DataError
-        If resizing would make the picture absurdly large (a very long and narrow one).
-    """
-    if preprocess.resize == "stretch":
-        return Placement(original, preprocess.size, preprocess.size, (0, 0))
-    scale = preprocess.short_side / min(original)
-    resized = (max(round(original[0] * scale), 1), max(round(original[1] * scale), 1))
-    if resized[0] * resized[1] > MAX_PIXELS:
-        raise DataError(
-            f"a picture of {original[1]} x {original[0]} pixels becomes {resized[1]} x {resized[0]} when resized: "
-            "too long and narrow to explain"
-        )
-    corner = (round((resized[0] - preprocess.size[0]) / 2), round((resized[1] - preprocess.size[1]) / 2))
-    return Placement(original, preprocess.size, resized, corner)
-
-
-def to_input(photograph: Photograph, preprocess: Preprocess) -> tuple[Features, Placement]:
-    """Make the model's input.
-
-    Parameters
-    ----------
-    photograph : Photograph
-        The picture.
-    preprocess : Preprocess
-        What to do with it.
-
-    Returns
-    -------
-    input : ndarray of float32, shape (channels, height, width)
-    placement : Placement
-
-    Raises
-    ------
-    DataError
-        If resizing would make the picture absurdly large.
-    """
-    height, width = photograph.pixels.shape[:2]
-    placement = place((height, width), preprocess)
-    pixels = photograph.pixels
-    if preprocess.color == "BGR":
-        pixels = pixels[:, :, ::-1]
-    elif preprocess.color == "GRAY":
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.uint8)
-    resized = cv2.resize(
-        np.ascontiguousarray(pixels), placement.resized[::-1], interpolation=_INTERPOLATION[preprocess.interpolation]
-    )
-    (top, left), (rows, cols) = placement.corner, placement.size
-    crop = np.atleast_3d(resized[top : top + rows, left : left + cols]).astype(np.float32)
-    mean, std = (np.array(values, np.float32) for values in (preprocess.mean, preprocess.std))
-    scaled = (crop * np.float32(preprocess.scale) - mean) / std
-    return np.ascontiguousarray(scaled.transpose(2, 0, 1), dtype=np.float32), placement
-
-
-def blur(values: Features, sigma: float) -> Features:
-    """Gaussian blur over rows and columns of an array (C, H, W).
-
-    Parameters
-    ----------
-    values : ndarray of float32, shape (C, H, W)
-        A picture.
-    sigma : float
-        Standard deviation in pixels.
-
-    Returns
-    -------
-    ndarray of float32, shape (C, H, W)
-    """
-    return np.stack([cv2.GaussianBlur(channel, (0, 0), sigma) for channel in values]).astype(np.float32)
-
-
-def inpaint(pixels: Pixels, removed: Mask, radius: float = 3.0) -> Pixels:
-    """Fill removed pixels from those around them (Telea 2004, "An image inpainting technique based on fast marching").
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3)
-        A picture.
-    removed : ndarray of bool, shape (H, W)
-        What is missing; not everything.
-    radius : float
-        How far away pixels are looked at, in pixels.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 3)
-    """
-    painted = cv2.inpaint(pixels, removed.astype(np.uint8), radius, cv2.INPAINT_TELEA)
-    return painted.astype(np.uint8)

@@ -1,5 +1,6 @@
 """What ``inspect`` reports, as plain values."""
 
+from dataclasses import asdict
 from typing import Any
 
 from onnx_evidence.choose import Verdict, choose_cuts, judge_cuts
@@ -19,9 +20,17 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
     Returns
     -------
     dict
-        Plain values, ready for JSON. ``cuts`` is a list of objects with ``name``, ``op_type``, ``shape``
+        Plain values, ready for JSON. ``input`` has ``name``, ``layout``, ``dtype`` and ``shape`` as the file has
+        them, and ``batch``, how many pictures run at once (null: any number). ``changes`` lists what was done to the
+        graph, ``proof`` (or null) how far that is from the file: ``deviation``, ``tolerance`` and ``told_apart`` as
+        shares of the largest score, and ``words``. ``output`` has ``name``, ``kind`` (what it holds), ``logits``
+        (where they are), ``classes`` ('exclusive' or 'independent'), ``binary``, ``note`` (how logits were made, or
+        null) and
+        ``others``. ``cuts`` is a list of objects with ``name``, ``op_type``, ``shape``
         (channels, rows, columns), ``tail_share``, ``stride``, ``receptive_field`` (rows, columns in
-        pixels; null where unknown), ``skipped_by`` (what steps over its cells), ``auto`` (the reason, where
+        pixels; null where unknown), ``sees_everything``, ``axes`` (what the tensor's axes mean, and how that is
+        known), ``kept`` (channels, of those, that hold tokens which are no cells), ``skipped_by`` (what steps over its
+        cells), ``unread_by`` (what reads none of them), ``auto`` (the reason, where
         'auto' takes it) and ``left`` (the reason where it does not). ``without_rule`` lists operators without a
         backward rule.
 
@@ -45,14 +54,26 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
         "device_reason": deployed.device.reason,
         "input": {
             "name": model.input_name,
-            "layout": "NCHW",
-            "dtype": "float32",
-            "shape": [model.batch, *model.input_shape],
+            "layout": model.entry.layout,
+            "dtype": model.entry.dtype,
+            "shape": [model.entry.batch, *model.entry.sides],
+            "batch": model.batch,
         },
-        "output": {"name": model.output_name, "kind": model.output_kind, "logits": model.logits_name},
+        "changes": list(model.changes),
+        "proof": None if model.proof is None else asdict(model.proof),
+        "output": {
+            "name": model.output_name,
+            "kind": model.output_kind,
+            "logits": model.logits_name,
+            "classes": model.class_kind.name,
+            "binary": model.binary,
+            "note": model.output_note,
+            "others": list(model.other_outputs),
+        },
         "classes": deployed.classes,
         "labels": None if deployed.labels is None else len(deployed.labels),
         "preprocess": None if model.preprocess is None else model.preprocess.model_dump(mode="json"),
+        "preprocess_source": model.preprocess_source,
         "multiply_adds": deployed.graph.total_cost,
         "auto": [cut.name for cut, verdict in verdicts.items() if verdict.taken],
         "auto_refusal": refusal,
@@ -69,7 +90,11 @@ def _describe(cut: Cut, verdict: Verdict, size: tuple[int, int]) -> dict[str, An
         "tail_share": round(cut.tail_share, 4),
         "stride": None if cut.field is None else list(cut.field.stride),
         "receptive_field": None if cut.field is None else list(cut.field.size(size)),
+        "sees_everything": cut.field is not None and cut.field.everything,
+        "axes": cut.axes,
+        "kept": cut.kept,
         "skipped_by": cut.skipped_by,
+        "unread_by": cut.unread_by,
         "auto": verdict.reason if verdict.taken else None,
         "left": None if verdict.taken else verdict.reason,
     }

@@ -59,7 +59,7 @@ class PathEngine:
         starts = self.baselines(view)
         maps = []
         for question in questions:
-            score = Score.of(len(view.logits), question.target, question.versus, self.settings.score)
+            score = view.score(question, self.settings.score)
             parts = [self._integrate(view, start, score, progress) for start in starts]
             mean = average(parts)
             certificate = self.certify(self.cut, mean.logits, view.logits)

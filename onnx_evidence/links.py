@@ -12,7 +12,7 @@ from onnx_evidence import attribution
 from onnx_evidence.baselines import own_means
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.difference import remove_windows, window_evidence
-from onnx_evidence.engine import View
+from onnx_evidence.engine import Question, View
 from onnx_evidence.evidence import LN2
 from onnx_evidence.graph import Cut
 from onnx_evidence.path import integrate
@@ -91,15 +91,15 @@ def walk(deployed: DeployedModel, cut: Cut, inputs: Features, target: int, versu
         If an operator has no backward rule.
     """
     logits, features = deployed.logits(inputs[None])[0], deployed.head(cut)(inputs[None])[0]
-    view = View(inputs, features, logits, 0)
-    score = Score.of(len(logits), target, versus)
+    view = View(inputs, features, logits, 0, deployed.class_kind)
+    score = view.score(Question(target, versus))
     start = own_means(view)[0]
     tail, gradient = deployed.tail(cut), deployed.gradient(cut)
     slope = gradient(features[None], score.direction, score.rest)[1][0] / np.float32(LN2)
     whole = deployed.gradient(deployed.graph.cuts[0])
     at_input = whole(inputs[None], score.direction, score.rest)[1][0] / np.float32(LN2)
     windows = Windows.place(cut.grid, default_size(cut.grid))
-    removal = _removal(features, tail, windows, target, versus)
+    removal = _removal(view, tail, windows, target, versus)
     pooled = attribution.grad_cam(features, slope)
     by_pixel = attribution.layer_times_gradient(inputs, at_input)
     maps = [
@@ -119,9 +119,9 @@ def walk(deployed: DeployedModel, cut: Cut, inputs: Features, target: int, versu
     return Links(tuple(steps), _proof(features, start, tail, gradient, score, windows))
 
 
-def _removal(features: Features, tail: Predict, windows: Windows, target: int, versus: int | None) -> FloatArray:
+def _removal(view: View, tail: Predict, windows: Windows, target: int, versus: int | None) -> FloatArray:
     classes = [target] if versus is None else [target, versus]
-    removal = remove_windows(features, tail, MeanSampler(), windows, classes)
+    removal = remove_windows(view.features, tail, MeanSampler(), windows, classes, class_kind=view.class_kind)
     return windows.average(window_evidence(removal, 0, None if versus is None else 1).bits)
 
 

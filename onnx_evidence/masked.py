@@ -9,10 +9,10 @@ import numpy as np
 from onnx_evidence import masking
 from onnx_evidence.baselines import Baselines
 from onnx_evidence.certificate import certify
+from onnx_evidence.class_kind import ClassKind
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import CutMap, Progress, Question, View
 from onnx_evidence.errors import SettingError
-from onnx_evidence.evidence import log_probabilities
 from onnx_evidence.graph import Cut
 from onnx_evidence.masking import MakeMasks, Parts
 from onnx_evidence.projection import CellField
@@ -33,27 +33,27 @@ class _Recipe:
 
     masks: Callable[[View, int], MakeMasks]
     count: Callable[[Cut], int]  # 0 where masks are drawn
-    score: Callable[[Question, FloatArray, str], FloatArray]
+    score: Callable[[Question, FloatArray, str, ClassKind], FloatArray]
     formula: Formula
     words: str
     of_input: bool = False
 
 
-def _probability(question: Question, logits: FloatArray, kind: str) -> FloatArray:
+def _probability(question: Question, logits: FloatArray, kind: str, class_kind: ClassKind) -> FloatArray:
     """The class's probability, less its rival's where there is one."""
     classes = [each for each in (question.target, question.versus) if each is not None]
-    p = np.exp(log_probabilities(logits, classes).log_p)
+    p = np.exp(class_kind.log_probabilities(logits, classes).log_p)
     return np.asarray(p[:, 0] - p[:, 1] if len(classes) > 1 else p[:, 0])
 
 
-def _logit(question: Question, logits: FloatArray, kind: str) -> FloatArray:
+def _logit(question: Question, logits: FloatArray, kind: str, class_kind: ClassKind) -> FloatArray:
     """The class's logit, less its rival's where there is one."""
     return logits @ Score.of(logits.shape[1], question.target, question.versus, "logit").direction
 
 
-def _bits(question: Question, logits: FloatArray, kind: str) -> FloatArray:
+def _bits(question: Question, logits: FloatArray, kind: str, class_kind: ClassKind) -> FloatArray:
     """The score asked for."""
-    return Score.of(logits.shape[1], question.target, question.versus, kind).bits(logits)
+    return Score.of(logits.shape[1], question.target, question.versus, kind, class_kind).bits(logits)
 
 
 def _random(view: View, seed: int) -> MakeMasks:
@@ -73,6 +73,12 @@ def _cells(view: View, full: FloatArray, parts: Parts) -> Maps:
     return _exact(_rows(parts).T.reshape(-1, *view.features.shape[1:]))
 
 
+def _channels(view: View, full: FloatArray, parts: Parts) -> tuple[Features, FloatArray, FloatArray]:
+    """Features of the channels that were masked, the score of everything, and the scores without each of them."""
+    rows = _rows(parts)
+    return view.features[: len(rows)], full, rows
+
+
 _RECIPES = {
     "rise": _Recipe(
         _random, lambda cut: 0, _probability, lambda view, full, parts: masking.weighted_mean(parts), "random masks"
@@ -89,16 +95,16 @@ _RECIPES = {
     ),
     "ablation-cam": _Recipe(
         lambda view, seed: masking.channel_masks(len(view.features)),
-        lambda cut: cut.shape[0],
+        lambda cut: cut.cell_shape[0],
         _logit,
-        lambda view, full, parts: _exact(masking.ablation_cam(view.features, full, _rows(parts))),
+        lambda view, full, parts: _exact(masking.ablation_cam(*_channels(view, full, parts))),
         "masks, each without one channel",
     ),
     "score-cam": _Recipe(
         lambda view, seed: masking.activation_masks(view.features, view.inputs.shape[1:]),
-        lambda cut: cut.shape[0],
+        lambda cut: cut.cell_shape[0],
         _logit,
-        lambda view, full, parts: _exact(masking.score_cam(view.features, _rows(parts))),
+        lambda view, full, parts: _exact(masking.score_cam(*_channels(view, full, parts)[::2])),
         "masks of the input, each in the shape of one channel",
         of_input=True,
     ),
@@ -190,7 +196,7 @@ class MaskEngine:
         recipe, kind = self._recipe, self.settings.score
 
         def scores(logits: FloatArray) -> FloatArray:
-            return np.stack([recipe.score(question, logits, kind) for question in questions], axis=1)
+            return np.stack([recipe.score(question, logits, kind, view.class_kind) for question in questions], axis=1)
 
         whole, hidden = self._ends(view)
         logits = self.predict(whole[None])

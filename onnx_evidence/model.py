@@ -4,15 +4,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
-from onnx import shape_inference
 
-from onnx_evidence.errors import ModelError, one_line
-from onnx_evidence.intake.entry import image_input, input_shape
+from onnx_evidence.class_kind import ClassKind
+from onnx_evidence.intake.entry import Entry
+from onnx_evidence.intake.external import INLINE_LIMIT
 from onnx_evidence.intake.labels import recorded_labels
-from onnx_evidence.intake.outputs import find_logits, only_output
-from onnx_evidence.intake.read import read_proto
-from onnx_evidence.preprocess import METADATA_KEY, Preprocess, parse_preprocess
-from onnx_evidence.shapes import TensorInfo, infer
+from onnx_evidence.intake.outputs import settle_output
+from onnx_evidence.intake.peek import peek
+from onnx_evidence.intake.probe import probe
+from onnx_evidence.intake.proof import Proof
+from onnx_evidence.intake.read import read_file
+from onnx_evidence.intake.take_in import take_in
+from onnx_evidence.preprocessing.contract import Preprocess
+from onnx_evidence.preprocessing.found import find_preprocess
+from onnx_evidence.shapes import TensorInfo
 
 
 @dataclass(frozen=True)
@@ -24,29 +29,47 @@ class Model:
     path : Path
         The file.
     sha256 : str
-        Of the file's bytes.
+        Of the file's bytes, and of the weights beside it.
     proto : onnx.ModelProto
-        The graph; nothing is changed but that the input's channels, height and width are settled.
+        The canonical graph, see `intake.take_in`. Weights may be references to files beside the model, which
+        `runtime.Session` finds in the ``folder`` of ``path``.
     tensors : dict of str to TensorInfo
         Types and shapes of all tensors, as far as they are known before the model runs.
     opset : int
         Version of the default operator set.
     input_name : str
-        The image input; NCHW.
+        The image input; float32, NCHW.
     input_shape : (int, int, int)
         Channels, height, width.
     batch : int or None
-        The batch size that the file insists on; None where it is free.
+        The batch size that the graph insists on; None where it is free, or could be made so.
+    entry : Entry
+        The image input as the file has it: layout, type, batch.
+    changes : tuple of str
+        What was done to the file's graph, in words; empty where it is the canonical one.
+    proof : Proof or None
+        How far the canonical graph is from the file, both run; None where it is the file's own.
     output_name : str
-        The graph's output.
+        The output that holds class scores.
     output_kind : {'logits', 'probabilities', 'log-probabilities'}
         What the output holds.
     logits_name : str
-        The tensor that holds the logits: the input of the final Softmax, or the output itself.
+        The tensor that holds the logits, float32: what the final softmax or sigmoid reads, the output itself, or what
+        nodes that were appended make of it.
+    class_kind : ClassKind
+        What the logits mean: classes of which one holds, or labels of which each holds or not.
+    binary : bool
+        Whether two classes, 'not that' and 'that', were made of one number.
+    output_note : str or None
+        How the logits were made, where the file has none.
+    other_outputs : tuple of str
+        Outputs that are not looked at.
     preprocess : Preprocess or None
-        As recorded in the file.
+        What is done to pictures, given or recorded.
+    preprocess_source : str or None
+        Where it comes from, in words.
     labels : tuple of str or None
-        Class names as recorded in the file.
+        Class names as recorded in the file or beside it.
     """
 
     path: Path
@@ -57,22 +80,50 @@ class Model:
     input_name: str
     input_shape: tuple[int, int, int]
     batch: int | None
+    entry: Entry
+    changes: tuple[str, ...]
+    proof: Proof | None
     output_name: str
     output_kind: str
     logits_name: str
+    class_kind: ClassKind
+    binary: bool
+    output_note: str | None
+    other_outputs: tuple[str, ...]
     preprocess: Preprocess | None
+    preprocess_source: str | None
     labels: tuple[str, ...] | None
 
 
-def load_model(path: Path, preprocess: Preprocess | None = None) -> Model:
+def load_model(
+    path: Path,
+    preprocess: str | Path | Preprocess | None = None,
+    *,
+    output: str | None = None,
+    classes: str | None = None,
+    recorded_classes: str | None = None,
+    layout: str | None = None,
+    inline_limit: int = INLINE_LIMIT,
+) -> Model:
     """Read and check a model.
 
     Parameters
     ----------
     path : Path
         The .onnx file.
-    preprocess : Preprocess, optional
-        Takes the place of what the file records; gives height and width where the file leaves them open.
+    preprocess : str or Path or Preprocess, optional
+        Takes the place of what is recorded in the file or beside it (see `preprocessing.found`); gives height and width
+        where the file leaves them open.
+    output : str, optional
+        The output of class scores; by default the only one that looks like it.
+    classes : {'exclusive', 'independent'}, optional
+        What logits mean, where no softmax or sigmoid says it.
+    recorded_classes : {'exclusive', 'independent'}, optional
+        The same, as files beside the model record it; ``classes`` goes before it.
+    layout : {'NCHW', 'NHWC'}, optional
+        Where the channels of the input are; by default what the sizes of its axes say.
+    inline_limit : int
+        Bytes of weights beside the file that are read; where there are more they stay where they are.
 
     Returns
     -------
@@ -81,38 +132,47 @@ def load_model(path: Path, preprocess: Preprocess | None = None) -> Model:
     Raises
     ------
     ModelError
-        If the file is no ONNX model, or no classifier of one float NCHW image with logits to be found.
+        If the file is no ONNX model, no classifier of single pictures with logits to be found, or its canonical
+        form cannot be proved to be the same.
     DataError
         If the preprocessing does not fit the model's input.
+    SettingError
+        If ``classes`` is unknown, or contradicts the graph.
     """
-    proto, digest = read_proto(path)
-    metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    if preprocess is None and METADATA_KEY in metadata:
-        preprocess = parse_preprocess(metadata[METADATA_KEY], str(path))
-    image = image_input(proto, path)
-    batch, shape = input_shape(image, preprocess, path)
-    tensors = _infer(proto, image.name, batch, path)
-    output = only_output(proto, path)
-    kind, logits = find_logits(proto.graph, output, path)
+    file = read_file(path, inline_limit)
+    metadata = {entry.key: entry.value for entry in file.proto.metadata_props}
+    beside = find_preprocess(preprocess, metadata, path, peek(file.proto))
+    taken = take_in(file, beside.preprocess, layout=layout, output=output)
+    proto, tensors, entry = taken.proto, taken.tensors, taken.entry
+    found = settle_output(
+        proto,
+        tensors,
+        path,
+        output=taken.output,
+        classes=classes,
+        recorded=recorded_classes or beside.classes,
+        probe=lambda name: probe(proto, tensors, entry.name, taken.batch, name, path.parent),
+    )
     return Model(
         path=path,
-        sha256=digest,
+        sha256=file.sha256,
         proto=proto,
         tensors=tensors,
         opset=next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0),
-        input_name=image.name,
-        input_shape=shape,
-        batch=batch,
-        output_name=output,
-        output_kind=kind,
-        logits_name=logits,
-        preprocess=preprocess,
-        labels=recorded_labels(metadata, path),
+        input_name=entry.name,
+        input_shape=entry.shape,
+        batch=taken.batch,
+        entry=entry,
+        changes=tuple(taken.changes),
+        proof=taken.proof,
+        output_name=found.name,
+        output_kind=found.holds,
+        logits_name=found.logits,
+        class_kind=found.class_kind,
+        binary=found.binary,
+        output_note=found.note,
+        other_outputs=found.others,
+        preprocess=beside.preprocess,
+        preprocess_source=beside.source,
+        labels=recorded_labels(metadata, path) or beside.labels,
     )
-
-
-def _infer(proto: onnx.ModelProto, image: str, batch: int | None, path: Path) -> dict[str, TensorInfo]:
-    try:
-        return infer(proto, image, batch)
-    except (shape_inference.InferenceError, ValueError) as error:
-        raise ModelError(f"{path}: the shapes of the graph do not fit together: {one_line(error)}") from error

@@ -89,7 +89,7 @@ class OrderEngine:
         return [self._explain(view, question, progress) for question in questions]
 
     def _explain(self, view: View, question: Question, progress: Progress) -> CutMap:
-        score = Score.of(len(view.logits), question.target, question.versus)
+        score = view.score(question)
         fields = self.baselines(view)
         mixes = [_Mix(view.inputs, each.astype(view.inputs.dtype), self.field) for each in fields]
         start = mixes[0].to_cells(self.start(view, question))

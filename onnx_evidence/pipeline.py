@@ -14,13 +14,13 @@ from onnx_evidence.choose import AUTO
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import CutMap, View
 from onnx_evidence.errors import SettingError
-from onnx_evidence.evidence import LN2, log_probabilities
+from onnx_evidence.evidence import LN2
 from onnx_evidence.explanation import Explanation, Named
 from onnx_evidence.images import Photograph
 from onnx_evidence.intervals import combined_freedom
 from onnx_evidence.path import Budget
 from onnx_evidence.prepare import prepare
-from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.questions import TOP, ask, check_targets
 from onnx_evidence.record import TOP_CLASSES, fixed_record, make_record
 from onnx_evidence.rng import key_of
@@ -69,10 +69,14 @@ class Explainer:
     layer : str or sequence of str
         Names of cuts; 'auto' chooses. Several are averaged in bits.
     preprocess : str or Path or Preprocess, optional
-        As in `DeployedModel`; like the next two, refused where ``model`` is open already.
+        As in `DeployedModel`; like the next four, refused where ``model`` is open already.
     labels : str or Path, optional
         As in `DeployedModel`.
     device : {'auto', 'cpu', 'cuda'}
+        As in `DeployedModel`.
+    output : str, optional
+        As in `DeployedModel`.
+    classes : {'exclusive', 'independent'}, optional
         As in `DeployedModel`.
     **settings
         The other fields of `settings.Settings`: method, window, stride, samples, background, statistic, score,
@@ -112,15 +116,22 @@ class Explainer:
         preprocess: str | Path | Preprocess | None = None,
         labels: str | Path | None = None,
         device: str = "auto",
+        output: str | None = None,
+        classes: str | None = None,
         **settings: Unpack[Options],
     ) -> None:
         layers = (layer,) if isinstance(layer, str) else tuple(layer)
         self.settings = Settings(layers=layers, **settings).settled()
         self.settings.check()
         if not isinstance(model, DeployedModel):
-            model = DeployedModel(model, preprocess=preprocess, labels=labels, device=device)
-        elif (preprocess, labels, device) != (None, None, "auto"):
-            raise SettingError("a model that is open has its preprocess, labels and device: give them to DeployedModel")
+            model = DeployedModel(
+                model, preprocess=preprocess, labels=labels, device=device, output=output, classes=classes
+            )
+        elif (preprocess, labels, device, output, classes) != (None, None, "auto", None, None):
+            raise SettingError(
+                "a model that is open has its preprocess, labels, device, output and classes: give them to "
+                "DeployedModel"
+            )
         self.deployed = model
         # Refuse a model without preprocessing, or with other labels than classes, before hours are spent.
         _ = model.preprocess, model.classes
@@ -208,12 +219,14 @@ class Explainer:
         questions = ask(self.deployed, photograph.name, int(logits.argmax()), targets, versus)
         key = key_of(inputs.tobytes())
         answers = [
-            engine.explain(View(inputs, seen, logits, key), questions, progress)
+            engine.explain(View(inputs, seen, logits, key, self.deployed.class_kind), questions, progress)
             for engine, seen in zip(self.engines, features, strict=True)
         ]
-        record = make_record(self.record, self.engines, photograph, inputs, [maps[0] for maps in answers])
+        record = make_record(
+            self.record, self.engines, photograph, self.deployed.preprocess, inputs, [maps[0] for maps in answers]
+        )
         record["top"] = self._top(logits)
-        full = log_probabilities(logits[None], [question.target for question in questions])
+        full = self.deployed.class_kind.log_probabilities(logits[None], [question.target for question in questions])
         return [
             Explanation(
                 **self._combine([maps[number] for maps in answers]),
@@ -232,7 +245,7 @@ class Explainer:
     def _top(self, logits: FloatArray) -> list[dict[str, Any]]:
         """The most probable classes, with their probabilities."""
         order = np.argsort(-logits, kind="stable")[:TOP_CLASSES].tolist()
-        chances = np.exp(log_probabilities(logits[None], order).log_p[0]).tolist()
+        chances = np.exp(self.deployed.class_kind.log_probabilities(logits[None], order).log_p[0]).tolist()
         return [
             {"class": number, "label": self.deployed.label(number), "probability": chance}
             for number, chance in zip(order, chances, strict=True)

@@ -23,7 +23,7 @@ class Placement:
     resized : (int, int)
         Height and width of the photograph after resizing, before the crop.
     corner : (int, int)
-        Top and left of the crop in the resized photograph.
+        Top and left of the crop in the resized photograph; negative where the input begins with padding.
     """
 
     original: tuple[int, int]
@@ -36,8 +36,16 @@ class Placement:
         """Pixels of the resized photograph per pixel of the photograph, (rows, columns)."""
         return self.resized[0] / self.original[0], self.resized[1] / self.original[1]
 
+    def inside(self) -> tuple[slice, slice]:
+        """Rows and columns of the model's input that show the photograph; the others are padding."""
+        rows, cols = (
+            slice(max(-corner, 0), max(min(resized - corner, size), 0))
+            for corner, resized, size in zip(self.corner, self.resized, self.size, strict=True)
+        )
+        return rows, cols
+
     def seen(self) -> tuple[float, float, float, float]:
-        """Top, left, bottom and right, in the photograph's pixels, of what the model saw."""
+        """Top, left, bottom and right, in the photograph's pixels, of what the model saw, padding included."""
         top, left = (corner / factor for corner, factor in zip(self.corner, self.scale, strict=True))
         height, width = (side / factor for side, factor in zip(self.size, self.scale, strict=True))
         return top, left, top + height, left + width
@@ -91,7 +99,8 @@ def to_original(values: Features, placement: Placement) -> Features:
 def spread_to_original(bits: Features, placement: Placement) -> Features:
     """Carry a map that adds up from the model's input to the photograph's own pixels; sums over regions are kept.
 
-    A pixel of the photograph gets the bits of the part of the input that it covers.
+    A pixel of the photograph gets the bits of the part of the input that it covers. Bits on padding belong to no pixel
+    of the photograph and are not carried (see `padding_bits`).
 
     Parameters
     ----------
@@ -114,6 +123,24 @@ def spread_to_original(bits: Features, placement: Placement) -> Features:
         at_edges = before[whole] + (edges - whole)[:, None] * carried[whole]
         carried = np.diff(at_edges, axis=0).T
     return np.ascontiguousarray(carried, dtype=np.float32)
+
+
+def padding_bits(bits: Features, placement: Placement) -> float:
+    """What a map that adds up has on padding, where there is nothing of the photograph.
+
+    Parameters
+    ----------
+    bits : ndarray of float32, shape (height, width)
+        Bits per pixel of the model's input.
+    placement : Placement
+        From `to_input`.
+
+    Returns
+    -------
+    float
+        Bits; positive for the class. 0 where nothing is padded.
+    """
+    return float(bits.sum(dtype=np.float64) - bits[placement.inside()].sum(dtype=np.float64))
 
 
 def _interpolate(values: Features, places: FloatArray) -> Features:

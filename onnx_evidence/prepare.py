@@ -17,13 +17,14 @@ from onnx_evidence.errors import DataError, GradientError, one_line
 from onnx_evidence.graph import Cut
 from onnx_evidence.images import list_images
 from onnx_evidence.integration import PathEngine
+from onnx_evidence.kept import KeepingSampler, keeping
 from onnx_evidence.masked import MaskEngine
 from onnx_evidence.ordered import OrderEngine, Start, cells_of
 from onnx_evidence.removal import RemovalEngine
 from onnx_evidence.samplers import ConditionalSampler, MeanSampler, Sampler, ZeroSampler
 from onnx_evidence.settings import BLUR, BOTH, DEFAULT_METHOD, FALLBACK_METHOD, Settings
 from onnx_evidence.slopes import SlopeEngine
-from onnx_evidence.types import FloatArray
+from onnx_evidence.types import FloatArray, Head
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class _Maker:
     def engine(self, cut: Cut) -> Engine:
         deployed, settings = self.deployed, self.settings
         if settings.preset.engine == "removal":
-            return RemovalEngine.prepare(deployed, cut, deployed.field(cut), self._sampler(cut.name), settings)
+            return RemovalEngine.prepare(deployed, cut, deployed.field(cut), self._sampler(cut), settings)
         if settings.preset.engine == "mask":
             return MaskEngine.prepare(deployed, cut, deployed.field(cut), self._baselines(cut), settings)
         if settings.preset.engine == "order":
@@ -167,25 +168,37 @@ class _Maker:
 
         return start
 
-    def _sampler(self, cut: str) -> Sampler:
+    def _sampler(self, cut: Cut) -> Sampler:
+        sampler = self._cell_sampler(cut.name)
+        return KeepingSampler(sampler, cut.kept) if cut.kept else sampler
+
+    def _cell_sampler(self, cut: str) -> Sampler:
         if self.file is None:
             return ZeroSampler() if self.settings.stand_in == "zero" else MeanSampler()
         header, background = self.file.for_cut(cut, self.settings.stand_in)
         return ConditionalSampler(background, header.window)
 
     def _baselines(self, cut: Cut) -> Baselines:
+        return keeping(self._cell_baselines(cut), cut.kept)
+
+    def _cell_head(self, cut: Cut) -> Head:
+        """The features of cells, without what is kept beside them."""
+        head, channels = self.deployed.head(cut), cut.cell_shape[0]
+        return lambda inputs: head(inputs)[:, :channels]
+
+    def _cell_baselines(self, cut: Cut) -> Baselines:
         settings, path = self.settings, self.settings.background_path
         if settings.stand_in == BLUR:
-            return baselines.blurred(self.deployed.head(cut))
+            return baselines.blurred(self._cell_head(cut))
         if settings.stand_in == BOTH:
-            return baselines.both(baselines.blurred(self.deployed.head(cut)), baselines.own_means)
+            return baselines.both(baselines.blurred(self._cell_head(cut)), baselines.own_means)
         if path is None:
             return baselines.zeros if settings.stand_in == "zero" else baselines.own_means
         if self.file is not None:
             header, background = self.file.for_cut(cut.name, settings.stand_in)
             return baselines.fitted(background, settings.statistic, header.window)
         return baselines.pictures(
-            self.deployed.head(cut),
+            self._cell_head(cut),
             lambda picture: self.deployed.prepare(picture)[1],
             list_images([path]),
             settings.samples or settings.preset.samples,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_evidence.difference import WindowEvidence
-from onnx_evidence.images import blur
 from onnx_evidence.intervals import total_freedom
-from onnx_evidence.rng import generator
+from onnx_evidence.opencv import blur
+from onnx_evidence.rng import generator, natural_noise
 from onnx_evidence.types import Features, FloatArray, Head, IntArray
 from onnx_evidence.windows import Windows
 
@@ -214,29 +214,6 @@ class _Identity(AxisField):
     def weights(self) -> FloatArray:
         """Every pixel is its own cell."""
         return np.eye(self.pixels)
-
-
-def natural_noise(shape: tuple[int, int, int], rng: np.random.Generator) -> Features:
-    """A picture of noise with amplitude falling as 1 / frequency, mean 0, standard deviation 0.5 (C, H, W).
-
-    Parameters
-    ----------
-    shape : (int, int, int)
-        Channels, height, width.
-    rng : numpy.random.Generator
-        Where the noise comes from.
-
-    Returns
-    -------
-    ndarray of float32, shape (C, H, W)
-    """
-    rows, cols = np.fft.fftfreq(shape[1])[:, None], np.fft.rfftfreq(shape[2])[None, :]
-    frequency = np.maximum(np.hypot(rows, cols), 1 / max(shape[1:]))
-    spectrum = np.fft.rfft2(rng.standard_normal(shape)) / frequency
-    picture = np.fft.irfft2(spectrum, s=shape[1:])
-    picture -= picture.mean()
-    scaled: Features = (picture * (0.5 / picture.std())).astype(np.float32)
-    return scaled
 
 
 def _measure_axis(head: Head, pictures: list[Features], axis: int, cells: int) -> AxisField:

@@ -11,8 +11,11 @@ import numpy as np
 
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import CutMap, Engine
-from onnx_evidence.images import OPENCV_VERSION, Photograph, printable
+from onnx_evidence.images import Photograph, printable
 from onnx_evidence.machine import describe_machine
+from onnx_evidence.opencv import OPENCV_VERSION
+from onnx_evidence.preprocessing.apply import how_taken
+from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.runtime import RUNTIME_VERSION
 from onnx_evidence.settings import Settings
 from onnx_evidence.types import Features
@@ -47,6 +50,9 @@ def fixed_record(
     return {
         "model": printable(deployed.model.path),
         "settings": {**asdict(settings), "preprocess": deployed.preprocess.model_dump(mode="json")},
+        "preprocess_source": deployed.model.preprocess_source,
+        "output": deployed.model.output_name,
+        "classes": deployed.class_kind.name,
         "method_reason": reason,
         "background": words,
         "device": deployed.device.name,
@@ -69,6 +75,7 @@ def make_record(
     fixed: dict[str, Any],
     engines: Sequence[Engine],
     photograph: Photograph,
+    preprocess: Preprocess,
     inputs: Features,
     maps: Sequence[CutMap],
 ) -> dict[str, Any]:
@@ -82,6 +89,8 @@ def make_record(
         The method at every cut.
     photograph : Photograph
         The picture.
+    preprocess : Preprocess
+        What was done to it.
     inputs : ndarray of float32, shape (channels, H, W)
         What was made of it.
     maps : sequence of CutMap
@@ -94,7 +103,12 @@ def make_record(
     """
     digests = {"image": photograph.sha256, "input": hashlib.sha256(inputs.tobytes()).hexdigest()}
     cuts = [_cut(engine, each) for engine, each in zip(engines, maps, strict=True)]
-    return {**fixed, "cuts": cuts, "hashes": {**fixed["hashes"], **digests}}
+    return {
+        **fixed,
+        "samples": how_taken(photograph, preprocess),
+        "cuts": cuts,
+        "hashes": {**fixed["hashes"], **digests},
+    }
 
 
 def _cut(engine: Engine, its_map: CutMap) -> dict[str, Any]:

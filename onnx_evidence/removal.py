@@ -134,6 +134,7 @@ class RemovalEngine:
             key=self._key(view),
             batch_size=self.settings.batch_size,
             progress=progress,
+            class_kind=view.class_kind,
         )
         return [window_evidence(removal, each.target, each.versus, self.settings.laplace) for each in asked]
 
@@ -150,6 +151,7 @@ class RemovalEngine:
             self._key(view),
             self.settings.batch_size,
             progress,
+            view.class_kind,
         )
         return sample_windows(
             draws, self.windows, asked, tolerance, most=self.samples, correction=self.settings.laplace

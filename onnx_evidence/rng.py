@@ -1,8 +1,10 @@
-"""Randomness keyed by place: the same numbers whatever the batch size, order or thread count."""
+"""Randomness keyed by place: the same numbers whatever the batch size, order or thread count; pictures of noise."""
 
 import hashlib
 
 import numpy as np
+
+from onnx_evidence.types import Features
 
 
 def key_of(data: bytes) -> int:
@@ -37,3 +39,26 @@ def generator(seed: int, *place: int) -> np.random.Generator:
         A fresh generator; equal arguments give equal streams, others independent ones.
     """
     return np.random.default_rng([seed, *place])
+
+
+def natural_noise(shape: tuple[int, int, int], rng: np.random.Generator) -> Features:
+    """A picture of noise with amplitude falling as 1 / frequency, mean 0, standard deviation 0.5 (C, H, W).
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Channels, height, width.
+    rng : numpy.random.Generator
+        Where the noise comes from.
+
+    Returns
+    -------
+    ndarray of float32, shape (C, H, W)
+    """
+    rows, cols = np.fft.fftfreq(shape[1])[:, None], np.fft.rfftfreq(shape[2])[None, :]
+    frequency = np.maximum(np.hypot(rows, cols), 1 / max(shape[1:]))
+    spectrum = np.fft.rfft2(rng.standard_normal(shape)) / frequency
+    picture = np.fft.irfft2(spectrum, s=shape[1:])
+    picture -= picture.mean()
+    scaled: Features = (picture * (0.5 / picture.std())).astype(np.float32)
+    return scaled

@@ -1,20 +1,22 @@
 """ONNX Runtime sessions: which device really runs, and model bytes turned into plain callables.
 
-ONNX Runtime falls back to the CPU in silence. Here the device is settled once, by trying, and every
-session is compared with it.
+ONNX Runtime falls back to the CPU in silence: the device is settled once, by trying, and sessions are held to it.
 """
 
 import contextlib
 import ctypes
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx.external_data_helper import uses_external_data
 
 from onnx_evidence.errors import DeviceError, ModelError, SettingError, one_line
+from onnx_evidence.kernels import why_not
 from onnx_evidence.machine import available_threads
 from onnx_evidence.types import AnyArray, Features, FloatArray
 
@@ -124,8 +126,12 @@ def _identity() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _session(model: bytes, device: str, threads: int) -> ort.InferenceSession:
+def _session(model: bytes, device: str, threads: int, folder: Path | None = None) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    if folder is not None:
+        # Weights that stay beside the model are mapped, and shared by all sessions: packed anew each would copy them.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+        options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = threads
     # Threads that spin after a run slow numpy's own threads down many times.
@@ -136,11 +142,12 @@ def _session(model: bytes, device: str, threads: int) -> ort.InferenceSession:
     return ort.InferenceSession(model, options, providers=providers)
 
 
-def _open(model: onnx.ModelProto, device: Device, threads: int | None) -> ort.InferenceSession:
+def _open(model: onnx.ModelProto, device: Device, threads: int | None, folder: Path | None) -> ort.InferenceSession:
     try:
-        session = _session(model.SerializeToString(), device.name, threads or available_threads())
+        place = folder if any(map(uses_external_data, model.graph.initializer)) else None
+        session = _session(model.SerializeToString(), device.name, threads or available_threads(), place)
     except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot run the model: {one_line(error)}") from error
+        raise ModelError(f"ONNX Runtime cannot run the model: {why_not(model, error, device.name)}") from error
     if device.provider not in session.get_providers():
         raise DeviceError(f"the session fell back from {device.name} to {session.get_providers()[0]}")
     return session
@@ -161,6 +168,8 @@ class Session:
         The batch size that the graph insists on; batches are then cut and filled up to it.
     threads : int, optional
         Threads of the CPU provider; all available ones by default.
+    folder : Path, optional
+        Where weights lie that the graph only refers to.
 
     Raises
     ------
@@ -171,9 +180,15 @@ class Session:
     """
 
     def __init__(
-        self, model: onnx.ModelProto, device: Device, *, batch: int | None = None, threads: int | None = None
+        self,
+        model: onnx.ModelProto,
+        device: Device,
+        *,
+        batch: int | None = None,
+        threads: int | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self._session = _open(model, device, threads)
+        self._session = _open(model, device, threads, folder)
         self._inputs = [each.name for each in self._session.get_inputs()]
         self.inputs = len(self._inputs)
         self._batch = batch
@@ -219,17 +234,13 @@ class Session:
         """
         rows = len(batches[0])
         self.passes += rows
-        if self._batch is None:
+        if (size := self._batch) is None:
             return self._run(batches)
-        parts = [
-            [each[: min(self._batch, rows - start)] for each in self._run(self._cut(batches, start, self._batch))]
-            for start in range(0, rows, self._batch)
-        ]
+        parts = []
+        for start in range(0, rows, size):
+            given = tuple(_filled(batch[start : start + size], size) for batch in batches)
+            parts.append([each[: min(size, rows - start)] for each in self._run(given)])
         return [np.concatenate(each) for each in zip(*parts, strict=True)]
-
-    @staticmethod
-    def _cut(batches: tuple[AnyArray, ...], start: int, size: int) -> tuple[AnyArray, ...]:
-        return tuple(_filled(batch[start : start + size], size) for batch in batches)
 
     def _run(self, batches: tuple[AnyArray, ...]) -> list[AnyArray]:
         try:

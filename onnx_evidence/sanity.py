@@ -18,7 +18,7 @@ import numpy as np
 
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError, EvidenceError, SettingError
-from onnx_evidence.images import Photograph, as_photograph
+from onnx_evidence.images import Photograph
 from onnx_evidence.links import rank_correlation
 from onnx_evidence.randomise import Stage, Weight, redraw
 from onnx_evidence.sanity_method import Mapper
@@ -207,7 +207,7 @@ class _Checker:
         return self._compare(Check(name, "another class explained", limit), [maps])
 
     def blank(self, in_bits: bool) -> Check:
-        maps = [self._map(self.deployed, _blank(each.picture), each.target) for each in self.subjects]
+        maps = [self._map(self.deployed, each.picture.blank(), each.target) for each in self.subjects]
         if not in_bits:
             # A map of one value shows nothing, as it should: any picture's is as far from it.
             rows = [rank_correlation(each.values, new) for each, new in zip(self.subjects, maps, strict=True)]
@@ -266,13 +266,6 @@ class _Checker:
 def _correlations(values: Sequence[FloatArray], draws: Sequence[_Draw]) -> FloatArray:
     """Rank correlations (draws, pictures)."""
     return np.array([[rank_correlation(*pair) for pair in zip(values, draw, strict=True)] for draw in draws])
-
-
-def _blank(picture: Photograph) -> Photograph:
-    """A picture of the same size, everywhere of the mean colour."""
-    pixels = np.empty_like(picture.pixels)
-    pixels[:] = picture.pixels.mean(axis=(0, 1)).round()
-    return as_photograph(pixels)
 
 
 def as_report(checks: Sequence[Check]) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """The scores that evidence is counted in: linear forms of the logits, less a log-sum-exp of some of them.
 
 One form serves them all: ``s(z) = direction . z - log sum_{j in rest} exp z_j``. Log-odds of a class: direction 1
-there, rest all others. One class rather than another: 1 and -1, no rest. A logit: 1, no rest.
+there, rest all others; of one of several independent labels: no rest. One class rather than another: 1 and -1, no rest.
+A logit: 1, no rest.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_evidence.class_kind import EXCLUSIVE, ClassKind
 from onnx_evidence.evidence import LN2, log_sum_exp
 from onnx_evidence.types import FloatArray
 
@@ -30,7 +32,14 @@ class Score:
     rest: FloatArray
 
     @classmethod
-    def of(cls, classes: int, target: int, versus: int | None = None, kind: str = "log-odds") -> "Score":
+    def of(
+        cls,
+        classes: int,
+        target: int,
+        versus: int | None = None,
+        kind: str = "log-odds",
+        class_kind: ClassKind = EXCLUSIVE,
+    ) -> "Score":
         """The score of a class, or of one rather than another.
 
         Parameters
@@ -42,7 +51,9 @@ class Score:
         versus : int, optional
             The class that it is held against: ``z_c - z_d``, whatever ``kind`` says.
         kind : {'log-odds', 'logit'}
-            Against all other classes together (``z_c - log-sum-exp of the others``), or alone.
+            Against the class's rivals together (``z_c - log-sum-exp of the others``), or alone.
+        class_kind : ClassKind
+            What rivals a class has: all others, or, of independent labels, none.
 
         Returns
         -------
@@ -53,8 +64,7 @@ class Score:
         if versus is not None:
             direction[versus] = -1.0
         elif kind == "log-odds":
-            rest[:] = 1.0
-            rest[target] = 0.0
+            rest[class_kind.rivals(classes, target)] = 1.0
         return cls(direction, rest)
 
     def bits(self, logits: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_evidence.difference import Draws, WindowEvidence, bits_and_error, degrees_of_freedom
-from onnx_evidence.evidence import LogProbability, log_probabilities
+from onnx_evidence.evidence import LogProbability
 from onnx_evidence.intervals import half_width, look_schedule
 from onnx_evidence.types import FloatArray, IntArray, Mask
 from onnx_evidence.windows import Windows
@@ -91,8 +91,7 @@ def sample_windows(
     Sampled
         Bits; positive speaks for the target.
     """
-    full = log_probabilities(draws.predict(draws.features[None]), draws.classes)
-    full = LogProbability(full.log_p[0], full.log_q[0])
+    full = draws.whole()
     looks = look_schedule(most // 2)
     sites = list(windows.sites())
     bits, error = (np.empty((len(questions), len(sites))) for _ in range(2))
@@ -103,7 +102,7 @@ def sample_windows(
         drawn = _more(draws, [sites[each] for each in active], drawn, 2 * pairs)
         samples[active] = 2 * pairs
         for number, asked in enumerate(questions):
-            found = bits_and_error(full, drawn, asked.target, asked.versus, correction)
+            found = bits_and_error(full, drawn, asked.target, asked.versus, correction, draws.class_kind)
             bits[number, active], error[number, active] = found
         freedom = np.full(len(active), float(degrees_of_freedom(2 * pairs)))
         wide = np.any([half_width(each[active], freedom, looks=len(looks)) > tolerance for each in error], axis=0)

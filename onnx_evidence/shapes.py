@@ -21,8 +21,10 @@ _SMALL = 64
 # What exporters compute shapes with.
 _ARITHMETIC = frozenset(
     "Constant Add Sub Mul Div Mod Min Max Neg Floor Ceil Cast Gather Concat Slice Squeeze Unsqueeze Reshape Identity "
-    "Transpose ConstantOfShape Expand Equal Where ReduceProd".split()
+    "Transpose ConstantOfShape Expand Equal Where ReduceProd Size Not And Or Greater Less Range".split()
 )
+
+_COMPARING = frozenset({"Equal", "Greater", "Less", "Min", "Max", "Not", "And", "Or", "Where"})
 
 # None is the batch where it is the first side, and a side that is not known elsewhere.
 Shape = tuple[int | None, ...]
@@ -66,7 +68,8 @@ def infer(proto: onnx.ModelProto, input_name: str, batch: int | None) -> dict[st
         If shapes of the graph contradict each other.
     """
     size = _BATCH if batch is None else batch
-    return _read(proto, _infer_numbered(_number(proto, input_name, size)), size, batch is None)
+    numbered = _number(proto, input_name, size)
+    return _read(proto, _infer_numbered(numbered, _values(numbered)), size, batch is None)
 
 
 def infer_with_values(
@@ -96,7 +99,15 @@ def infer_with_values(
     tensors = _read(proto, inferred, size, batch is None)
     if batch is None:
         _, others = _fold_all(proto, input_name, _OTHER_BATCH)
-        values = {name: value for name, value in values.items() if np.array_equal(value, others.get(name, ()))}
+        equal = {name for name, value in values.items() if np.array_equal(value, others.get(name, ()))}
+        # What two large batch sizes compare alike with a third number, a batch of 7 may not.
+        doubtful: set[str] = set()
+        for node in proto.graph.node:
+            compares = node.op_type in _COMPARING and not equal.issuperset(name for name in node.input if name)
+            if compares or not doubtful.isdisjoint(node.input):
+                # Doubt ends where data begins: its sides are known from elsewhere.
+                doubtful.update(name for name in node.output if name in values)
+        values = {name: value for name, value in values.items() if name in equal - doubtful}
     constants = (node for node in proto.graph.node if node.op_type == "Constant")
     values.update((node.output[0], _constant(node)) for node in constants if node.output[0] not in values)
     large = (tensor for tensor in proto.graph.initializer if tensor.name not in values)
@@ -109,10 +120,15 @@ def infer_with_values(
 def _fold_all(proto: onnx.ModelProto, input_name: str, size: int) -> tuple[onnx.ModelProto, dict[str, AnyArray]]:
     """Inferred shapes for a batch of that size, and all small constants."""
     numbered = _number(proto, input_name, size)
-    inferred = _infer_numbered(numbered)
-    while _fold(numbered, inferred):
+    values = _values(numbered)
+    inferred = _infer_numbered(numbered, values)
+    while _fold(numbered, inferred, values):
         pass
-    return inferred, {tensor.name: numpy_helper.to_array(tensor) for tensor in numbered.graph.initializer}
+    return inferred, values
+
+
+def _values(numbered: onnx.ModelProto) -> dict[str, AnyArray]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in numbered.graph.initializer}
 
 
 def _constant(node: onnx.NodeProto) -> AnyArray:
@@ -174,11 +190,12 @@ def _number(proto: onnx.ModelProto, input_name: str, size: int) -> onnx.ModelPro
     )
 
 
-def _infer_numbered(numbered: onnx.ModelProto) -> onnx.ModelProto:
+def _infer_numbered(numbered: onnx.ModelProto, values: dict[str, AnyArray]) -> onnx.ModelProto:
     """Infer; where shapes are computed by nodes that inference does not follow, compute these, and again."""
     while True:
         inferred = shape_inference.infer_shapes(numbered, data_prop=True)
-        if all(_is_settled(value) for value in inferred.graph.value_info) or not _fold(numbered, inferred):
+        settled = all(_is_settled(value) for value in inferred.graph.value_info)
+        if settled or not _fold(numbered, inferred, values):
             return inferred
 
 
@@ -187,22 +204,22 @@ def _is_settled(value: onnx.ValueInfoProto) -> bool:
     return tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim)
 
 
-def _fold(numbered: onnx.ModelProto, inferred: onnx.ModelProto) -> bool:
-    """Replace nodes of arithmetic on known shapes by their values; say whether there was any."""
+def _fold(numbered: onnx.ModelProto, inferred: onnx.ModelProto, values: dict[str, AnyArray]) -> bool:
+    """Replace nodes of arithmetic on known shapes by their values, add these; say whether there was any."""
     graph = numbered.graph
-    shapes = {value.name: value for value in (*inferred.graph.value_info, *graph.input) if _is_settled(value)}
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    settled = [value for value in (*inferred.graph.value_info, *graph.input) if _is_settled(value)]
+    sides = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in settled}
+    sides |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     folded = []
     for position, node in enumerate(graph.node):
-        if node.op_type == "Shape" and node.input[0] in shapes:
-            sides = [dim.dim_value for dim in shapes[node.input[0]].type.tensor_type.shape.dim]
-            result: AnyArray | None = np.array(sides[asked_sides(node)], np.int64)
-        elif node.op_type in _ARITHMETIC and all(name in values for name in node.input if name):
-            result = _evaluate(node, values, numbered.opset_import)
+        if node.op_type == "Shape" and node.input[0] in sides:
+            result: AnyArray | None = np.array(sides[node.input[0]][asked_sides(node)], np.int64)
+        elif is_arithmetic(node) and all(name in values for name in node.input if name):
+            result = evaluate(node, values, numbered.opset_import)
         else:
             continue
         if result is not None and result.size <= _SMALL:
-            values[node.output[0]] = result
+            values[node.output[0]], sides[node.output[0]] = result, list(result.shape)
             folded.append(position)
     for position in reversed(folded):
         name = graph.node[position].output[0]
@@ -216,10 +233,40 @@ def _makes_much(node: onnx.NodeProto, values: dict[str, AnyArray]) -> bool:
     return node.op_type in ("ConstantOfShape", "Expand") and math.prod(values[node.input[-1]].tolist()) > _SMALL
 
 
-def _evaluate(
+def is_arithmetic(node: onnx.NodeProto) -> bool:
+    """Whether a node is of the operators that exporters compute shapes with.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+        The node.
+
+    Returns
+    -------
+    bool
+    """
+    return node.op_type in _ARITHMETIC and node.domain in ("", "ai.onnx")
+
+
+def evaluate(
     node: onnx.NodeProto, values: dict[str, AnyArray], opsets: Sequence[onnx.OperatorSetIdProto]
 ) -> AnyArray | None:
-    """Compute one node; None where that makes no shape, so that what depends on it stays open."""
+    """Compute one node.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+        The node; one output.
+    values : dict of str to ndarray
+        At least of its inputs.
+    opsets : sequence of onnx.OperatorSetIdProto
+        Of the model.
+
+    Returns
+    -------
+    ndarray or None
+        None where that makes no shape, so that what depends on it stays open.
+    """
     if _makes_much(node, values):
         return None
     inputs = [numpy_helper.from_array(values[name], name) for name in dict.fromkeys(node.input) if name]

@@ -77,7 +77,7 @@ class SlopeEngine:
         """One gradient per question; see `engine.Engine`."""
         maps = []
         for question in questions:
-            score = Score.of(len(view.logits), question.target, question.versus, self.settings.score)
+            score = view.score(question, self.settings.score)
             logits, gradients = self.gradient(view.features[None], score.direction, score.rest)
             certificate = self.certify(self.cut, logits[0], view.logits)
             slope = self._smooth(view, score) if self.settings.method == "smoothgrad" else gradients[0]

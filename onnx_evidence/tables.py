@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from onnx_evidence.background_file import Header
+from onnx_evidence.cells import PLAIN_AXES
 from onnx_evidence.intervals import CONFIDENCE
 from onnx_evidence.pipeline import Explainer
+from onnx_evidence.preprocessing.contract import make_preprocess
+from onnx_evidence.preprocessing.words import in_words
 from onnx_evidence.settings import Settings
 from onnx_evidence.text import fit, shown, visible
 
@@ -117,16 +120,14 @@ def inspection_table(report: dict[str, Any]) -> str:
         Several lines.
     """
     shape = " x ".join(str(side or "N") for side in report["input"]["shape"])
-    logits = report["output"]["logits"]
-    kind = report["output"]["kind"]
-    found = f"; logits at {logits!r}" if kind == "probabilities" else ""
     lines = [
         f"model        {report['model']} (opset {report['opset']}, {report['multiply_adds'] / 1e6:.0f} million "
         "multiply-adds)",
         f"input        {report['input']['name']}: {shape}, {report['input']['dtype']}, {report['input']['layout']}",
-        f"output       {report['output']['name']}: {report['classes']} classes, {kind}{found}",
+        *([f"taken in     {_taken_in(report)}"] if report["changes"] else []),
+        f"output       {_output(report['output'], report['classes'])}",
         f"labels       {'recorded' if report['labels'] else 'missing: pass --labels FILE to name classes'}",
-        f"preprocess   {_preprocess(report['preprocess'])}",
+        f"preprocess   {_preprocess(report['preprocess'], report['preprocess_source'])}",
         f"backward     {_backward(report['without_rule'])}",
         f"device       {report['device']} ({report['device_reason']})",
         "",
@@ -136,10 +137,72 @@ def inspection_table(report: dict[str, Any]) -> str:
         mark = "*" if cut["auto"] else " "
         lines.append(
             f"{mark} {fit(cut['name'], 32)} {cut['op_type']:18} {_times(cut['shape']):>16} {cut['tail_share']:6.1%} "
-            f"{_times(cut['stride']):>8} {_times(cut['receptive_field']):>10}  {cut['auto'] or cut['left']}"
+            f"{_times(cut['stride']):>8} {_field(cut):>10}  {cut['auto'] or cut['left']}"
         )
+        if cut["auto"] and cut["axes"] not in ("", PLAIN_AXES):
+            lines.append(f"    axes: {cut['axes']}")
     lines += ["", "* taken by --layer auto" if report["auto"] else f"--layer auto: {report['auto_refusal']}"]
-    return shown(*lines)
+    return shown(*lines, *_golden(report))
+
+
+def _taken_in(report: dict[str, Any]) -> str:
+    words = report["proof"]["words"] if report["proof"] else "the same arithmetic"
+    return f"{'; '.join(report['changes'])}: {words}"
+
+
+def _output(settled: dict[str, Any], classes: int) -> str:
+    logits = "" if settled["logits"] == settled["name"] else f"; logits at {settled['logits']!r}"
+    kind = f"{classes} {'independent labels' if settled['classes'] == 'independent' else 'classes'}"
+    kind = "2 classes, made of one number" if settled["binary"] else kind
+    note = f" ({settled['note']})" if settled["note"] else ""
+    others = f"; not looked at: {', '.join(settled['others'])}" if settled["others"] else ""
+    return f"{settled['name']}: {kind}, {settled['kind']}{logits}{note}{others}"
+
+
+def _golden(report: dict[str, Any]) -> list[str]:
+    """One line per picture that something is expected of, or the classes that the model gives first."""
+    lines = [f"{Path(each['picture']).name}: {_said(each['top'])}" for each in report.get("pictures", [])]
+    for each in report.get("golden", []):
+        sure = "" if each["expected"] is None else f" {each['expected']:g}"
+        gives = f"the model gives {_said(each['top'])}" if each["top"] else "no preprocessing is known"
+        own = "" if each["given"] is None or each["given"] in each["top"] else f" ({_said([each['given']])})"
+        hints = "; ".join(
+            f"with --preprocess {name} it would give {_said([it])}" for name, it in each["presets"].items()
+        )
+        verdict = "right" if each["right"] else "WRONG"
+        line = f"{verdict}  {Path(each['picture']).name}: expected {each['label']}{sure}, {gives}{own}"
+        lines.append(f"{line}; {hints}" if hints else line)
+    return ["", *lines] if lines else []
+
+
+def _said(top: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(f"{each['label']} {each['probability']:.4f}" for each in top)
+
+
+def golden_failure(answers: Sequence[dict[str, Any]]) -> str | None:
+    """What to say loudly where the golden check failed.
+
+    Parameters
+    ----------
+    answers : sequence of dict
+        ``golden`` of `golden.golden_report`.
+
+    Returns
+    -------
+    str or None
+        None where every answer was right.
+    """
+    wrong = sum(not each["right"] for each in answers)
+    if not wrong:
+        return None
+    return (
+        f"GOLDEN CHECK FAILED: the model does not say what is expected, {wrong} of {len(answers)} times: its maps "
+        "would mislead; check the preprocessing, then --labels and --output"
+    )
+
+
+def _field(cut: dict[str, Any]) -> str:
+    return "everything" if cut["sees_everything"] else _times(cut["receptive_field"])
 
 
 def _backward(missing: Sequence[str]) -> str:
@@ -150,14 +213,10 @@ def _times(sides: Sequence[int] | None) -> str:
     return " x ".join(str(side) for side in sides) if sides else "?"
 
 
-def _preprocess(settings: dict[str, Any] | None) -> str:
+def _preprocess(settings: dict[str, Any] | None, source: str | None) -> str:
     if settings is None:
-        return "missing: pass --preprocess FILE.toml (README, 'Preprocessing')"
-    resize = f"short side to {settings['resize_to']}, centre crop" if settings["resize"] == "short" else "stretch"
-    return (
-        f"{resize} to {_times(settings['size'])}, {settings['interpolation']}, {settings['color']}, "
-        f"(pixel * {settings['scale']:g} - {settings['mean']}) / {settings['std']}"
-    )
+        return "missing: pass --preprocess FILE.toml or a preset (see 'onnx-evidence preprocess --help')"
+    return f"{in_words(make_preprocess(settings, 'report'))}\n             from: {source}"
 
 
 def background_table(header: Header, path: Path) -> str:

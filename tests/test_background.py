@@ -128,8 +128,13 @@ def test_file_round_trip_keeps_what_is_needed(tiny_model: Path, pictures, tmp_pa
         again.for_cut("stem", "b.npz")
     with pytest.raises(DataError, match="fitted for another model"):
         load_background(tmp_path / "b.npz", "0" * 64, deployed.preprocess.model_dump_json())
+    other = deployed.preprocess.model_copy(update={"scale": 0.5})
     with pytest.raises(DataError, match="another preprocessing"):
-        load_background(tmp_path / "b.npz", deployed.model.sha256, "{}")
+        load_background(tmp_path / "b.npz", deployed.model.sha256, other.model_dump_json())
+    # Written before contracts had more keys: what is missing stands at what it meant then.
+    short = deployed.preprocess.model_dump_json(exclude_defaults=True)
+    assert short != deployed.preprocess.model_dump_json()
+    assert load_background(tmp_path / "b.npz", deployed.model.sha256, short).header == again.header
 
 
 def test_clipping_is_reported(tiny_model: Path, pictures):

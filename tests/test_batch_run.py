@@ -13,6 +13,7 @@ import pytest
 from onnx_evidence import store
 from onnx_evidence.batch import work
 from onnx_evidence.batch.lock import FolderLock
+from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError, ModelError
 from onnx_evidence.pipeline import Explainer
 from tests import tiny
@@ -391,10 +392,10 @@ def test_progress_counts_pictures_and_parts_of_them():
 
 
 def test_errors_of_the_machine_stop_the_run_and_errors_of_a_picture_do_not(explain, pictures, tmp_path, monkeypatch):
-    def refuse(path, most):
+    def refuse(self, path, most):
         raise DataError(f"{path}: no")
 
-    monkeypatch.setattr(work, "read_photograph", refuse)
+    monkeypatch.setattr(DeployedModel, "read", refuse)
     assert len(explain(pictures, "-o", tmp_path / "a", "-q", code=3).stderr.splitlines()) == 6
     monkeypatch.undo()
     monkeypatch.setattr(work, "write_bytes", lambda path, data: (_ for _ in ()).throw(store.StoreError("disk: no")))

@@ -3,8 +3,11 @@
 ``chosen`` is the choice for the removal of windows, ``integrated`` the one for integration.
 """
 
+from dataclasses import replace
+
 import pytest
 
+from onnx_evidence.cells import Inside
 from onnx_evidence.choose import choose_cuts, judge_cuts, last_cut, resolve_layers
 from onnx_evidence.errors import CutError, SettingError
 from onnx_evidence.graph import Cut
@@ -273,3 +276,52 @@ def test_class_activation_mapping_looks_at_the_last_grid_whatever_auto_takes():
     assert integrated(*cuts) == ["add", "deep"]
     with pytest.raises(CutError, match="5 x 5"):
         last_cut((INPUT, cut("p", "Relu", 3, 0.1)))
+
+
+# One grid: along the depth
+
+
+def depth(*shares: float, kept: int = 0) -> list[Cut]:
+    """Joins of one grid of 14 x 14; the channels ``kept`` of 8 hold tokens that are no cells."""
+    inside = Inside((-1, 196, 8), (-1, 196, 8), (0, 2, 1), 8, (14, 14), kept // 8, 0, 1, "tokens")
+    return [Cut(f"at {share:g}", "Add", inside.shape, share, None, joins=True, inside=inside) for share in shares]
+
+
+SHARES = (0.95, 0.85, 0.7, 0.6, 0.45, 0.3, 0.2, 0.1)
+
+
+def test_where_one_grid_has_many_joins_cuts_are_spread_over_the_work_left():
+    assert integrated(INPUT, *depth(*SHARES)) == ["at 0.7", "at 0.45", "at 0.3"]
+    assert chosen(INPUT, *depth(*SHARES)) == ["at 0.45", "at 0.3"]
+    reasons = choose_cuts((INPUT, *depth(*SHARES)))
+    assert (
+        next(iter(reasons.values())) == "the block output nearest to 75% of the work left, of 8 of 14 x 14, all alike"
+    )
+
+
+def test_with_tokens_that_are_no_cells_the_deepest_is_left():
+    assert integrated(INPUT, *depth(*SHARES, kept=8)) == ["at 0.7", "at 0.45"]
+
+
+def test_control_five_joins_or_a_second_grid_are_a_pyramid():
+    assert integrated(INPUT, *depth(*SHARES[:5])) == ["at 0.45"]
+    assert integrated(INPUT, *depth(*SHARES), *adds(7, "deep")) == ["at 0.1", "deep"]
+
+
+def test_cells_that_nothing_reads_are_never_taken_nor_are_they_the_last():
+    unread = replace(cut("unread", "Add", 14, 0.01), unread_by="token")
+    cuts = (INPUT, *depth(*SHARES[:5]), unread)
+    assert integrated(*cuts) == ["at 0.45"]
+    assert judge_cuts(cuts)[unread] == (False, "'token' reads none of its cells")
+    assert last_cut(cuts) == "at 0.45"
+    with pytest.raises(CutError, match="5 x 5"):
+        choose_cuts((INPUT, unread))
+
+
+def test_a_grid_that_comes_of_padding_alone_is_no_stage():
+    padded = [cut("pad", "Pad", 17, 0.4), cut("turned", "Transpose", 17, 0.4)]
+    cuts = (INPUT, *adds(14, "a"), *padded, *adds(7, "b"))
+    assert integrated(*cuts) == ["a", "b"]
+    assert judge_cuts(cuts)[padded[0]] == (False, "pads or reorders the values of another stage")
+    assert integrated(INPUT, *padded) == ["turned"], "unless there is nothing else"
+    assert integrated(INPUT, *adds(14, "a"), padded[0], cut("conv", "Conv", 17, 0.3)) == ["a", "conv"]

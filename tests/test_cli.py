@@ -19,13 +19,16 @@ from click.testing import CliRunner, Result
 from onnx_evidence import DeployedModel, fit_background
 from onnx_evidence.background_file import save_background
 from onnx_evidence.cli import main
-from onnx_evidence.images import place
 from onnx_evidence.methods import METHODS
 from onnx_evidence.path import FIRST_STEPS
 from onnx_evidence.placement import to_original
+from onnx_evidence.preprocessing.contract import Preprocess
+from onnx_evidence.preprocessing.geometry import place
 from tests import tiny
 
 SIZES = {"wide.png": (44, 70), "tall.png": (81, 40)}
+# With all keys that the model leaves at their defaults.
+RECORDED = Preprocess.model_validate(tiny.PREPROCESS).model_dump(mode="json")
 CUTS = ["input", "stem", "stem.relu", "block.add", "down", "down.relu", "deep.add"]
 # The default, and the one for models whose operators have no backward rule: what is promised holds for both.
 both_methods = pytest.mark.parametrize("method", ["integrated", "window"])
@@ -129,17 +132,26 @@ def test_inspect_json_has_the_promised_keys(tiny_model):
 
 def test_inspect_json_describes_input_output_and_preprocessing(tiny_model):
     report = json.loads(call("inspect", tiny_model, "--json", "--device", "cpu").stdout)
-    assert report["input"] == {"name": "input", "layout": "NCHW", "dtype": "float32", "shape": [None, 3, 32, 32]}
-    assert report["output"] == {"name": "logits", "kind": "logits", "logits": "logits"}
+    assert report["input"] == {
+        "name": "input",
+        "layout": "NCHW",
+        "dtype": "float32",
+        "shape": [None, 3, 32, 32],
+        "batch": None,
+    }
+    settled = {"classes": "exclusive", "binary": False, "note": None, "others": []}
+    assert report["output"] == {"name": "logits", "kind": "logits", "logits": "logits"} | settled
     assert (report["opset"], report["classes"], report["labels"], report["device"]) == (17, 5, 5, "cpu")
-    assert report["preprocess"] == tiny.PREPROCESS
+    assert report["preprocess"] == RECORDED
+    assert report["preprocess_source"] == "the file's metadata (onnx_evidence.preprocess)"
     assert report["sha256"] == hashlib.sha256(tiny_model.read_bytes()).hexdigest()
 
 
 def test_inspect_finds_the_logits_before_a_softmax(tmp_path):
     path = tiny.save(tiny.classifier(ending="softmax"), tmp_path / "soft.onnx")
     report = json.loads(call("inspect", path, "--json").stdout)
-    assert report["output"] == {"name": "probabilities", "kind": "probabilities", "logits": "logits"}
+    found = {name: report["output"][name] for name in ("name", "kind", "logits", "classes")}
+    assert found == {"name": "probabilities", "kind": "probabilities", "logits": "logits", "classes": "exclusive"}
     assert [cut["name"] for cut in report["cuts"]] == CUTS
 
 
@@ -216,7 +228,8 @@ def test_a_manifest_line_has_the_promised_keys_and_its_files_exist(method, tiny_
     for key in ("map", "figure"):
         assert not Path(entry[key]).is_absolute()
         assert (out / entry[key]).is_file()
-    assert (entry["settings"]["seed"], entry["settings"]["preprocess"]) == (7, tiny.PREPROCESS)
+    assert (entry["settings"]["seed"], entry["settings"]["preprocess"]) == (7, RECORDED)
+    assert entry["samples"] == "uint8, 3 channels, as they are"
     assert entry["device"] == "cpu"
     assert entry["hashes"]["model"] == hashlib.sha256(tiny_model.read_bytes()).hexdigest()
     assert entry["hashes"]["image"] == hashlib.sha256((gallery / "wide.png").read_bytes()).hexdigest()
@@ -785,7 +798,8 @@ def test_preprocessing_and_labels_can_be_given_as_files(gallery, tmp_path):
     call("explain", model, gallery / "wide.png", "-o", tmp_path / "out", *files, "--target", "four")
     (entry,) = manifest(tmp_path / "out")
     assert (entry["target"], entry["label"]) == (3, "four")
-    assert entry["settings"]["preprocess"] == tiny.PREPROCESS
+    assert entry["settings"]["preprocess"] == RECORDED
+    assert entry["preprocess_source"] == str(tmp_path / "settings.toml")
 
 
 def test_classes_without_names_are_called_by_their_number(gallery, tmp_path):
@@ -814,7 +828,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     yield from main.commands.items()
 
 
-def test_there_are_ten_commands():
+def test_there_are_eleven_commands():
     expected = [
         "background",
         "evaluate",
@@ -823,6 +837,7 @@ def test_there_are_ten_commands():
         "inspect",
         "links",
         "merge",
+        "preprocess",
         "sanity",
         "summary",
         "verify",

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence import DeployedModel, fit_background
 from onnx_evidence.background_file import save_background
@@ -78,21 +78,31 @@ def bad_models(folder: Path) -> None:
     gemm = helper.make_node("MatMul", ["input", "w"], ["logits"])
     tiny.save(tiny.make_model([gemm], matrix, input_shape=("N", 10)), folder / "table.onnx")
     tiny.save(tiny.classifier(recorded=False), folder / "bare.onnx")
-    tiny.save(tiny.classifier(ending="sigmoid"), folder / "sigmoid.onnx")
+    tiny.save(tiny.classifier(ending="softmax"), folder / "soft.onnx")
     transpose = helper.make_node("Transpose", ["input"], ["x"], perm=[0, 3, 1, 2])
     tiny.save(head(("N", 32, 32, 3), transpose), folder / "nhwc.onnx")
     same = helper.make_node("Identity", ["input"], ["x"])
     tiny.save(head(("N", 4, 32, 32), same, features=4), folder / "four-channels.onnx")
     tiny.save(head(("N", 3, "h", "w"), same), folder / "open.onnx")
-    uint8 = head(("N", 3, 32, 32), helper.make_node("Cast", ["input"], ["x"], to=TensorProto.FLOAT))
-    uint8.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
-    tiny.save(uint8, folder / "uint8.onnx")
+    double = head(("N", 3, 32, 32), same)
+    for value in (*double.graph.input, *double.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    wide = [
+        numpy_helper.from_array(numpy_helper.to_array(each).astype(np.float64), each.name)
+        for each in double.graph.initializer
+    ]
+    del double.graph.initializer[:]
+    double.graph.initializer.extend(wide)
+    tiny.save(double, folder / "double.onnx")
     two = head(("N", 3, 32, 32), helper.make_node("Add", ["input", "mask"], ["x"]))
     two.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ("N", 3, 32, 32)))
     tiny.save(two, folder / "two-inputs.onnx")
     two_outputs = head(("N", 3, 32, 32), same)
     two_outputs.graph.output.append(helper.make_tensor_value_info("flat", TensorProto.FLOAT, ("N", 3)))
     tiny.save(two_outputs, folder / "two-outputs.onnx")
+    pool = helper.make_node("ReduceMean", ["input"], ["logits"], axes=[1, 2, 3], keepdims=0)
+    number = tiny.make_model([pool], {}, output_shape=("N",), metadata={"preprocess": tiny.PREPROCESS})
+    tiny.save(number, folder / "number.onnx")
     tiny.accumulating(folder / "accumulating.onnx")
 
 
@@ -254,18 +264,23 @@ MODELS = {
     "first half missing": inside("explain beheaded.onnx good.png -o OUT", "beheaded.onnx", "ONNX model"),
     "empty": case("explain empty.onnx good.png -o OUT", "empty.onnx", "the file is empty"),
     "missing": case("explain nowhere.onnx good.png -o OUT", "nowhere.onnx", "No such file"),
-    "a folder": inside("explain folder.onnx good.png -o OUT", "folder.onnx", "Is a directory"),
+    "a folder": inside("explain folder.onnx good.png -o OUT", "folder.onnx", "no regular file"),
     "no image input": case("explain table.onnx good.png -o OUT", "table.onnx", "'input' has 2 axes", "image input"),
     "several inputs": case("explain two-inputs.onnx good.png -o OUT", "2 inputs", "'input', 'mask'"),
-    "several outputs": inside("explain two-outputs.onnx good.png -o OUT", "2 outputs", "logits, flat"),
-    "sigmoid": case("explain sigmoid.onnx good.png -o OUT", "sigmoid.onnx", "Sigmoid", "softmax"),
-    "channels last": case("inspect nhwc.onnx", "nhwc.onnx", "'input'", "NHWC"),
-    "channels last with preprocessing": case(
-        "explain nhwc.onnx good.png -o OUT --preprocess good.toml", "nhwc.onnx", "'input'", "NHWC"
+    "several outputs": inside("explain two-outputs.onnx good.png -o OUT", "2 outputs", "'flat'", "--output NAME"),
+    "a missing output": inside("explain two-outputs.onnx good.png -o OUT --output last", "no output 'last'", "'flat'"),
+    "regression": case("explain number.onnx good.png -o OUT", "number.onnx", "regression", "--classes independent"),
+    "classes of a softmax": inside(
+        "explain soft.onnx good.png -o OUT --classes independent", "'independent'", "softmax", "exclusive", code=2
     ),
-    "four channels": inside("inspect four-channels.onnx", "four-channels.onnx", "4 channels", "1 or 3"),
+    "channels last, at its pixels alone": case(
+        "explain nhwc.onnx good.png -o OUT --preprocess good.toml", "no cut inside", "--method integrated-gradients"
+    ),
+    "four channels": inside(
+        "explain four-channels.onnx good.png -o OUT --preprocess good.toml", "four-channels.onnx", "takes 4 x 32 x 32"
+    ),
     "open size": inside("inspect open.onnx", "open.onnx", "height and width open", "--preprocess"),
-    "uint8": case("explain uint8.onnx good.png -o OUT --preprocess good.toml", "uint8.onnx", "uint8", "float32"),
+    "double": case("explain double.onnx good.png -o OUT --preprocess good.toml", "double.onnx", "double"),
     "inspect a text": inside("inspect text.onnx", "text.onnx", "not an ONNX model"),
     "inspect nothing": inside("inspect nowhere.onnx", "nowhere.onnx", "No such file"),
     "background of a text": inside("background text.onnx pictures -o OUT/b.npz", "text.onnx", "not an ONNX model"),
@@ -458,7 +473,7 @@ SETTINGS = {
     "unknown method": inside(f"{EXPLAIN} --method magic", "'magic'", "occlusion", code=2),
     "unknown option": inside(f"{EXPLAIN} --magic", "--magic", code=2),
     "no image": inside("explain good.onnx -o OUT", "IMAGES", code=2),
-    "no output": inside("explain good.onnx good.png", "--output", code=2),
+    "no folder to write": inside("explain good.onnx good.png", "--out", code=2),
 }
 
 

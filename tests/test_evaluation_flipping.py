@@ -9,8 +9,9 @@ from onnx_evidence.evaluation.case import Case
 from onnx_evidence.evaluation.flipping import Flips, flip, rank_blocks
 from onnx_evidence.evaluation.seen import grey_levels
 from onnx_evidence.evaluation.substrates import SUBSTRATES, Scene, flip_map
-from onnx_evidence.images import as_photograph, to_input
-from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.images import as_photograph
+from onnx_evidence.preprocessing.apply import to_input
+from onnx_evidence.preprocessing.contract import Preprocess
 
 PREPROCESS = Preprocess(size=(224, 224), resize_to=256, scale=1 / 255, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
 

@@ -8,8 +8,8 @@ import pytest
 
 from onnx_evidence.errors import DataError, TargetError
 from onnx_evidence.evaluation.given import choose_pictures, find_masks, read_boxes, read_truth
-from onnx_evidence.images import place
-from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.preprocessing.contract import Preprocess
+from onnx_evidence.preprocessing.geometry import place
 
 PREPROCESS = Preprocess(size=(32, 32), resize_to=40, mean=(0.0,) * 3, std=(1.0,) * 3)
 

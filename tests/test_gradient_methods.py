@@ -18,7 +18,7 @@ from onnx_evidence.cli import main
 from onnx_evidence.errors import GradientError
 from onnx_evidence.evidence import LN2
 from onnx_evidence.explanation import Explanation
-from onnx_evidence.images import blur
+from onnx_evidence.opencv import blur
 from onnx_evidence.placement import Placement
 from onnx_evidence.projection import AxisField, CellField, measure_field
 from onnx_evidence.rng import generator, key_of

@@ -382,7 +382,8 @@ def test_shape_with_start_and_end_is_rebuilt_behind_the_cut(
         node("Gemm", ["flat", "m", "b"], ["logits"], transB=1),
     ]
     model = tiny.make_model(nodes, weights, input_shape=("N", 3, 8, 8))
-    assert_halves_are_the_whole(model, ["input", "c", "r"])
+    # Flattened and viewed again in the same order, cells are where they were.
+    assert_halves_are_the_whole(model, ["input", "c", "r", "again", "p"])
 
 
 @pytest.mark.parametrize("place", [0, 2, 3])
@@ -431,7 +432,7 @@ def test_values_read_besides_the_shape_do_bypass(rng: np.random.Generator):
 
 
 def folded(batch: int | str) -> onnx.ModelProto:
-    """Each channel becomes a picture of its own for a while: cells of such a tensor belong to several pictures."""
+    """Each channel becomes a picture of its own for a while: rows of such a tensor belong to several channels."""
     nodes = [
         node("Relu", ["input"], ["r"]),
         node("Reshape", ["r", "apart"], ["fold"]),
@@ -449,9 +450,10 @@ def folded(batch: int | str) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("batch", [1, "N"])
-def test_a_tensor_whose_first_axis_is_not_the_batch_is_no_cut(batch: int | str):
+def test_a_tensor_whose_first_axis_is_not_the_batch_alone_is_arranged(batch: int | str):
     model = folded(batch)
-    assert_halves_are_the_whole(model, ["input", "r", "back"], (1,) if batch == 1 else (1, 3))
+    assert_halves_are_the_whole(model, ["input", "r", "fold.c", "back"], (1,) if batch == 1 else (1, 3))
+    assert open_graph(model).find("fold.c").shape == (3, 6, 6)
     with pytest.raises(CutError, match=r"^layer 'fold' .*; the nearest cuts are '"):
         open_graph(model).find("fold")
 
@@ -537,19 +539,23 @@ def conditional(captured: str) -> onnx.ModelProto:
     nodes = [
         node("Sin", ["input"], ["a"]),
         node("Relu", ["a"], ["b"]),
+        node("Shape", ["input"], ["size"], start=0, end=1),
+        node("Squeeze", ["size"], ["rows"]),
+        node("Mod", ["rows", "two64"], ["odd"]),
+        node("Greater", ["odd", "none"], ["yes"]),  # nothing that folds to a constant
         node("If", ["yes"], ["c"], **branches),
         node("Add", ["c", "b"], ["d"]) if captured == "a" else node("Exp", ["c"], ["d"]),
         node("GlobalAveragePool", ["d"], ["pool"]),
         node("Flatten", ["pool"], ["logits"]),
     ]
-    weights = {"yes": np.array(True), "two": np.array(2, np.float32)}
+    weights = {"none": np.array(0), "two64": np.array(2), "two": np.array(2, np.float32)}
     return tiny.make_model(nodes, weights, input_shape=("N", 3, 4, 4), output_shape=("N", 3))
 
 
 def test_a_tensor_that_a_branch_of_if_captures_is_used_there():
     model = conditional("a")
-    # What an If gives is not followed back to rows and columns.
-    assert_halves_are_the_whole(model, ["input", "a"])
+    # What an If gives is not followed back to rows and columns; where it is added to cells, they are where they were.
+    assert_halves_are_the_whole(model, ["input", "a", "d"])
     with pytest.raises(CutError, match="'b' is not a cut: tensor 'a' bypasses it"):
         open_graph(model).find("b")
 
@@ -684,7 +690,7 @@ def scores(*ending: onnx.NodeProto) -> onnx.ModelProto:
         ([node("Softmax", ["pool"], ["out"], axis=1)], "probabilities", "pool"),
         ([node("Identity", ["pool"], ["out"])], "logits", "out"),
         ([node("Flatten", ["pool"], ["out"])], "logits", "out"),
-        ([node("Flatten", ["pool"], ["f"]), node("LogSoftmax", ["f"], ["out"])], "log-probabilities", "out"),
+        ([node("Flatten", ["pool"], ["f"]), node("LogSoftmax", ["f"], ["out"])], "log-probabilities", "f"),
     ],
     ids=["softmax", "softmax-flatten", "softmax-reshape", "softmax-4d", "4d", "flat", "log-softmax"],
 )

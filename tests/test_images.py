@@ -9,16 +9,12 @@ import pytest
 from PIL import Image
 
 from onnx_evidence.errors import DataError
-from onnx_evidence.images import (
-    as_photograph,
-    blur,
-    list_images,
-    place,
-    read_photograph,
-    to_input,
-)
+from onnx_evidence.images import as_photograph, list_images, read_photograph
+from onnx_evidence.opencv import blur
 from onnx_evidence.placement import Placement, to_original
-from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.preprocessing.apply import to_input
+from onnx_evidence.preprocessing.contract import Preprocess
+from onnx_evidence.preprocessing.geometry import place
 
 PLAIN = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
 # Photograph's height and width, and how it becomes the input: wide, tall, enlarged, shrunk, stretched, odd offsets.
@@ -258,7 +254,7 @@ def test_grey_pixels_from_memory_get_three_channels(rng):
     "pixels",
     [
         np.zeros((5, 7, 3), np.float32),
-        np.zeros((5, 7, 3), np.uint16),
+        np.zeros((5, 7, 3), np.int16),
         np.zeros((3, 5, 7), np.uint8),
         np.zeros((5, 7, 4), np.uint8),
         np.zeros((1, 5, 7, 3), np.uint8),

@@ -13,7 +13,7 @@ from onnx_evidence.engine import Question, View
 from onnx_evidence.errors import GradientError
 from onnx_evidence.evidence import LN2
 from onnx_evidence.graph import Cut
-from onnx_evidence.images import blur
+from onnx_evidence.opencv import blur
 from onnx_evidence.ordered import OrderEngine, cells_of
 from onnx_evidence.ordering import FRONTS, LEVELS, ROUNDS, _falling
 from onnx_evidence.score import Score

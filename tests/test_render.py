@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from onnx_evidence.explanation import Explanation, Named
-from onnx_evidence.images import as_photograph, place
+from onnx_evidence.images import as_photograph
 from onnx_evidence.path import Budget
-from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.preprocessing.contract import Preprocess
+from onnx_evidence.preprocessing.geometry import place
 from onnx_evidence.render import COLORS, colorize, overlay
 from tests import tiny
 

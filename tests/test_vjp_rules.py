@@ -380,6 +380,31 @@ def layer_normalization(d: Draw) -> list[Problem]:
     return [Problem(model, d.normal(2, *shape))]
 
 
+def rms_normalization(d: Draw) -> list[Problem]:
+    axis = d.pick(-1, 2, 1)
+    shape = (2, 3, 4)
+    axes = shape[axis if axis < 0 else axis - 1 :]
+    model = single("RMSNormalization", shape, "x", d.normal(*axes), axis=axis, epsilon=d.pick(1e-5, 0.1), opset=23)
+    return [Problem(model, d.normal(2, *shape))]
+
+
+def attention(d: Draw) -> list[Problem]:
+    """Queries, keys and values made of 'x' (heads, tokens, channels); keys may be fewer."""
+    heads, tokens, side = d.int(1, 2), d.int(2, 3), d.int(1, 3)
+    weights = {name: d.normal(side, side) for name in "qkv"} | {"fewer": d.normal(tokens + 1, tokens)}
+    before = [node("MatMul", ["x", "q"], ["query"])]
+    before += [node("MatMul", ["fewer", "x"], ["more"])]
+    before += [node("MatMul", ["more", name], [made]) for name, made in (("k", "key"), ("v", "value"))]
+    mask = d.pick(None, d.normal(tokens, tokens + 1), np.arange(tokens + 1) != d.int(0, tokens))
+    if mask is not None and mask.dtype == bool:
+        mask = np.broadcast_to(mask, (tokens, tokens + 1)).copy()
+    inputs = ["query", "key", "value", *([mask] if mask is not None else [])]
+    made = single(
+        "Attention", (heads, tokens, side), *inputs, before=before, weights=weights, opset=23, scale=d.pick(None, 0.7)
+    )
+    return [Problem(made, d.normal(2, heads, tokens, side))]
+
+
 def layer_normalization_by_parts(d: Draw) -> list[Problem]:
     nodes = [
         node("ReduceMean", ["x", "last"], ["m"]),
@@ -698,6 +723,8 @@ CASES: dict[str, list[Case]] = {
     "BatchNormalization": [batch_normalization],
     "InstanceNormalization": [instance_normalization],
     "LayerNormalization": [layer_normalization, layer_normalization_by_parts],
+    "RMSNormalization": [rms_normalization],
+    "Attention": [attention],
     "GroupNormalization": [group_normalization],
     "LRN": [lrn],
     "Transpose": [transpose],
@@ -771,15 +798,17 @@ def test_a_norm_of_nothing_has_gradient_0():
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("code", [np.uint8, np.int8, np.int16])
 @pytest.mark.parametrize("middle", [None, "Transpose", "MaxPool", "Relu"])
+@pytest.mark.parametrize("computed", [False, True])
 def test_quantisers_pass_where_codes_do_not_saturate(
-    rng: np.random.Generator, per_channel: bool, code: type, middle: str | None
+    rng: np.random.Generator, per_channel: bool, code: type, middle: str | None, computed: bool
 ):
     limits = np.iinfo(code)
     span = limits.max - limits.min
     scale = rng.uniform(1, 2, 3) / span if per_channel else np.array(1.5 / span)
     zero = rng.integers(limits.min + span // 3, limits.max - span // 3, 3 if per_channel else None).astype(code)
     zero, axis = np.asarray(zero, code), 1 if per_channel else None
-    nodes = [node("QuantizeLinear", ["x", "s", "z"], ["q"], axis=axis)]
+    nodes = [node("Neg", ["x"], ["m"]), node("Neg", ["m"], ["k"])] if computed else []
+    nodes.append(node("QuantizeLinear", ["k" if computed else "x", "s", "z"], ["q"], axis=axis))
     if middle == "Transpose":
         nodes.append(node("Transpose", ["q"], ["p"], perm=[0, 1, 3, 2]))
     elif middle:
@@ -804,6 +833,9 @@ def test_quantisers_pass_where_codes_do_not_saturate(
     shape = (-1, 1, 1) if per_channel else ()
     place = x / scale.reshape(shape) + zero.astype(float).reshape(shape)
     inside = (place > limits.min - 0.5) & (place < limits.max + 0.5)
+    if computed:  # only the code is read, and the last ones count as saturated
+        code_of_x = np.clip(np.rint(place), limits.min, limits.max)
+        inside = (code_of_x > limits.min) & (code_of_x < limits.max)
     assert 0.1 < inside.mean() < 0.95
     back = cotangent.reshape(x.shape) * w
     expected = np.where(inside, back.transpose(0, 1, 3, 2) if middle == "Transpose" else back, 0)

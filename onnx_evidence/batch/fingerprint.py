@@ -58,6 +58,8 @@ def _configuration(schema: int, record: dict[str, Any], cuts: list[str]) -> dict
         "schema": schema,
         "model": hashes["model"],
         "labels": hashes["labels"],
+        "output": record["output"],
+        "classes": record["classes"],
         "preprocess": settings["preprocess"],
         "cuts": cuts,
         "background": hashes["background"] or settings["background"],

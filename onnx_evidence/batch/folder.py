@@ -12,8 +12,8 @@ from onnx_evidence.batch.manifest import Manifest
 from onnx_evidence.batch.plan import Item
 from onnx_evidence.batch.work import Job, Outcome, folder_name
 from onnx_evidence.errors import StoreError
-from onnx_evidence.images import MAX_PIXELS
 from onnx_evidence.pipeline import Explainer
+from onnx_evidence.preprocessing.geometry import MAX_PIXELS
 from onnx_evidence.store import PARTIAL, check_writable
 
 

@@ -100,6 +100,13 @@ class Receipt(_Part):
     unit: str
     budget: BudgetPart | None
     patch: tuple[Count, Count] = Field(strict=False)
+    padding_bits: Finite | None = Field(description="On input pixels that show nothing of the photograph.")
+    preprocess_source: str | None = Field(description="Where the preprocessing was found.")
+    samples: str = Field(description="What was done with the picture's samples before they were resized.")
+    output: str = Field(description="The output of the model that holds the class scores.")
+    classes: Literal["exclusive", "independent"] = Field(
+        description="Whether one class holds, or each label by itself."
+    )
     map: Inside
     figure: Inside
     strongest_for: ExtremePart

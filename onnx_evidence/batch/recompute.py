@@ -14,9 +14,9 @@ from onnx_evidence.batch.verify import Checked
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import EvidenceError, StoreError
 from onnx_evidence.explanation import Explanation
-from onnx_evidence.images import list_images, read_photograph
+from onnx_evidence.images import list_images
 from onnx_evidence.pipeline import Explainer
-from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.preprocessing.contract import make_preprocess
 from onnx_evidence.store import json_line
 
 IDENTICAL, WITHIN, DIFFERENT, FAILED = "identical", "within tolerance", "different", "not recomputed"
@@ -73,9 +73,11 @@ def reopen(entry: dict[str, Any], model: Path | None, device: str, batch_size: i
     settings = {name: value for name, value in entry["settings"].items() if name not in ("preprocess", "layers")}
     settings["laplace"] = settings["laplace"] and tuple(settings["laplace"])
     settings["batch_size"] = batch_size or settings["batch_size"]
-    preprocess = Preprocess.model_validate_json(json_line(entry["settings"]["preprocess"]))
+    preprocess = make_preprocess(json_line(entry["settings"]["preprocess"]), "the receipt")
     path = model or Path(entry["model"])
-    deployed = DeployedModel(path, preprocess=preprocess, device=device)
+    deployed = DeployedModel(
+        path, preprocess=preprocess, device=device, output=entry["output"], classes=entry["classes"]
+    )
     if deployed.model.sha256 != entry["hashes"]["model"]:
         raise StoreError(
             f"{path}: is another model: its SHA-256 is {deployed.model.sha256[:12]}..., the receipts say "
@@ -117,7 +119,7 @@ def recompute(
     for entry in entries:
         image, path = entry["image"], entry["map"]
         try:
-            photograph = read_photograph(picture(entry))
+            photograph = explainer.deployed.read(picture(entry))
             again = explainer.explain(photograph, target=entry["target"], versus=entry["versus"])
             deviation, same = _deviation(folder / path, entry, again)
         except EvidenceError as error:

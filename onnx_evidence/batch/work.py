@@ -19,9 +19,11 @@ from onnx_evidence.batch import SCHEMA, fingerprint
 from onnx_evidence.batch.plan import Item
 from onnx_evidence.errors import DataError, DeviceError, EvidenceError, StoreError, one_line
 from onnx_evidence.explanation import Explanation, Extreme, Named, write_figure
-from onnx_evidence.images import MAX_PIXELS, printable, read_photograph
+from onnx_evidence.images import printable
 from onnx_evidence.path import Budget
 from onnx_evidence.pipeline import Explainer
+from onnx_evidence.placement import padding_bits
+from onnx_evidence.preprocessing.geometry import MAX_PIXELS
 from onnx_evidence.store import json_line, write_bytes
 
 T = TypeVar("T")
@@ -233,7 +235,7 @@ def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
 
 def _explain(explainer: Explainer, job: Job, tick: Tick) -> list[Explanation]:
     item = job.item
-    photograph = read_photograph(item.path, job.max_pixels)
+    photograph = explainer.deployed.read(item.path, job.max_pixels)
     if photograph.sha256 != item.sha256:
         raise DataError(f"{item.name}: the picture changed during the run: run the same command again")
     return explainer.explain_all(photograph, item.targets, item.versus, lambda copies: tick(job.number, copies))
@@ -279,6 +281,7 @@ def _entry(item: Item, explanation: Explanation, base: str, files: tuple[bytes, 
         "unit": explanation.unit,
         "budget": explanation.budget and _budget(explanation.budget),
         "patch": list(explanation.patch),
+        "padding_bits": padding_bits(explanation.values, explanation.placement) if explanation.adds_up else None,
         "map": f"{base}.npz",
         "figure": f"{base}.png",
         "strongest_for": _extreme(explanation.strongest(1)),

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onnx_evidence.evidence import LN2, log_probabilities
+from onnx_evidence.class_kind import EXCLUSIVE, ClassKind
+from onnx_evidence.evidence import LN2
 from onnx_evidence.types import Features, FloatArray, IntArray, Mask, Predict
 
 # Pictures (D, C, H, W) in which some pixels (H, W) are removed: one, or several draws.
@@ -115,7 +116,14 @@ def rank_blocks(values: FloatArray, grid: int, rng: np.random.Generator) -> Rank
 
 
 def flip(
-    predict: Predict, fill: Fill, ranking: Ranking, target: int, *, steps: int = 32, batch_size: int = 32
+    predict: Predict,
+    fill: Fill,
+    ranking: Ranking,
+    target: int,
+    *,
+    steps: int = 32,
+    batch_size: int = 32,
+    class_kind: ClassKind = EXCLUSIVE,
 ) -> Flips:
     """Remove blocks in both orders and ask the model each time.
 
@@ -133,6 +141,8 @@ def flip(
         Points of each curve, without the first; no more than there are blocks.
     batch_size : int
         Rows per run of the model; changes no number.
+    class_kind : ClassKind
+        What the logits mean.
 
     Returns
     -------
@@ -142,19 +152,21 @@ def flip(
     ranks, blocks = ranking
     counts = np.linspace(0, blocks, min(steps, blocks) + 1).round().astype(np.int64)
     masks = [ranks < count for count in counts] + [ranks >= blocks - count for count in counts[1:-1]]
-    curve = _ask(predict, fill, masks, target, batch_size)
+    curve = _ask(predict, fill, masks, target, batch_size, class_kind)
     points = len(counts)
     most, least = (np.r_[0:points], np.r_[0, points : len(masks), points - 1])
     return Flips(counts / blocks, *(Curve(*(each[order] for each in curve)) for order in (most, least)))
 
 
-def _ask(predict: Predict, fill: Fill, masks: Sequence[Mask], target: int, batch_size: int) -> Curve:
+def _ask(
+    predict: Predict, fill: Fill, masks: Sequence[Mask], target: int, batch_size: int, class_kind: ClassKind
+) -> Curve:
     """Probability and log-odds of the class with each of ``masks`` removed."""
     rows = (row for mask in masks for row in fill(mask))
     log_p: list[FloatArray] = []
     log_odds: list[FloatArray] = []
     while batch := list(islice(rows, batch_size)):
-        found = log_probabilities(predict(np.stack(batch)), [target])
+        found = class_kind.log_probabilities(predict(np.stack(batch)), [target])
         log_p.append(found.log_p[:, 0])
         log_odds.append(found.log_odds[:, 0])
     p, bits = np.exp(np.concatenate(log_p)), np.concatenate(log_odds) / LN2

@@ -233,7 +233,10 @@ def _seen(mask: Mask, placement: Placement, source: Path) -> Mask:
     rows, cols = placement.size
     down = [placement.locate(row, 0)[0] for row in range(rows)]
     right = [placement.locate(0, col)[1] for col in range(cols)]
-    seen: Mask = mask[np.ix_(down, right)]
+    seen: Mask = np.zeros(placement.size, np.bool_)
+    # Padding shows nothing, whatever lies at the edge beside it.
+    inside = placement.inside()
+    seen[inside] = mask[np.ix_(down, right)][inside]
     if not seen.any():
         why = "the object lies outside of what the model sees" if mask.any() else "the mask is empty"
         raise DataError(f"{source}: {why}, so that nothing can be hit: correct it, or leave the picture out")

@@ -233,7 +233,8 @@ class _Bench:
         return found
 
     def _flip(self, case: Case, values: FloatArray, name: str, fill: Fill) -> Flips:
-        return flip_map(self.deployed.logits, fill, case, values, name, self.plan.batch_size)
+        deployed = self.deployed
+        return flip_map(deployed.logits, fill, case, values, name, self.plan.batch_size, deployed.class_kind)
 
     def _changed(self, case: Case) -> list[Case]:
         """The picture with noise of one grey level, moved by one pixel, and as it is with another seed."""

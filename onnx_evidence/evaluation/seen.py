@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from onnx_evidence.errors import SettingError
 from onnx_evidence.images import Photograph, as_photograph
-from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.preprocessing import apply
+from onnx_evidence.preprocessing.contract import WHITE, Preprocess
 from onnx_evidence.types import Features, Pixels
 
 
@@ -21,7 +23,17 @@ def grey_levels(inputs: Features, preprocess: Preprocess) -> Pixels:
     -------
     ndarray of uint8, shape (H, W, 3)
         RGB; a grey picture three times.
+
+    Raises
+    ------
+    SettingError
+        If the model sees no 8-bit picture.
     """
+    if preprocess.white != WHITE or preprocess.color in ("BANDS", "INPUT"):
+        raise SettingError(
+            f"inpainting and stability change pictures of 8 bits and the model sees others (color {preprocess.color}, "
+            f"white {preprocess.white}): leave 'inpaint' out of --substrates and pass --no-stability"
+        )
     mean, std = (np.array(values, np.float64)[:, None, None] for values in (preprocess.mean, preprocess.std))
     levels = np.clip(((inputs * std + mean) / preprocess.scale).round(), 0, 255).astype(np.uint8).transpose(1, 2, 0)
     if preprocess.color == "GRAY":
@@ -44,13 +56,7 @@ def as_seen(pixels: Pixels, preprocess: Preprocess) -> Photograph:
     Photograph
         With a black frame where the preprocessing crops.
     """
-    if preprocess.resize == "stretch":
-        return as_photograph(pixels)
-    side = preprocess.short_side
-    canvas = np.zeros((side, side, 3), np.uint8)
-    top, left = (round((side - size) / 2) for size in preprocess.size)
-    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-    return as_photograph(canvas)
+    return as_photograph(apply.as_seen(pixels, preprocess))
 
 
 def jitter(pixels: Pixels, rng: np.random.Generator) -> Pixels:

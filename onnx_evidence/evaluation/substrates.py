@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_evidence.class_kind import EXCLUSIVE, ClassKind
 from onnx_evidence.errors import SettingError
 from onnx_evidence.evaluation.case import Case
 from onnx_evidence.evaluation.flipping import Fill, Flips, flip, rank_blocks
 from onnx_evidence.evaluation.seen import as_seen, grey_levels
-from onnx_evidence.images import blur, inpaint, to_input
-from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.opencv import blur, inpaint
+from onnx_evidence.preprocessing.apply import to_input
+from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.rng import generator, key_of
 from onnx_evidence.types import Features, FloatArray, Mask, Predict
 
@@ -131,7 +133,13 @@ SUBSTRATES = {
 
 
 def flip_map(
-    predict: Predict, fill: Fill, case: Case, values: FloatArray, substrate: str, batch_size: int = 32
+    predict: Predict,
+    fill: Fill,
+    case: Case,
+    values: FloatArray,
+    substrate: str,
+    batch_size: int = 32,
+    class_kind: ClassKind = EXCLUSIVE,
 ) -> Flips:
     """Pixel flipping of one map on one substrate, with the substrate's grid and steps.
 
@@ -149,6 +157,8 @@ def flip_map(
         A key of `SUBSTRATES`.
     batch_size : int
         Rows per run of the model; changes no number.
+    class_kind : ClassKind
+        What the logits mean.
 
     Returns
     -------
@@ -157,4 +167,4 @@ def flip_map(
     row = SUBSTRATES[substrate]
     ties = generator(case.seed, key_of(case.inputs.tobytes()), key_of(b"ties"))
     ranking = rank_blocks(values, row.grid, ties)
-    return flip(predict, fill, ranking, case.target, steps=row.steps, batch_size=batch_size)
+    return flip(predict, fill, ranking, case.target, steps=row.steps, batch_size=batch_size, class_kind=class_kind)

@@ -1,96 +1,180 @@
-"""The image input: which one it is, its axes, its size."""
+"""The image input: which one it is, its axes, its type, its size."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
 from onnx_evidence.errors import DataError, ModelError
-from onnx_evidence.preprocess import Preprocess
+from onnx_evidence.preprocessing.contract import Preprocess
+
+LAYOUTS = ("NCHW", "NHWC")
+# Types of pictures, and the values of pixels where these are whole numbers.
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+INTEGERS: dict[int, tuple[int, int]] = {
+    TensorProto.UINT8: (0, 255),
+    TensorProto.INT8: (-128, 127),
+    TensorProto.UINT16: (0, 65535),
+}
+_TOKENS = frozenset({TensorProto.INT32, TensorProto.INT64, TensorProto.STRING})
+# Numbers of channels that tell where they are.
+_USUAL = (1, 3)
+_AXES = {
+    1: "one number or row per run",
+    2: "rows of features: a table, or text",
+    3: "a sequence, or a picture without batch; export it with four axes",
+    5: "a video or a volume; only single pictures are explained",
+}
 
 
-def image_input(proto: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
-    """The one image input.
+@dataclass(frozen=True)
+class Entry:
+    """The image input as the file has it.
+
+    Attributes
+    ----------
+    name : str
+        The input.
+    layout : {'NCHW', 'NHWC'}
+        Whether its channels come first or last.
+    elem_type : int
+        ONNX element type.
+    batch : int or None
+        The batch size that the file insists on; None where it is free.
+    shape : (int, int, int)
+        Channels, height, width.
+    """
+
+    name: str
+    layout: str
+    elem_type: int
+    batch: int | None
+    shape: tuple[int, int, int]
+
+    @property
+    def dtype(self) -> str:
+        """The element type, as numpy calls it."""
+        names: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
+        return names.get(self.elem_type) or str(TensorProto.DataType.Name(self.elem_type)).lower()
+
+    @property
+    def sides(self) -> tuple[int, int, int]:
+        """Sides of one picture in the order of the file's layout."""
+        channels, height, width = self.shape
+        return self.shape if self.layout == "NCHW" else (height, width, channels)
+
+    @property
+    def levels(self) -> tuple[int, int] | None:
+        """The smallest and largest value of a pixel, where pixels are whole numbers."""
+        return INTEGERS.get(self.elem_type)
+
+
+def find_entry(proto: onnx.ModelProto, preprocess: Preprocess | None, path: Path, layout: str | None = None) -> Entry:
+    """Find the image input; write channels, height and width into it where they were open.
 
     Parameters
     ----------
     proto : onnx.ModelProto
-        The model.
-    path : Path
-        Its file, for messages.
-
-    Returns
-    -------
-    onnx.ValueInfoProto
-
-    Raises
-    ------
-    ModelError
-        If there is none, or more than one, or it holds no float32 pictures.
-    """
-    # Before IR version 4 initializers had to be listed as inputs too.
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    inputs = [value for value in proto.graph.input if value.name not in constants]
-    if len(inputs) != 1:
-        names = ", ".join(repr(value.name) for value in inputs) or "none"
-        raise ModelError(f"{path}: the model has {len(inputs)} inputs ({names}); one image input is needed")
-    image: onnx.ValueInfoProto = inputs[0]
-    tensor = image.type.tensor_type
-    rank = len(tensor.shape.dim)
-    if rank != 4:
-        raise ModelError(
-            f"{path}: input {image.name!r} has {rank} axes, an image input has 4: batch, channels, height, width"
-        )
-    if tensor.elem_type != TensorProto.FLOAT:
-        kind = TensorProto.DataType.Name(tensor.elem_type).lower()
-        raise ModelError(f"{path}: input {image.name!r} is {kind}; only float32 image inputs are supported")
-    return image
-
-
-def input_shape(
-    image: onnx.ValueInfoProto, preprocess: Preprocess | None, path: Path
-) -> tuple[int | None, tuple[int, int, int]]:
-    """Read batch, channels, height, width; write height and width into ``image`` where they were open.
-
-    Parameters
-    ----------
-    image : onnx.ValueInfoProto
-        The image input.
+        The model, without weights among its inputs.
     preprocess : Preprocess or None
         Gives what the file leaves open.
     path : Path
         The model's file, for messages.
+    layout : {'NCHW', 'NHWC'}, optional
+        Where the channels are; by default what the sizes of the axes say.
 
     Returns
     -------
-    batch : int or None
-        None where it is free.
-    shape : (int, int, int)
-        Channels, height, width.
+    Entry
 
     Raises
     ------
     ModelError, DataError
-        If this is no picture, or the preprocessing makes another one.
+        If there is no image input, or more than one, or the preprocessing makes another picture.
     """
+    image = _image_input(proto, path)
     dims = image.type.tensor_type.shape.dim
-    batch, channels, height, width = (dim.dim_value or None for dim in dims)
-    if channels not in (None, 1, 3) and width in (1, 3):
-        raise ModelError(f"{path}: input {image.name!r} has its channels last (NHWC); only NCHW is supported")
+    # Some exporters write an open side as -1.
+    batch, *sides = (dim.dim_value if dim.dim_value > 0 else None for dim in dims)
+    layout = layout or _layout(image.name, sides, preprocess, path)
+    found: tuple[int | None, ...] = tuple(sides) if layout == "NCHW" else (sides[2], sides[0], sides[1])
+    shape = _settled(image.name, found, preprocess, path)
+    entry = Entry(image.name, layout, image.type.tensor_type.elem_type, batch, shape)
+    for dim, side in zip(dims[1:], entry.sides, strict=True):
+        dim.dim_value = side
+    return entry
+
+
+def _image_input(proto: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
+    inputs = list(proto.graph.input)
+    if len(inputs) != 1:
+        names = ", ".join(repr(value.name) for value in inputs) or "none"
+        raise ModelError(f"{path}: the model has {len(inputs)} inputs ({names}); one image input is needed")
+    image: onnx.ValueInfoProto = inputs[0]
+    if not image.type.HasField("tensor_type"):
+        kind = (image.type.WhichOneof("value") or "unknown").removesuffix("_type")
+        raise ModelError(f"{path}: input {image.name!r} is a {kind}, no tensor; one image input is needed")
+    tensor = image.type.tensor_type
+    rank = len(tensor.shape.dim)
+    kind = TensorProto.DataType.Name(tensor.elem_type).lower()
+    if tensor.elem_type in _TOKENS:
+        what = "token ids of a text, it seems" if rank in (1, 2) else "no type of pictures"
+        raise ModelError(
+            f"{path}: input {image.name!r} is {kind}: {what}; an image input is float, uint8, int8 or uint16"
+        )
+    if rank != 4:
+        axes = f"{rank} axes ({_AXES.get(rank, 'no picture')})"
+        raise ModelError(
+            f"{path}: input {image.name!r} has {axes}; an image input has 4: batch, channels, height, width"
+        )
+    if tensor.elem_type not in FLOATS and tensor.elem_type not in INTEGERS:
+        raise ModelError(f"{path}: input {image.name!r} is {kind}; an image input is float, uint8, int8 or uint16")
+    return image
+
+
+def _layout(name: str, sides: list[int | None], preprocess: Preprocess | None, path: Path) -> str:
+    """What the sizes say; what they leave open the preprocessing decides."""
+    first, middle, last = sides
+    wanted = None if preprocess is None else (preprocess.channels, *preprocess.size)
+    fits = [
+        layout
+        for layout, found in (("NCHW", sides), ("NHWC", [last, first, middle]))
+        if wanted is None or all(side in (None, want) for side, want in zip(found, wanted, strict=True))
+    ]
+    if len(fits) == 1:
+        return fits[0]
+    if (first in _USUAL) != (last in _USUAL):
+        return "NCHW" if first in _USUAL else "NHWC"
+    if first is None or last is None or first == middle == last:
+        return "NCHW"
+    if first not in _USUAL and (middle == last) != (first == middle):
+        return "NCHW" if middle == last else "NHWC"
+    if first not in _USUAL and middle is not None and (first < min(middle, last)) != (last < min(first, middle)):
+        return "NCHW" if first < last else "NHWC"
+    raise ModelError(
+        f"{path}: input {name!r} is {first} x {middle or '?'} x {last}: its channels may be the first or the last "
+        "axis; pass --preprocess with a 'size'"
+    )
+
+
+def _settled(
+    name: str, found: tuple[int | None, ...], preprocess: Preprocess | None, path: Path
+) -> tuple[int, int, int]:
+    """Channels, height, width."""
+    channels, height, width = found
     if preprocess is not None:
         wanted = (channels or preprocess.channels, height or preprocess.size[0], width or preprocess.size[1])
         if wanted != (preprocess.channels, *preprocess.size):
             raise DataError(
                 f"{path}: preprocessing makes {preprocess.channels} x {preprocess.size[0]} x {preprocess.size[1]}, "
-                f"but input {image.name!r} takes {channels or '?'} x {height or '?'} x {width or '?'}"
+                f"but input {name!r} takes {channels or '?'} x {height or '?'} x {width or '?'}"
             )
         channels, height, width = wanted
-    if channels not in (1, 3):
-        raise ModelError(f"{path}: input {image.name!r} has {channels or 'open'} channels; an image has 1 or 3")
+    if channels is None:
+        raise ModelError(f"{path}: input {name!r} leaves its channels open; pass --preprocess FILE.toml")
     if height is None or width is None:
         raise ModelError(
-            f"{path}: input {image.name!r} leaves height and width open; pass --preprocess FILE.toml with a 'size'"
+            f"{path}: input {name!r} leaves height and width open; pass --preprocess FILE.toml with a 'size'"
         )
-    for dim, side in zip(dims[1:], (channels, height, width), strict=True):
-        dim.dim_value = side
-    return batch, (channels, height, width)
+    return channels, height, width

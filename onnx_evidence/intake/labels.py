@@ -66,13 +66,29 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return tuple(labels)
 
 
+def name_both(labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Names of the two classes that were made of one number.
+
+    Parameters
+    ----------
+    labels : tuple of str or None
+        One name, of what the number speaks for, or both names, that of its absence first.
+
+    Returns
+    -------
+    tuple of str or None
+        'not NAME' and NAME for one name; anything else as it is.
+    """
+    return (f"not {labels[0]}", labels[0]) if labels is not None and len(labels) == 1 else labels
+
+
 def find_class(name: str | int, labels: tuple[str, ...] | None, classes: int) -> int:
     """The class that a user means.
 
     Parameters
     ----------
     name : str or int
-        A class number, or a class name (case does not matter).
+        A class number, or a class name (case does not matter); one of several that are set apart by commas will do.
     labels : tuple of str or None
         Class names in class order.
     classes : int
@@ -95,13 +111,20 @@ def find_class(name: str | int, labels: tuple[str, ...] | None, classes: int) ->
         raise TargetError(f"class {text} does not exist: the model has classes 0 to {classes - 1}")
     if labels is None:
         raise TargetError(f"class {text!r}: the model carries no class names; give a number, or --labels FILE")
-    matches = [index for index, label in enumerate(labels) if label.casefold() == text.casefold()]
+    wanted = text.casefold()
+    matches = [index for index, label in enumerate(labels) if label.casefold() == wanted]
+    # Some lists give several names to a class: 'tench, Tinca tinca'.
+    matches = matches or [index for index, label in enumerate(labels) if wanted in _names(label)]
     if len(matches) == 1:
         return matches[0]
     if matches:
         numbers = " and ".join(str(index) for index in matches)
         raise TargetError(f"class {text!r} is ambiguous: classes {numbers} have that name; give the number")
     raise TargetError(f"class {text!r} is unknown{_suggestion(text, labels)}")
+
+
+def _names(label: str) -> list[str]:
+    return [name.strip() for name in label.casefold().split(",")]
 
 
 def _suggestion(text: str, labels: tuple[str, ...]) -> str:

@@ -1,24 +1,147 @@
-"""The class scores: which output holds them, in what form, and where the logits are."""
+"""The class scores: which output holds them, in what form, and where the logits are, which are made where need be.
 
+What leaves here is one tensor of float32 logits, one per class and picture, and what they mean: classes of which one
+holds (softmax), or labels of which each holds or not (sigmoid).
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
+from onnx import TensorProto
 
-from onnx_evidence.errors import ModelError
+from onnx_evidence.class_kind import CLASS_KINDS, EXCLUSIVE, INDEPENDENT, ClassKind
+from onnx_evidence.errors import ModelError, SettingError
+from onnx_evidence.intake.append import Builder
+from onnx_evidence.intake.endings import MOVES, Ending, find_ending, shape_words
+from onnx_evidence.intake.ranges import value_range
+from onnx_evidence.intake.refusals import is_time_first, why_no_scores
+from onnx_evidence.shapes import TensorInfo
+from onnx_evidence.types import AnyArray
 
-# Operators between the logits and the output that change no value but in its precision.
-_RESHAPES = frozenset({"Cast", "Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout"})
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
+# How far probabilities may be from a sum of 1.
+SUM_TOLERANCE = 0.02
+# Of a mean of probabilities.
+_ROUNDING = 1e-3
+
+# Runs a model on two pictures that are no pictures: (N, ...) of the tensor named.
+Probe = Callable[[str], AnyArray]
 
 
-def only_output(proto: onnx.ModelProto, path: Path) -> str:
-    """The name of the only output.
+@dataclass(frozen=True)
+class Output:
+    """Where a file's class scores are.
+
+    Attributes
+    ----------
+    name : str
+        The output.
+    holds : {'logits', 'probabilities', 'log-probabilities'}
+        What is in it.
+    logits : str
+        The tensor of logits, float32, (N, K) with axes of length 1 anywhere behind the first.
+    class_kind : ClassKind
+        What the logits mean.
+    binary : bool
+        Whether two classes were made of one number: 'not that' and 'that'.
+    note : str or None
+        How the logits were made, where the file has none.
+    others : tuple of str
+        The file's other outputs, which are not looked at.
+    """
+
+    name: str
+    holds: str
+    logits: str
+    class_kind: ClassKind
+    binary: bool = False
+    note: str | None = None
+    others: tuple[str, ...] = ()
+
+
+def settle_output(
+    proto: onnx.ModelProto,
+    tensors: dict[str, TensorInfo],
+    path: Path,
+    *,
+    output: str | None = None,
+    classes: str | None = None,
+    recorded: str | None = None,
+    probe: Probe,
+) -> Output:
+    """Find the class scores, and their logits; append nodes that make these where there are none.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model; nodes may be appended to it.
+    tensors : dict of str to TensorInfo
+        Types and shapes; those of appended nodes are added.
+    path : Path
+        The model's file, for messages.
+    output : str, optional
+        The output to take; by default the only one that looks like class scores.
+    classes : {'exclusive', 'independent'}, optional
+        What logits mean where the graph does not say; by default exclusive.
+    recorded : {'exclusive', 'independent'}, optional
+        The same, as files beside the model record it; ``classes`` goes before it.
+    probe : callable
+        Runs the model for a tensor; asked only of outputs whose operators allow nothing below 0.
+
+    Returns
+    -------
+    Output
+
+    Raises
+    ------
+    ModelError
+        If there are no class scores, or several outputs might be them.
+    SettingError
+        If ``classes`` is unknown, or contradicts the graph.
+    """
+    for kind in (classes, recorded):
+        if kind is not None and kind not in CLASS_KINDS:
+            raise SettingError(f"classes {kind!r} is unknown: take one of {', '.join(CLASS_KINDS)}")
+    name = choose_output(proto, tensors, path, output)
+    builder = Builder(proto, tensors)
+    try:
+        ending = find_ending(proto, tensors, name)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    if ending is not None:
+        found = _from_ending(builder, name, ending)
+        told = "a softmax" if ending.class_kind is EXCLUSIVE else "sigmoids"
+    else:
+        found, told = _without_ending(builder, name, CLASS_KINDS[classes or recorded or EXCLUSIVE.name], probe)
+    if told and not found.binary and classes not in (None, found.class_kind.name):
+        raise SettingError(
+            f"classes {classes!r}: output {name!r} of {path} makes probabilities by {told}, so its classes are "
+            f"{found.class_kind.name}; leave it out"
+        )
+    others = tuple(value.name for value in proto.graph.output if value.name != name)
+    return replace(found, logits=builder.as_float32(found.logits), others=others)
+
+
+def choose_output(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], path: Path, wanted: str | None = None) -> str:
+    """The output that holds class scores.
+
+    Of several, the only one that looks like class scores: floats, one axis of two or more for every picture. Logits and
+    what a softmax or sigmoid makes of them are the same scores: the first of such outputs is taken.
 
     Parameters
     ----------
     proto : onnx.ModelProto
         The model.
+    tensors : dict of str to TensorInfo
+        Types and shapes.
     path : Path
-        Its file, for messages.
+        The model's file, for messages.
+    wanted : str, optional
+        The output, or another tensor of the graph.
 
     Returns
     -------
@@ -27,49 +150,93 @@ def only_output(proto: onnx.ModelProto, path: Path) -> str:
     Raises
     ------
     ModelError
-        If there are several.
+        With the outputs and their shapes, and what kind of model this seems to be.
     """
-    names = [value.name for value in proto.graph.output]
-    if len(names) != 1:
-        raise ModelError(f"{path}: the model has {len(names)} outputs ({', '.join(names)}); one is supported")
-    return str(names[0])
-
-
-def find_logits(graph: onnx.GraphProto, output: str, path: Path) -> tuple[str, str]:
-    """Walk back from the output over reshapes to what made it; before a Softmax lie the logits.
-
-    Parameters
-    ----------
-    graph : onnx.GraphProto
-        The graph.
-    output : str
-        One of its outputs.
-    path : Path
-        The model's file, for messages.
-
-    Returns
-    -------
-    kind : {'logits', 'probabilities', 'log-probabilities'}
-        What the output holds.
-    logits : str
-        The tensor that holds logits.
-
-    Raises
-    ------
-    ModelError
-        If the output is of another kind.
-    """
-    producer = {name: node for node in graph.node for name in node.output}
-    tensor = output
-    while tensor in producer and producer[tensor].op_type in _RESHAPES:
-        tensor = producer[tensor].input[0]
-    last = producer[tensor].op_type if tensor in producer else "Input"
-    if last == "Softmax":
-        return "probabilities", producer[tensor].input[0]
-    if last == "LogSoftmax":
-        return "log-probabilities", output
-    if last in ("Sigmoid", "HardSigmoid"):
+    outputs = [str(value.name) for value in proto.graph.output]
+    if wanted is not None:
+        if wanted not in outputs and wanted not in tensors:
+            raise ModelError(f"{path}: there is no output {wanted!r}; the model has {_listed(proto, tensors)}")
+        outputs = [wanted]
+    scores = [name for name in outputs if _classes(proto, tensors, name) != 0]
+    likely = [name for name in scores if _classes(proto, tensors, name) != 1] or scores
+    ends = list({_base(proto, tensors, name): name for name in reversed(likely)}.values())[::-1]
+    said = next((line for name in ends or outputs if (line := why_no_scores(proto, tensors, name))), None)
+    if said or not ends:
+        said = said or "no output holds one row of class scores per picture"
+        raise ModelError(f"{path}: {said} (outputs: {_listed(proto, tensors)})")
+    if len(ends) > 1:
         raise ModelError(
-            f"{path}: the output is a {last} (multi-label or binary); only softmax classifiers are supported"
+            f"{path}: {len(ends)} outputs look like class scores; choose one of them with --output NAME: "
+            f"{_listed(proto, tensors, ends)}"
         )
-    return "logits", output
+    return ends[0]
+
+
+def _listed(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], names: list[str] | None = None) -> str:
+    values = {value.name: value for value in proto.graph.output}
+    return ", ".join(f"{name!r} ({_kind_words(values[name], tensors)})" for name in names or values)
+
+
+def _kind_words(value: onnx.ValueInfoProto, tensors: dict[str, TensorInfo]) -> str:
+    form = value.type.WhichOneof("value") or "tensor_type"
+    if form != "tensor_type":
+        return form.removesuffix("_type")
+    elem_type = value.type.tensor_type.elem_type
+    kind = TensorProto.DataType.Name(elem_type).lower() if elem_type else "tensor"
+    return f"{kind} {shape_words(tensors[value.name].shape)}" if value.name in tensors else kind
+
+
+def _classes(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], name: str) -> int | None:
+    """Numbers per picture in a tensor that may hold class scores; None where that is not known, 0 where it cannot."""
+    value = next((value for value in proto.graph.output if value.name == name), None)
+    if value is not None and value.type.WhichOneof("value") not in (None, "tensor_type"):
+        return 0
+    info = tensors.get(name)
+    if info is None:
+        return None
+    sides = [side for side in info.shape[1:] if side != 1]
+    if info.elem_type not in FLOATS or not info.shape or len(sides) > 1 or is_time_first(info.shape):
+        return 0
+    return sides[0] if sides else 1
+
+
+def _base(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], name: str) -> str:
+    """The tensor of logits behind an output, looking through what only moves values."""
+    with suppress(ModelError):  # an ending that is refused is none
+        ending = find_ending(proto, tensors, name)
+        name = ending.logits if ending else name
+    producer = {made: node for node in proto.graph.node for made in node.output}
+    while name in producer and producer[name].op_type in MOVES:
+        name = str(producer[name].input[0])
+    return name
+
+
+def _from_ending(builder: "Builder", name: str, ending: Ending) -> Output:
+    if ending.single is None:
+        return Output(name, ending.holds, ending.logits, ending.class_kind)
+    logits = builder.two_classes(ending.logits, ending.single)
+    return Output(name, ending.holds, logits, EXCLUSIVE, binary=True)
+
+
+def _without_ending(builder: "Builder", name: str, kind: ClassKind, probe: Probe) -> tuple[Output, str]:
+    """Logits as they are, or made from probabilities that no logits were found of; and what told the class kind."""
+    single = _classes(builder.proto, builder.tensors, name) == 1
+    least, most = value_range(builder.proto, name)
+    if least >= 0:
+        rows = probe(name).astype(np.float64)
+        rows = rows.reshape(len(rows), -1)
+        sums = rows.sum(axis=1)
+        if rows.shape[1] > 1 and np.abs(sums - 1).max() < SUM_TOLERANCE and np.ptp(rows) > 0:
+            note = "made: logarithms of the probabilities, as no softmax of logits was found"
+            return Output(name, "probabilities", builder.logarithm(name), EXCLUSIVE, note=note), "a sum of 1"
+        if most <= 1 + _ROUNDING and np.ptp(rows) > 0:
+            note = "made: log p - log(1 - p), as no sigmoid of logits was found"
+            logits = builder.log_odds(name)
+            if single:
+                logits = builder.two_classes(logits, (0.0, 1.0))
+            return Output(
+                name, "probabilities", logits, EXCLUSIVE if single else INDEPENDENT, single, note
+            ), "themselves"
+    if single and kind is INDEPENDENT:
+        return Output(name, "logits", builder.two_classes(name, (0.0, 1.0)), EXCLUSIVE, binary=True), ""
+    return Output(name, "logits", name, kind), ""

@@ -1,46 +1,88 @@
 """From bytes to a checked graph."""
 
-import hashlib
+import stat
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import checker
 
 from onnx_evidence.errors import ModelError, one_line
+from onnx_evidence.intake.external import INLINE_LIMIT, digest, settle_external, without_outside
+from onnx_evidence.intake.rewrite import sort_nodes
+
+# Where protobuf ends.
+_LARGEST = 2**31 - 1
 
 
-def read_proto(path: Path) -> tuple[onnx.ModelProto, str]:
+class File(NamedTuple):
+    """An .onnx file, read and checked.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    data : bytes
+        Its content.
+    proto : onnx.ModelProto
+        The same, with the weights that lie beside it as far as they fit.
+    sha256 : str
+        Of the file and the weights beside it.
+    """
+
+    path: Path
+    data: bytes
+    proto: onnx.ModelProto
+    sha256: str
+
+
+def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
     """Read and check an .onnx file, with the weights that lie beside it.
 
     Parameters
     ----------
     path : Path
         The file.
+    limit : int
+        Bytes of weights beside the file that are read; where there are more they stay where they are.
 
     Returns
     -------
-    proto : onnx.ModelProto
-    sha256 : str
-        Of the file's bytes.
+    File
 
     Raises
     ------
     ModelError
-        If it cannot be read, or is no valid ONNX model.
+        If it cannot be read, or is no valid ONNX model, or refers to files outside its folder.
     """
+    data = _read(path)
     try:
+        proto = onnx.load_model_from_string(data)
+        files = settle_external(proto, path, limit)
+        changed = sort_nodes(proto.graph) or bool(files)
+        # From the bytes where these are what was read: to copy large graphs takes seconds.
+        checker.check_model(without_outside(proto) if changed else data)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: not an ONNX model, or a truncated one: {one_line(error)}") from error
+    except (checker.ValidationError, OSError, ValueError) as error:
+        raise ModelError(f"{path}: not a valid ONNX model, or a truncated one: {one_line(error)}") from error
+    return File(path, data, proto, digest(data, files))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ModelError(f"{path}: cannot read the model: it is no regular file")
+        if found.st_size > _LARGEST:
+            raise ModelError(
+                f"{path}: the file has {found.st_size} bytes, an ONNX model at most {_LARGEST}; export large models "
+                "with their weights beside the file (external data)"
+            )
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot read the model: {error.strerror or error}") from error
     if not data:
         raise ModelError(f"{path}: the file is empty, not an ONNX model")
-    try:
-        proto = onnx.load_model_from_string(data)
-        onnx.load_external_data_for_model(proto, str(path.parent))
-        checker.check_model(proto)
-    except (DecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: not an ONNX model, or a truncated one: {one_line(error)}") from error
-    except (checker.ValidationError, OSError, ValueError) as error:
-        raise ModelError(f"{path}: not a valid ONNX model, or a truncated one: {one_line(error)}") from error
-    return proto, hashlib.sha256(data).hexdigest()
+    return data

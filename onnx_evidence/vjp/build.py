@@ -120,9 +120,9 @@ class _Sweep:
         values: Mapping[str, AnyArray],
         only_rectified: bool,
     ) -> None:
-        self.tape = Tape(tensors, values)
-        self.only_rectified = only_rectified
         source, self.target = forward.graph.input[0].name, forward.graph.output[0].name
+        self.tape = Tape(tensors, values, _moved(forward.graph.node, source))
+        self.only_rectified = only_rectified
         producer = {name: node for node in forward.graph.node for name in node.output}
         needed = {id(node) for node in ancestors(self.target, producer, {source})}
         self.nodes = [node for node in forward.graph.node if id(node) in needed]
@@ -193,6 +193,15 @@ class _Sweep:
             return results
         except GradientError as error:
             raise GradientError(f"no gradient through {node.op_type} at {node.output[0]!r}: {error}") from error
+
+
+def _moved(nodes: Iterable[onnx.NodeProto], source: str) -> frozenset[str]:
+    """A tensor, and all that only hold its values in another order or type."""
+    found = {source}
+    for node in nodes:
+        if node.op_type in _MOVES - {"DequantizeLinear", "MaxPool"} and node.input and node.input[0] in found:
+            found.update(node.output)
+    return frozenset(found)
 
 
 def _kind(node: onnx.NodeProto) -> str:

@@ -190,16 +190,23 @@ def dequantize(step: Step) -> list[Value | None]:
 
 
 def quantize(step: Step) -> list[Value | None]:
-    """QuantizeLinear, straight through where the code does not saturate."""
+    """QuantizeLinear, straight through where the code does not saturate.
+
+    What an operator computes is not read here, only its code, and the last codes count as saturated: a second reader
+    would keep the runtime from computing the operator with integers, and the logits would not be the model's.
+    """
     scale = _along_axis(step, 1)
     code = step.tape.tensors[step.node.output[0]].elem_type
     if code not in _CODES:
         raise GradientError(f"codes of type {TensorProto.DataType.Name(code)} have no rule")
     limits = np.iinfo(helper.tensor_dtype_to_np_dtype(code))
-    place = step.x / scale
-    if step.has(2):
-        place = place + _along_axis(step, 2).cast(step.x.elem_type)
-    opened = _between(place, float(limits.min) - 0.5, float(limits.max) + 0.5)
+    if step.node.input[0] in step.tape.given:
+        place = step.x / scale
+        if step.has(2):
+            place = place + _along_axis(step, 2).cast(step.x.elem_type)
+        opened = _between(place, float(limits.min) - 0.5, float(limits.max) + 0.5)
+    else:
+        opened = _between(step.y.cast(step.x.elem_type), float(limits.min) + 0.5, float(limits.max) - 0.5)
     assert opened is not None  # both bounds are finite
     return [step.g * opened / scale]
 

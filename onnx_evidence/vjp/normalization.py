@@ -46,6 +46,15 @@ def layer_normalization(step: Step) -> list[Value | None]:
     return _first(step, _back(step.x, step.g * step.input(1), axes, step.attribute("epsilon", 1e-5)))
 
 
+def rms_normalization(step: Step) -> list[Value | None]:
+    """RMSNormalization: over the last axes, about 0."""
+    rank = len(step.shape())
+    axes = list(range(step.attribute("axis", -1) % rank, rank))
+    inverse = 1 / ((step.x * step.x).reduce("Mean", axes) + step.attribute("epsilon", 1e-5)).op("Sqrt")
+    normal, scaled = step.x * inverse, step.g * step.input(1)
+    return _first(step, inverse * (scaled - normal * (scaled * normal).reduce("Mean", axes)))
+
+
 def group_normalization(step: Step) -> list[Value | None]:
     """GroupNormalization: scales are per group before opset 21, per channel since."""
     groups, channels = step.attribute("num_groups"), step.side(1)
@@ -82,6 +91,7 @@ RULES: dict[str, Rule] = {
     "BatchNormalization": batch_normalization,
     "InstanceNormalization": instance_normalization,
     "LayerNormalization": layer_normalization,
+    "RMSNormalization": rms_normalization,
     "GroupNormalization": group_normalization,
     "LRN": lrn,
 }

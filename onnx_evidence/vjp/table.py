@@ -1,6 +1,6 @@
 """The table: one rule per operator."""
 
-from onnx_evidence.vjp import elementwise, linear, normalization, pooling, reduction, shaping
+from onnx_evidence.vjp import attention, elementwise, linear, normalization, pooling, reduction, shaping
 from onnx_evidence.vjp.elementwise import Rule
 from onnx_evidence.vjp.step import Step
 from onnx_evidence.vjp.tape import Value
@@ -12,6 +12,7 @@ RULES: dict[str, Rule] = {
     **reduction.RULES,
     **normalization.RULES,
     **shaping.RULES,
+    **attention.RULES,
 }
 
 # What guided backpropagation (Springenberg 2014) changes: cotangents pass a rectifier where they are positive.

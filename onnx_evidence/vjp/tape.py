@@ -28,10 +28,14 @@ class Tape:
         Types and shapes of the forward graph.
     values : mapping of str to ndarray
         Constants of the forward graph that are known when the graph is built: initializers, folded shapes.
+    given : frozenset of str
+        The input of the forward graph, and what only holds its values in another order or type.
     """
 
-    def __init__(self, tensors: Mapping[str, TensorInfo], values: Mapping[str, AnyArray]) -> None:
-        self.tensors, self.values = tensors, values
+    def __init__(
+        self, tensors: Mapping[str, TensorInfo], values: Mapping[str, AnyArray], given: frozenset[str] = frozenset()
+    ) -> None:
+        self.tensors, self.values, self.given = tensors, values, given
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self._count = 0

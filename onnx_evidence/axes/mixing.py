@@ -1,0 +1,208 @@
+"""Layouts where values are summed: over neighbours, channels, tokens, or everything."""
+
+from dataclasses import replace
+from math import prod
+
+from onnx_evidence.axes.meeting import shared_axes
+from onnx_evidence.axes.reading import Reading
+from onnx_evidence.fields import CONVOLUTIONS, attributes_of, kernel_of, slid
+from onnx_evidence.geometry import Field
+from onnx_evidence.layout import BATCH, COLUMNS, ROWS, SPREAD, Axis, Layout, Part, channels, is_placed, merged
+from onnx_evidence.shapes import Shape
+
+
+def normal(reading: Reading) -> Layout | None:
+    """Statistics over channels are of the cell alone; over cells they let it see all others."""
+    layout = reading.first
+    if layout is None:
+        return None
+    over = layout.axes[1:]
+    if reading.node.op_type in ("LayerNormalization", "RMSNormalization"):
+        over = layout.axes[reading.axis(-1) :]
+    elif reading.node.op_type in ("Softmax", "LogSoftmax"):
+        over = layout.axes[reading.axis(-1) : reading.axis(-1) + 1]
+    return layout.sees_everything() if any(is_placed(axis) for axis in over) else layout
+
+
+def slide(reading: Reading) -> Layout | None:
+    """A convolution or a pool: along rows and columns, or with a kernel of 1 along whatever there is."""
+    layout = reading.first
+    if layout is None or len(layout.axes) < 3 or len(reading.result) != len(layout.axes):
+        return None
+    layout = _in_cells(layout)
+    batch, mixed, *placed = layout.axes
+    if is_placed(mixed) or is_placed(batch):
+        return None
+    if reading.node.op_type in CONVOLUTIONS:
+        mixed = channels(reading.result[1] or 1)
+    if set(kernel_of(reading.node, reading.shapes)) == {1} and reading.shape()[2:] == reading.result[2:]:
+        return layout.with_axes((batch, mixed, *placed))
+    if not _is_picture(layout):
+        return None
+    field = layout.field and slid(reading.node, layout.field, reading.shape(), reading.shapes)
+    return _picture(layout, batch, mixed, reading.result, field)
+
+
+def resample(reading: Reading) -> Layout | None:
+    """Rows stay rows and columns columns, but where they are is not followed."""
+    layout = reading.first
+    if layout is None or len(reading.result) != len(layout.axes):
+        return None
+    same = reading.shape() == reading.result
+    return resized(layout.settled(), reading.result, layout.field if same else None)
+
+
+def blocks(reading: Reading) -> Layout | None:
+    """DepthToSpace and SpaceToDepth."""
+    layout = reading.first
+    if layout is None or not _is_picture(layout := _in_cells(layout)):
+        return None
+    return _picture(layout, layout.axes[0], channels(reading.result[1] or 1), reading.result, None)
+
+
+def _in_cells(layout: Layout) -> Layout:
+    """Settled so that rows and columns of the picture, the last two axes, are cells."""
+    steps = [axis[-1].step if is_placed(axis) else 1 for axis in layout.axes[-2:]]
+    return layout.settled((steps[0], steps[1]))
+
+
+def _is_picture(layout: Layout) -> bool:
+    """Whether the last two of four axes are all rows and all columns."""
+    whole = [merged([Part(kind, side)]) for kind, side in zip((ROWS, COLUMNS), layout.extent, strict=True)]
+    return len(layout.axes) == 4 and list(layout.axes[2:]) == whole
+
+
+def _picture(layout: Layout, batch: Axis, mixed: Axis, shape: Shape, field: Field | None) -> Layout:
+    rows, cols = shape[2] or 1, shape[3] or 1
+    axes = (batch, mixed, merged([Part(ROWS, rows)]), merged([Part(COLUMNS, cols)]))
+    return replace(layout, axes=axes, extent=(rows, cols), field=field)
+
+
+def resized(layout: Layout, shape: Shape, field: Field | None) -> Layout | None:
+    """The layout with other sides along channels, and along axes that are all rows or all columns.
+
+    Parameters
+    ----------
+    layout : Layout
+        Settled.
+    shape : tuple of (int or None)
+        The new one.
+    field : Field or None
+        The new one.
+
+    Returns
+    -------
+    Layout or None
+        None where another axis would change its length.
+    """
+    axes, extent = [], list(layout.extent)
+    for axis, side in zip(layout.axes, shape, strict=True):
+        length = side or 1
+        if prod(part.side for part in axis) == length:
+            axes.append(axis)
+        elif not axis:
+            axes.append(channels(length, SPREAD))
+        elif not is_placed(axis) and all(part.kind != BATCH for part in axis):
+            axes.append(channels(length))
+        elif axis in [(Part(ROWS, extent[0]),), (Part(COLUMNS, extent[1]),)]:
+            extent[axis[0].kind == COLUMNS] = length
+            axes.append(merged([Part(axis[0].kind, length)]))
+        else:
+            return None
+    return replace(layout, axes=tuple(axes), extent=(extent[0], extent[1]), field=field)
+
+
+def pool_all(reading: Reading) -> Layout | None:
+    """Global pools: one cell."""
+    layout = reading.first
+    if layout is None:
+        return None
+    return layout.with_axes((*layout.axes[:2], *[()] * len(layout.axes[2:]))).sees_everything()
+
+
+def reduce(reading: Reading) -> Layout | None:
+    """Reductions over axes: over channels cell by cell, over cells to fewer of them."""
+    layout = reading.first
+    given = reading.numbers("axes", 1)
+    if layout is None or (given is None and len(reading.node.input) > 1):
+        return None
+    axes = {axis % len(layout.axes) for axis in (given if given is not None else range(len(layout.axes)))}
+    if any(part.kind == BATCH for axis in axes for part in layout.axes[axis]):
+        return None
+    if any(is_placed(layout.axes[axis]) for axis in axes):
+        layout = layout.sees_everything()
+    if reading.flag("keepdims", 1):
+        return layout.with_axes(() if place in axes else axis for place, axis in enumerate(layout.axes))
+    return layout.with_axes(axis for place, axis in enumerate(layout.axes) if place not in axes)
+
+
+def product(reading: Reading) -> Layout | None:
+    """A matrix product: of data and weights it mixes channels; of data and data it is attention."""
+    names = list(reading.node.input[:2])
+    layouts = [reading.layouts[name] for name in names if name in reading.layouts]
+    rank = len(reading.result)
+    found = [each for each in layouts if each is not None and len(each.axes) == rank >= 2]
+    if len(found) < len(layouts) or not found:
+        return None
+    rows, cols = channels(reading.result[-2] or 1), channels(reading.result[-1] or 1)
+    first, last = found[0], found[-1]
+    if len(found) == 1:
+        left = names[0] in reading.layouts
+        summed = first.axes[-1 if left else -2]
+        ends = (first.axes[-2], cols) if left else (rows, first.axes[-1])
+        return _mixed(first, summed, (*first.axes[:-2], *ends))
+    stacks = shared_axes([each.with_axes(each.axes[:-2]) for each in found])
+    if stacks is None:
+        return None
+    # Whose tokens the result has: the queries', unless they have none.
+    asking = is_placed(first.axes[-2]) or not is_placed(last.axes[-1])
+    owner, ends = (first, (first.axes[-2], cols)) if asking else (last, (rows, last.axes[-1]))
+    return _attending(owner, stacks).with_axes((*stacks, *ends))
+
+
+def _attending(layout: Layout, stacks: tuple[Axis, ...]) -> Layout:
+    """Within windows a cell sees its own window, which is not followed; else everything."""
+    within = any(is_placed(axis) for axis in stacks)
+    return layout.with_field(None) if within else layout.sees_everything()
+
+
+def _mixed(layout: Layout, summed: Axis, axes: tuple[Axis, ...]) -> Layout | None:
+    """Sums over one axis: over what lies inside a cell, or over cells."""
+    if any(part.kind == BATCH for part in summed):
+        return None
+    mixed = layout.with_axes(axes)
+    cells = {part.kind: part.step for part in mixed.grid or ()}
+    over = any(is_placed((part,)) and part.step >= cells.get(part.kind, part.step) for part in summed)
+    return mixed.sees_everything() if over else mixed
+
+
+def gemm(reading: Reading) -> Layout | None:
+    """Gemm of data and weights."""
+    layout = reading.first
+    constant = all(name not in reading.layouts for name in reading.node.input[1:])
+    if layout is None or len(layout.axes) != 2 or reading.flag("transA", 0) or not constant:
+        return None
+    return _mixed(layout, layout.axes[1], (layout.axes[0], channels(reading.result[1] or 1)))
+
+
+def einsum(reading: Reading) -> Layout | None:
+    """Einsum of data and weights: letters that are left keep what they mean."""
+    layout = reading.first
+    equation = attributes_of(reading.node)["equation"].decode().replace(" ", "")
+    terms, _, result = equation.partition("->")
+    letters = terms.split(",")[0]
+    if layout is None or "." in equation or not result or len(reading.data) != 1 or len(set(letters)) < len(letters):
+        return None
+    meaning = dict(zip(letters, layout.axes, strict=True))
+    summed = tuple(part for letter in letters if letter not in result for part in meaning[letter])
+    sides = zip(result, reading.result, strict=True)
+    return _mixed(layout, summed, tuple(meaning.get(letter, channels(side or 1)) for letter, side in sides))
+
+
+def attend(reading: Reading) -> Layout | None:
+    """The operator Attention: queries look at all keys."""
+    layout = reading.first
+    if layout is None:
+        return None
+    found = _attending(layout, layout.axes[:-2])
+    return found.with_axes((*layout.axes[:-1], channels(reading.result[-1] or 1)))

@@ -1,0 +1,75 @@
+"""What a rule of layouts sees of a node."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnx_evidence.fields import attributes_of
+from onnx_evidence.layout import Layout
+from onnx_evidence.nodes import node_inputs
+from onnx_evidence.shapes import Shape
+from onnx_evidence.types import AnyArray
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One node and what is known of what it reads.
+
+    Attributes
+    ----------
+    node : onnx.NodeProto
+        The node.
+    layouts : mapping of str to (Layout or None)
+        Of all tensors that carry data.
+    shapes : dict
+        Shapes of all tensors.
+    values : callable
+        The numbers of a constant; None where a tensor is none.
+    output : str
+        The output that is asked about.
+    """
+
+    node: onnx.NodeProto
+    layouts: Mapping[str, Layout | None]
+    shapes: dict[str, Shape]
+    values: Callable[[str], AnyArray | None]
+    output: str
+
+    @property
+    def result(self) -> Shape:
+        """Shape of the output."""
+        return self.shapes.get(self.output, ())
+
+    @property
+    def data(self) -> list[str]:
+        """Inputs that carry data."""
+        return [name for name in node_inputs(self.node) if name in self.layouts]
+
+    @property
+    def first(self) -> Layout | None:
+        """Layout of the first input; None where it is a constant."""
+        return self.layouts.get(self.node.input[0])
+
+    def shape(self, index: int = 0) -> Shape:
+        """Shape of an input."""
+        return self.shapes.get(self.node.input[index], ())
+
+    def numbers(self, name: str, index: int) -> list[int] | None:
+        """Whole numbers from an attribute, or since some opset from an input; None where they are not known."""
+        given = attributes_of(self.node).get(name)
+        if given is not None:
+            return [int(each) for each in np.atleast_1d(given)]
+        if index >= len(self.node.input) or not self.node.input[index]:
+            return None
+        value = self.values(self.node.input[index])
+        return None if value is None else [int(each) for each in np.atleast_1d(value)]
+
+    def axis(self, default: int) -> int:
+        """The attribute ``axis``, counted from the front of what is read first."""
+        return int(attributes_of(self.node).get("axis", default)) % max(len(self.shape()), 1)
+
+    def flag(self, name: str, default: int) -> int:
+        """An attribute that is a whole number."""
+        return int(attributes_of(self.node).get(name, default))

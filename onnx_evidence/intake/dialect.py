@@ -1,0 +1,184 @@
+"""One dialect: no local functions, no weights among the inputs, no Constant nodes, no shapes left to compute."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, inliner, numpy_helper
+
+from onnx_evidence.errors import ModelError, one_line
+from onnx_evidence.intake.rewrite import replace_nodes
+from onnx_evidence.nodes import node_inputs
+from onnx_evidence.shapes import TensorInfo, infer_with_values
+from onnx_evidence.types import AnyArray
+
+# Domains whose operators ONNX Runtime has.
+_KNOWN = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview", "com.microsoft", "com.microsoft.nchwc"})
+# What its constants alone decide once shapes are known.
+_INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL})
+_KINDS: dict[str, type[np.generic]] = {
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
+
+
+def plain(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """The same graph without local functions, weights listed as inputs, and Constant nodes.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model as read; changed in place where it has no functions.
+    path : Path
+        Its file, for messages.
+
+    Returns
+    -------
+    onnx.ModelProto
+
+    Raises
+    ------
+    ModelError
+        If an operator is of a domain that ONNX Runtime does not know.
+    """
+    if proto.functions:
+        try:
+            proto = inliner.inline_local_functions(proto)
+        except Exception as error:
+            raise ModelError(f"{path}: the functions of the model cannot be put in place: {one_line(error)}") from error
+    _refuse_custom(proto.graph.node, path)
+    _unlist_weights(proto)
+    _lift_constants(proto.graph)
+    return proto
+
+
+def _refuse_custom(nodes: Iterable[onnx.NodeProto], path: Path) -> None:
+    for node in nodes:
+        if node.domain not in _KNOWN:
+            raise ModelError(
+                f"{path}: operator {node.op_type!r} is of the custom domain {node.domain!r}, whose library is not "
+                "part of ONNX Runtime; export the model with standard operators"
+            )
+        for attribute in node.attribute:
+            for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
+                _refuse_custom(graph.node, path)
+
+
+def _unlist_weights(proto: onnx.ModelProto) -> None:
+    graph = proto.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    kept = [value for value in graph.input if value.name not in constants]
+    if len(kept) < len(graph.input):
+        copies = helper.make_graph([], "", kept, []).input
+        del graph.input[:]
+        graph.input.extend(copies)
+        # Before version 4 weights had to be listed.
+        proto.ir_version = max(proto.ir_version, 4)
+
+
+def _lift_constants(graph: onnx.GraphProto) -> None:
+    kept = []
+    for node in graph.node:
+        tensor = constant_tensor(node)
+        if tensor is None:
+            kept.append(node)
+        else:
+            graph.initializer.append(tensor)
+    if len(kept) < len(graph.node):
+        replace_nodes(graph, kept)
+
+
+def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """What a Constant node holds, under the name of its output.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+        Any node.
+
+    Returns
+    -------
+    onnx.TensorProto or None
+        None where the node is no Constant, or holds strings or a sparse tensor.
+    """
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or len(node.attribute) != 1:
+        return None
+    attribute = node.attribute[0]
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, onnx.TensorProto):
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(value)
+        tensor.name = node.output[0]
+        return tensor
+    if attribute.name not in _KINDS:
+        return None
+    return numpy_helper.from_array(np.array(value, _KINDS[attribute.name]), node.output[0])
+
+
+def known_values(proto: onnx.ModelProto, image: str, batch: int | None) -> dict[str, AnyArray]:
+    """Values that do not depend on the picture, nor on the batch size where it is free.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model, with channels, height and width of its input settled.
+    image : str
+        Its input.
+    batch : int or None
+        The batch size that the file insists on.
+
+    Returns
+    -------
+    dict of str to ndarray
+        As `shapes.infer_with_values`.
+    """
+    return infer_with_values(proto, image, batch)[1]
+
+
+def _needed(nodes: list[onnx.NodeProto], asked: set[str]) -> list[onnx.NodeProto]:
+    """Nodes that something still reads, in their order."""
+    read, kept = set(asked), []
+    for node in reversed(nodes):
+        if not read.isdisjoint(node.output):
+            read.update(node_inputs(node))
+            kept.append(node)
+    return kept[::-1]
+
+
+def fold_shapes(proto: onnx.ModelProto, image: str, batch: int | None) -> dict[str, TensorInfo]:
+    """Replace arithmetic on shapes by its result, as far as the batch size has no say in it.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model, changed in place; channels, height and width of its input are settled.
+    image : str
+        Its input.
+    batch : int or None
+        The batch size that the graph insists on.
+
+    Returns
+    -------
+    dict of str to TensorInfo
+        Of the tensors that are constants now.
+    """
+    graph = proto.graph
+    if all(node.op_type not in ("Shape", "Size") for node in graph.node):
+        return {}
+    values = known_values(proto, image, batch)
+    asked = {value.name for value in graph.output}
+    kept, folded = [], []
+    for node in graph.node:
+        value = values.get(node.output[0]) if len(node.output) == 1 else None
+        whole = value is not None and helper.np_dtype_to_tensor_dtype(value.dtype) in _INTEGERS
+        if whole and value is not None and node.output[0] not in asked:
+            folded.append(numpy_helper.from_array(np.asarray(value), node.output[0]))
+        else:
+            kept.append(node)
+    if folded:
+        replace_nodes(graph, _needed(kept, asked))
+        graph.initializer.extend(folded)
+    return {tensor.name: TensorInfo(tensor.data_type, tuple(tensor.dims)) for tensor in folded}

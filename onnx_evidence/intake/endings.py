@@ -1,0 +1,258 @@
+"""What stands between the logits and an output: found by running it, not by its looks.
+
+Softmax is written in many ways: as one node before or behind a Flatten, along an axis or, up to opset 12, over all axes
+from one on; as Exp, ReduceSum and Div, with the largest logit taken off or not. So the end of the graph is taken apart
+at every tensor that the output follows from alone, run by ONNX Runtime on numbers drawn for that tensor, and compared
+with what a softmax or a sigmoid makes of the same numbers.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnx_evidence.class_kind import EXCLUSIVE, INDEPENDENT, ClassKind
+from onnx_evidence.errors import ModelError
+from onnx_evidence.nodes import node_inputs
+from onnx_evidence.runtime import Session, settle_device
+from onnx_evidence.shapes import Shape, TensorInfo, asked_sides
+from onnx_evidence.types import AnyArray, FloatArray
+
+# Operators that hand values on as they are, but for their axes and precision.
+MOVES = frozenset("Cast Identity Flatten Reshape Squeeze Unsqueeze Dropout Transpose".split())
+# Operators that endings are made of besides; those that make probabilities are among them.
+_MAKERS = frozenset("Softmax LogSoftmax Sigmoid Exp Tanh".split())
+_ARITHMETIC = frozenset(
+    "Add Sub Mul Div Neg Reciprocal Log Max Min Clip ReduceSum ReduceMax ReduceLogSumExp Concat Slice Gather Expand "
+    "Shape Split".split()
+)
+# Longer endings are no endings.
+_LONGEST = 40
+# Rows and scales of the numbers drawn.
+_ROWS = 3
+_SPREAD = 3.0
+# Stands for an axis whose length is not known.
+_ANY = 5
+# Differences of probabilities that rounding explains, by the bits of the logits' type.
+_TOLERANCE = {2: 4e-3, 4: 1e-4, 8: 1e-4}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of a graph, from the logits to an output.
+
+    Attributes
+    ----------
+    logits : str
+        The tensor that it begins with.
+    holds : {'probabilities', 'log-probabilities'}
+        What it makes of them.
+    class_kind : ClassKind
+        Softmax, or a sigmoid for every label.
+    single : tuple of float or None
+        Where one number makes two classes: what it is multiplied by for the logit of each; (0, 1) or (1, 0).
+    """
+
+    logits: str
+    holds: str
+    class_kind: ClassKind
+    single: tuple[float, float] | None = None
+
+
+def _softmax(logits: FloatArray) -> FloatArray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _sigmoid(logits: FloatArray) -> FloatArray:
+    return np.asarray(1 / (1 + np.exp(-logits)))
+
+
+def _of(function: Callable[[FloatArray], FloatArray], *columns: float) -> Callable[[FloatArray], FloatArray]:
+    """The softmax of one number times ``columns``."""
+    return lambda logits: function(logits * np.array(columns))
+
+
+# Logits and results of a row (None: as many as there are, two or more), what is made, of what, and how.
+_Form = tuple[int | None, int | None, str, ClassKind, tuple[float, float] | None, Callable[[FloatArray], FloatArray]]
+_FORMS: tuple[_Form, ...] = (
+    (None, None, "probabilities", EXCLUSIVE, None, _softmax),
+    (None, None, "log-probabilities", EXCLUSIVE, None, lambda logits: np.log(_softmax(logits))),
+    (None, None, "probabilities", INDEPENDENT, None, _sigmoid),
+    (1, 1, "probabilities", EXCLUSIVE, (0.0, 1.0), _sigmoid),
+    (1, 2, "probabilities", EXCLUSIVE, (0.0, 1.0), _of(_softmax, 0.0, 1.0)),
+    (1, 2, "probabilities", EXCLUSIVE, (1.0, 0.0), _of(_softmax, 1.0, 0.0)),
+)
+
+
+def find_ending(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], output: str) -> Ending | None:
+    """The logits behind an output, where the graph's end makes probabilities of them in a way that is known.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model.
+    tensors : mapping of str to TensorInfo
+        Types and shapes.
+    output : str
+        A tensor of class scores.
+
+    Returns
+    -------
+    Ending or None
+        None where the output holds logits, or something that no softmax and no sigmoid makes.
+
+    Raises
+    ------
+    ModelError
+        If the last operator is a softmax over something else than the classes.
+    """
+    best = None
+    for start, nodes in _starts(proto, tensors, output):
+        readers = [node for node in nodes if start in node.input]
+        # Behind what was found already, only the logits of which the largest was taken off are better: read twice.
+        if all(node.op_type in MOVES for node in readers) or (best is not None and len(readers) < 2):
+            continue
+        if ending := _recognise(proto, tensors, start, output, nodes):
+            best = ending
+        elif best is None and _is_softmax_alone(nodes):
+            raise ModelError(_wrong_axis(tensors, start, output, nodes))
+    return best
+
+
+def _is_softmax_alone(nodes: list[onnx.NodeProto]) -> bool:
+    kinds = [node.op_type for node in nodes if node.op_type not in MOVES]
+    return kinds in (["Softmax"], ["LogSoftmax"])
+
+
+def _wrong_axis(tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]) -> str:
+    softmax = next(node for node in nodes if node.op_type not in MOVES)
+    axis = next((each.i for each in softmax.attribute if each.name == "axis"), "its default")
+    shape = tensors[start].shape if start in tensors else ()
+    return (
+        f"output {output!r} is a {softmax.op_type} along axis {axis} of {shape_words(shape)}, not over the classes of "
+        "one picture: export the model with its logits, or with the axis of the classes"
+    )
+
+
+def shape_words(shape: Shape) -> str:
+    """A shape for people: 'N x 1000'; '?' for a side that is not known.
+
+    Parameters
+    ----------
+    shape : tuple of (int or None)
+        As in `shapes.TensorInfo`.
+
+    Returns
+    -------
+    str
+    """
+    first = ["N" if side is None else str(side or "?") for side in shape[:1]]
+    return " x ".join([*first, *("?" if side is None else str(side) for side in shape[1:])]) or "a single number"
+
+
+def _starts(
+    proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], output: str
+) -> Iterator[tuple[str, list[onnx.NodeProto]]]:
+    """Tensors that the output follows from alone, from the output backwards, with the nodes in between in order."""
+    data = _data(proto)
+    live, nodes = {output}, list[onnx.NodeProto]()
+    made = False
+    for node in reversed(proto.graph.node):
+        if live.isdisjoint(node.output):
+            continue
+        known = node.op_type in MOVES | _MAKERS | _ARITHMETIC and node.domain in ("", "ai.onnx")
+        if not known or len(nodes) > _LONGEST:
+            return
+        made |= node.op_type in _MAKERS
+        nodes.insert(0, node)
+        live.difference_update(node.output)
+        if node.op_type != "Shape" or _sides(node, tensors, 1) is None:
+            live.update(name for name in node_inputs(node) if name in data)
+        if made and len(live) == 1:
+            yield next(iter(live)), list(nodes)
+
+
+def _data(proto: onnx.ModelProto) -> set[str]:
+    """Tensors that depend on the input."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    found = {value.name for value in proto.graph.input} - constants
+    for node in proto.graph.node:
+        if not found.isdisjoint(node_inputs(node)):
+            found.update(node.output)
+    return found
+
+
+def _sides(node: onnx.NodeProto, tensors: Mapping[str, TensorInfo], rows: int) -> AnyArray | None:
+    """What a Shape node outside the ending says of that many pictures; None where it is not known."""
+    info = tensors.get(node.input[0])
+    if info is None or not info.shape or any(not side for side in info.shape[1:]) or info.shape[0] == 0:
+        return None
+    return np.array([info.shape[0] or rows, *info.shape[1:]], np.int64)[asked_sides(node)]
+
+
+def _recognise(
+    proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]
+) -> Ending | None:
+    """Run the ending on numbers, and see whose work the results are."""
+    info = tensors.get(start)
+    if info is None or not info.shape:
+        return None
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(info.elem_type))
+    except KeyError:
+        return None
+    sides = [info.shape[0] or _ROWS, *(side or _ANY for side in info.shape[1:])]
+    if dtype.itemsize not in _TOLERANCE or dtype.kind != "f":
+        return None
+    given = (_SPREAD * np.random.default_rng(0).standard_normal(sides)).astype(dtype)
+    try:
+        session = Session(_alone(proto, tensors, start, output, nodes, info.elem_type, sides), settle_device("cpu"))
+        result = session.run(given).astype(np.float64).reshape(len(given), -1)
+    except ModelError:
+        return None
+    logits = given.astype(np.float64).reshape(len(given), -1)
+    for inside, outside, holds, kind, single, function in _FORMS:
+        if _fits(logits.shape[1], inside, result.shape[1], outside):
+            expected, found = function(logits), result
+            if holds == "log-probabilities":
+                expected, found = np.exp(expected), np.exp(np.minimum(result, 1.0))
+            # Of many classes even the largest probability may be small.
+            if np.abs(found - expected).max() <= _TOLERANCE[dtype.itemsize] * expected.max():
+                return Ending(start, holds, kind, single)
+    return None
+
+
+def _fits(classes: int, inside: int | None, results: int, outside: int | None) -> bool:
+    if inside is None:
+        return classes == results and classes > 1
+    return (classes, results) == (inside, outside)
+
+
+def _alone(
+    proto: onnx.ModelProto,
+    tensors: Mapping[str, TensorInfo],
+    start: str,
+    output: str,
+    nodes: list[onnx.NodeProto],
+    elem_type: int,
+    sides: list[int],
+) -> onnx.ModelProto:
+    """The ending as a model of its own."""
+    inside = {start, *(name for node in nodes for name in node.output)}
+    outside = [node for node in nodes if node.op_type == "Shape" and node.input[0] not in inside]
+    told = [numpy_helper.from_array(np.asarray(_sides(node, tensors, sides[0])), node.output[0]) for node in outside]
+    kept = [node for node in nodes if all(node is not each for each in outside)]
+    read = {name for node in kept for name in node_inputs(node)}
+    constants = [tensor for tensor in proto.graph.initializer if tensor.name in read]
+    final = tensors[output].elem_type if output in tensors else elem_type
+    graph = helper.make_graph(
+        kept,
+        "ending",
+        [helper.make_tensor_value_info(start, elem_type, sides)],
+        [helper.make_tensor_value_info(output, final, None)],
+        [*constants, *told],
+    )
+    return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=max(proto.ir_version, 4))

@@ -1,0 +1,189 @@
+"""Weights that lie beside the model: where they may lie, how long they are, and when they stay there."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, external_data_helper, helper
+
+from onnx_evidence.errors import ModelError
+
+# Up to here weights are read into the graph. Protobuf, which copies graphs, ends at 2 GB.
+INLINE_LIMIT = 1_500_000_000
+# Tensors of fewer bytes are read in any case: shapes and scales are asked for their values.
+_SMALL = 65_536
+# What ONNX packs closer than numpy: bits of an element.
+_PACKED: dict[int, int] = {TensorProto.UINT4: 4, TensorProto.INT4: 4, TensorProto.FLOAT4E2M1: 4}
+_CHUNK = 1 << 24
+
+
+def settle_external(proto: onnx.ModelProto, path: Path, limit: int = INLINE_LIMIT) -> list[Path]:
+    """Check all references to weights outside the file, and read these weights as long as they are no more than fit.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model; tensors that are read get their bytes, others keep the reference.
+    path : Path
+        Its file.
+    limit : int
+        Bytes; where all weights beside the file have more, only those of tensors up to 64 kB are read. ONNX Runtime
+        finds the others by itself (`runtime.Session`, ``folder``).
+
+    Returns
+    -------
+    list of Path
+        The files that are referred to, each once, in the order of their names.
+
+    Raises
+    ------
+    ModelError
+        If a reference leads out of the model's folder or to no regular file, or promises more than there is.
+    """
+    found = [(tensor, *_settle(tensor, path)) for tensor in _tensors(proto) if _is_outside(tensor)]
+    stays = sum(size for *_, size in found) > limit
+    for tensor, file, offset, size in found:
+        if not stays or size <= _SMALL:
+            _read_into(tensor, file, offset, size)
+    return sorted({file for _, file, _, _ in found})
+
+
+def digest(data: bytes, files: list[Path]) -> str:
+    """The SHA-256 of a model: of its file, and of the weights beside it.
+
+    Parameters
+    ----------
+    data : bytes
+        The .onnx file's.
+    files : list of Path
+        Of `settle_external`.
+
+    Returns
+    -------
+    str
+        In hexadecimal. That of the bytes of the .onnx file followed by those of the others.
+    """
+    total = hashlib.sha256(data)
+    for file in files:
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                total.update(chunk)
+    return total.hexdigest()
+
+
+def _is_outside(tensor: onnx.TensorProto) -> bool:
+    return bool(tensor.data_location == TensorProto.EXTERNAL)
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from _of_graph(proto.graph)
+    for function in proto.functions:
+        for node in function.node:
+            yield from _of_node(node)
+
+
+def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        yield from _of_node(node)
+
+
+def _of_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
+    for attribute in node.attribute:
+        yield from [attribute.t, *attribute.tensors] if attribute.HasField("t") else attribute.tensors
+        for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
+            yield from _of_graph(graph)
+
+
+def _settle(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
+    """The file, the offset and the number of bytes of a tensor, all of them proved by what is there."""
+    given = {entry.key: entry.value for entry in tensor.external_data}
+    file = _inside(given.get("location", ""), path, tensor.name)
+    there = file.stat().st_size
+    wanted = prod(tensor.dims) * _bits(tensor, path) // 8 + (prod(tensor.dims) * _bits(tensor, path) % 8 > 0)
+    try:
+        offset, size = int(given.get("offset", "0") or 0), int(given.get("length", str(wanted)) or wanted)
+    except ValueError:
+        offset = size = -1
+    if min((*tensor.dims, 0)) < 0 or offset < 0 or size != wanted or offset + size > there:
+        raise ModelError(
+            f"{path}: not a valid ONNX model, or a truncated one: weight {tensor.name!r} needs {wanted} bytes, and "
+            f"'{file.name}' does not have them where the model says; get the complete file"
+        )
+    return file, offset, size
+
+
+def _bits(tensor: onnx.TensorProto, path: Path) -> int:
+    if tensor.data_type in _PACKED:
+        return _PACKED[tensor.data_type]
+    try:
+        return 8 * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    except KeyError as error:
+        raise ModelError(f"{path}: not a valid ONNX model: weight {tensor.name!r} has no known type") from error
+
+
+def _inside(location: str, path: Path, name: str) -> Path:
+    """The file that a reference means: inside the model's folder, wherever links lead."""
+    folder = Path(os.path.realpath(path.parent))
+    parts = Path(location).parts
+    file = Path(os.path.realpath(folder / location)) if location and "\0" not in location else folder
+    if not parts or Path(location).is_absolute() or ".." in parts or "\\" in location or folder not in file.parents:
+        raise ModelError(
+            f"{path}: weight {name!r} lies in {location!r}, outside the model's folder, where nothing is read; put "
+            "the weights beside the model"
+        )
+    try:
+        mode = file.stat().st_mode
+    except OSError as error:
+        raise ModelError(
+            f"{path}: not a valid ONNX model, or a truncated one: cannot read the weights in '{location}': "
+            f"{error.strerror or error}"
+        ) from error
+    if not stat.S_ISREG(mode):
+        raise ModelError(f"{path}: weight {name!r} lies in {location!r}, which is no regular file; nothing is read")
+    return file
+
+
+def _read_into(tensor: onnx.TensorProto, file: Path, offset: int, size: int) -> None:
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        tensor.raw_data = stream.read(size)
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.DEFAULT
+
+
+def without_outside(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose weights that stayed outside are inputs, to be checked without them.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        After `settle_external`.
+
+    Returns
+    -------
+    onnx.ModelProto
+        The model itself where none stayed outside.
+    """
+    graph = proto.graph
+    outside = [tensor for tensor in graph.initializer if external_data_helper.uses_external_data(tensor)]
+    if not outside:
+        return proto
+    listed = {value.name for value in graph.input}
+    values = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in outside]
+    inside = [tensor for tensor in graph.initializer if not external_data_helper.uses_external_data(tensor)]
+    bare = helper.make_graph(
+        graph.node,
+        graph.name,
+        [*graph.input, *(value for value in values if value.name not in listed)],
+        graph.output,
+        inside,
+        sparse_initializer=graph.sparse_initializer,
+    )
+    return helper.make_model(
+        bare, opset_imports=proto.opset_import, ir_version=proto.ir_version, functions=proto.functions
+    )

@@ -1,0 +1,253 @@
+"""Why a tensor is not the class scores of one picture: what kind of model this seems to be, and what would help."""
+
+import re
+from collections.abc import Callable, Mapping
+
+import onnx
+from onnx import TensorProto
+
+from onnx_evidence.intake.endings import MOVES, shape_words
+from onnx_evidence.shapes import Shape, TensorInfo
+
+_INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT8})
+_SUPPRESSION = frozenset(
+    "NonMaxSuppression EfficientNMS_TRT BatchedNMS_TRT BatchedNMSDynamic_TRT RoiAlign MaxRoiPool".split()
+)
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN", "Scan"})
+_BOX_NAMES = re.compile(r"box|bbox|detection|rois?\b|num_dets|keypoint|anchor", re.IGNORECASE)
+# Fewer places along an axis are steps of a sequence, more are candidates for boxes.
+_MANY_PLACES = 300
+# Four corners and a score for each of at least one class.
+_BOX_NUMBERS = 5
+# Operators between a vector and its length.
+_BETWEEN = MOVES | frozenset("Clip Max Add Expand Sqrt Pow Mul Abs Reciprocal Div".split())
+
+# The remedy where there is a score for every place.
+_ONE_PLACE = "append to the graph what makes one row of class scores of it (a mean, or the scores of one place)"
+
+_Facts = tuple[onnx.ModelProto, Mapping[str, TensorInfo], str]
+
+
+def why_no_scores(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], name: str) -> str | None:
+    """Why a tensor is not the class scores of one picture, in words, with what would help.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model.
+    tensors : mapping of str to TensorInfo
+        Types and shapes.
+    name : str
+        An output, or another tensor.
+
+    Returns
+    -------
+    str or None
+        None where nothing speaks against it.
+    """
+    return next((reason for look in _LOOKS if (reason := look((proto, tensors, name)))), None)
+
+
+def regression(name: str) -> str:
+    """What to say of a single number that no sigmoid makes.
+
+    Parameters
+    ----------
+    name : str
+        The output.
+
+    Returns
+    -------
+    str
+    """
+    return (
+        f"output {name!r} is one number per picture, and no sigmoid makes it: a regression has no classes to speak for "
+        "or against; if it is the logit of one class, pass --classes independent"
+    )
+
+
+def _no_tensor(facts: _Facts) -> str | None:
+    proto, _, name = facts
+    value = next((value for value in proto.graph.output if value.name == name), None)
+    form = None if value is None else value.type.WhichOneof("value")
+    if form in (None, "tensor_type"):
+        return None
+    words = form.removesuffix("_type") if form else ""
+    producer = _producer(proto).get(name)
+    inside = f"; the scores are in {producer.input[0]!r}: pass --output {producer.input[0]}" if producer else ""
+    return f"output {name!r} is a {words}, not a tensor{inside}"
+
+
+def _detector(facts: _Facts) -> str | None:
+    proto, tensors, name = facts
+    kinds = {node.op_type for node in proto.graph.node}
+    named = [value.name for value in proto.graph.output if _BOX_NAMES.search(value.name)]
+    sides = _sides(tensors, name)
+    maps = {each[1:] for value in proto.graph.output if len(each := _sides(tensors, value.name)) >= 3}
+    if suppressed := sorted(kinds & _SUPPRESSION):
+        found = f"it has {suppressed[0]} inside"
+    elif named:
+        found = f"it gives {named[0]!r}"
+    elif _is_boxes(sides) and not kinds & _RECURRENT and not _is_softmax(proto, name):
+        found = f"output {name!r} has {_words(tensors, name)}: some numbers for each of many boxes"
+    elif len(sides) >= 3 and len(maps) > 1:
+        found = "its outputs are maps of several sizes"
+    else:
+        return None
+    return f"this is a detector ({found}), not a classifier of whole pictures: explain a classifier of its crops"
+
+
+def _is_boxes(sides: Shape) -> bool:
+    """Whether there are a few numbers for each of very many places."""
+    if len(sides) != 2 or None in sides:
+        return False
+    few, many = sorted(side or 0 for side in sides)
+    return many >= _MANY_PLACES and _BOX_NUMBERS <= few < many
+
+
+def _is_softmax(proto: onnx.ModelProto, name: str) -> bool:
+    node = _maker(proto, name)
+    return node is not None and node.op_type in ("Softmax", "LogSoftmax")
+
+
+def _ranks(facts: _Facts) -> str | None:
+    """ArgMax and TopK: the winners without the scores."""
+    proto, tensors, name = facts
+    node = _maker(proto, name)
+    if node is not None and node.op_type in ("ArgMax", "ArgMin", "TopK"):
+        words = "the best classes" if node.op_type == "TopK" else "the winner's number"
+        return (
+            f"output {name!r} holds {words} ({node.op_type}), not the scores of all classes; they are in "
+            f"{node.input[0]!r}: pass --output {node.input[0]}"
+        )
+    info = tensors.get(name)
+    if info is not None and info.elem_type in _INTEGERS:
+        return f"output {name!r} holds whole numbers, not class scores: export the scores before they are rounded"
+    return None
+
+
+def is_time_first(shape: Shape) -> bool:
+    """Whether the pictures are not along the first axis: that is as long for one picture as for many.
+
+    Parameters
+    ----------
+    shape : tuple of (int or None)
+        As in `shapes.TensorInfo`.
+
+    Returns
+    -------
+    bool
+    """
+    return len(shape) > 2 and shape[0] is not None and shape[0] > 1
+
+
+def _sequence(facts: _Facts) -> str | None:
+    proto, tensors, name = facts
+    sides = _sides(tensors, name)
+    time_first = name in tensors and is_time_first(tensors[name].shape)
+    if not time_first and (len(sides) != 2 or 1 in sides):
+        return None
+    recurrent = sorted({node.op_type for node in proto.graph.node} & _RECURRENT)
+    if recurrent or time_first or _is_softmax(proto, name):
+        how = f", with {recurrent[0]} inside" if recurrent else ""
+        kind = f"class scores for every step of a sequence (a recogniser of text or speech{how})"
+    else:
+        kind = "some numbers for each of many places (boxes of a detector, steps of a sequence, or tokens)"
+    return f"output {name!r} has {_words(tensors, name)}: {kind}; {_ONE_PLACE}"
+
+
+def _map(facts: _Facts) -> str | None:
+    _, tensors, name = facts
+    sides = _sides(tensors, name)
+    if len(sides) < 3 or sum(side != 1 for side in sides) < 2:
+        return None
+    words = _words(tensors, name)
+    return f"output {name!r} has {words}: scores for every place of a map (a segmenter, or features); {_ONE_PLACE}"
+
+
+def _embedding(facts: _Facts) -> str | None:
+    proto, _, name = facts
+    node = _maker(proto, name)
+    if node is None or not (node.op_type == "LpNormalization" or _is_divided_by_length(proto, node)):
+        return None
+    return (
+        f"output {name!r} is a vector of length 1 ({node.op_type} at {node.output[0]!r}): an embedding, whose numbers "
+        "are no classes; append the similarities to the things it is compared with as class scores"
+    )
+
+
+def _is_divided_by_length(proto: onnx.ModelProto, node: onnx.NodeProto) -> bool:
+    """``x / ||x||``, whatever is done in between to keep the length from being 0."""
+    if node.op_type not in ("Div", "Mul") or len(node.input) < 2:
+        return False
+    producer = _producer(proto)
+    first, second = node.input[:2]
+    return _is_length_of(producer, second, first) or _is_length_of(producer, first, second)
+
+
+def _is_length_of(producer: Mapping[str, onnx.NodeProto], length: str, vector: str) -> bool:
+    """Whether a tensor is the length of a vector, or made of that by a few operators."""
+    for _ in range(len(_BETWEEN)):
+        maker = producer.get(length)
+        if maker is None:
+            return False
+        if maker.op_type in ("ReduceL2", "ReduceSumSquare"):
+            return bool(maker.input[0] == vector)
+        if maker.op_type == "ReduceSum":
+            square = producer.get(maker.input[0])
+            return square is not None and square.op_type in ("Mul", "Pow") and square.input[0] == vector
+        if maker.op_type not in _BETWEEN:
+            return False
+        length = next((each for each in maker.input if each in producer), "")
+    return False
+
+
+def _other_shape(facts: _Facts) -> str | None:
+    _, tensors, name = facts
+    info = tensors.get(name)
+    if info is None:
+        return None
+    if info.elem_type not in (
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+        TensorProto.DOUBLE,
+        TensorProto.BFLOAT16,
+    ):
+        kind = TensorProto.DataType.Name(info.elem_type).lower()
+        return f"output {name!r} holds {kind}, not class scores"
+    if not info.shape:
+        return f"output {name!r} is a single number, whatever the number of pictures"
+    return None
+
+
+_LOOKS: tuple[Callable[[_Facts], str | None], ...] = (
+    _no_tensor,
+    _ranks,
+    _detector,
+    _sequence,
+    _map,
+    _embedding,
+    _other_shape,
+)
+
+
+def _producer(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    return {name: node for node in proto.graph.node for name in node.output}
+
+
+def _maker(proto: onnx.ModelProto, name: str) -> onnx.NodeProto | None:
+    """The node that made the values of a tensor."""
+    producer = _producer(proto)
+    node = producer.get(name)
+    while node is not None and node.op_type in MOVES:
+        node = producer.get(node.input[0])
+    return node
+
+
+def _sides(tensors: Mapping[str, TensorInfo], name: str) -> Shape:
+    """Sides of what a tensor holds of one picture."""
+    return tensors[name].shape[1:] if name in tensors else ()
+
+
+def _words(tensors: Mapping[str, TensorInfo], name: str) -> str:
+    return f"shape {shape_words(tensors[name].shape)}"

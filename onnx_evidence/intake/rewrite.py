@@ -1,0 +1,140 @@
+"""Small changes to a graph that several steps of the intake make: names, nodes, constants."""
+
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnx_evidence.nodes import node_inputs
+from onnx_evidence.types import AnyArray
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Put other nodes into a graph.
+
+    Parameters
+    ----------
+    graph : onnx.GraphProto
+        Changed in place.
+    nodes : iterable of onnx.NodeProto
+        In topological order; they may be the graph's own.
+    """
+    kept = list(nodes)
+    copies = [onnx.NodeProto() for _ in kept]
+    for copy, node in zip(copies, kept, strict=True):
+        copy.CopyFrom(node)
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def rename_inputs(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Let a node, and the subgraphs in it, read other tensors.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+        Changed in place.
+    names : mapping of str to str
+        The new name of each tensor that gets one.
+    """
+    for place, name in enumerate(node.input):
+        node.input[place] = names.get(name, name)
+    for attribute in node.attribute:
+        for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
+            own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+            own |= {name for inner in graph.node for name in inner.output}
+            captured = {old: new for old, new in names.items() if old not in own}
+            for inner in graph.node:
+                rename_inputs(inner, captured)
+            for value in graph.output:
+                value.name = captured.get(value.name, value.name)
+
+
+def taken_names(graph: onnx.GraphProto) -> set[str]:
+    """Every name that a tensor of the graph has, subgraphs left aside.
+
+    Parameters
+    ----------
+    graph : onnx.GraphProto
+        The graph.
+
+    Returns
+    -------
+    set of str
+    """
+    found = {value.name for value in (*graph.input, *graph.output)} | {tensor.name for tensor in graph.initializer}
+    return found.union(*(node.output for node in graph.node))
+
+
+def new_name(name: str, taken: set[str]) -> str:
+    """A name that no tensor has yet; it is taken from now on.
+
+    Parameters
+    ----------
+    name : str
+        What it should be.
+    taken : set of str
+        Of `taken_names`; the new name is added.
+
+    Returns
+    -------
+    str
+    """
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def add_constant(graph: onnx.GraphProto, name: str, value: AnyArray, taken: set[str]) -> str:
+    """Add an initializer.
+
+    Parameters
+    ----------
+    graph : onnx.GraphProto
+        Changed in place.
+    name : str
+        What it should be called.
+    value : ndarray
+        The constant.
+    taken : set of str
+        As in `new_name`.
+
+    Returns
+    -------
+    str
+        What it is called.
+    """
+    settled = new_name(name, taken)
+    graph.initializer.append(numpy_helper.from_array(np.asarray(value), settled))
+    return settled
+
+
+def sort_nodes(graph: onnx.GraphProto) -> bool:
+    """Put nodes behind those that they read from; some converters append nodes, and ONNX Runtime does not mind.
+
+    Parameters
+    ----------
+    graph : onnx.GraphProto
+        Changed in place where its order is wrong; a graph with a cycle is left as it is.
+
+    Returns
+    -------
+    bool
+        Whether the order was changed.
+    """
+    producer = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+    needs = {
+        place: {producer[name] for name in node_inputs(node) if name in producer}
+        for place, node in enumerate(graph.node)
+    }
+    if all(max(before, default=-1) < place for place, before in needs.items()):
+        return False
+    try:
+        order = list(TopologicalSorter(needs).static_order())
+    except CycleError:
+        return False
+    replace_nodes(graph, [graph.node[place] for place in order])
+    return True

@@ -1,0 +1,196 @@
+"""Integer operators written as float ones between codes: the same codes, operator by operator."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from onnx_evidence.deployed import DeployedModel
+from onnx_evidence.model import load_model
+from onnx_evidence.runtime import Differentiator, Session
+from onnx_evidence.vjp import build_vjp, missing_rules
+from tests import tiny
+
+node = helper.make_node
+RNG = np.random.default_rng(4)
+# Of pixels, of the tensors inside, of class scores.
+SCALES = {
+    "xs": np.float32(0.02), "xz": np.uint8(128), "as": np.float32(0.03), "az": np.uint8(100), "bs": np.float32(0.05),
+    "bz": np.uint8(90), "ps": np.float32(1 / 256), "pz": np.uint8(0),
+}  # fmt: skip
+
+
+def codes(*shape: int) -> np.ndarray:
+    return RNG.integers(-127, 128, shape).astype(np.int8)
+
+
+def microsoft(op_type: str, inputs: list[str], output: str, **more: object) -> onnx.NodeProto:
+    return node(op_type, inputs, [output], domain="com.microsoft", **more)
+
+
+CONSTANTS = SCALES | {
+    "w": codes(6, 3, 3, 3),
+    "w.scale": np.float32(0.004),
+    "w.scales": RNG.uniform(0.002, 0.008, 6).astype(np.float32),
+    "w.zero": np.int8(0),
+    "w.zeros": np.zeros(6, np.int8),
+    "bias": RNG.integers(-3000, 3000, 6).astype(np.int32),
+    "m": codes(6, 5),
+    "m.scale": np.float32(0.01),
+    "m.scales": RNG.uniform(0.005, 0.02, 5).astype(np.float32),
+    "m.zeros": np.zeros(5, np.int8),
+    "row": np.array([0, -1]),
+    "bias.m": RNG.integers(-9000, 9000, 5).astype(np.int32),
+}
+QUANTISE = [node("QuantizeLinear", ["input", "xs", "xz"], ["x"])]
+CONV = [node("QLinearConv", ["x", "xs", "xz", "w", "w.scale", "w.zero", "as", "az"], ["a"])]
+END = [
+    microsoft("QLinearGlobalAveragePool", ["a", "as", "az", "as", "az"], "pool"),
+    node("Reshape", ["pool", "row"], ["flat"]),
+    node("QLinearMatMul", ["flat", "as", "az", "m", "m.scale", "w.zero", "bs", "bz"], ["y"]),
+    node("DequantizeLinear", ["y", "bs", "bz"], ["logits"]),
+]
+OF_TWO = ["a", "as", "az", "x.c", "bs", "bz", "bs", "bz"]
+SECOND = [node("QLinearConv", ["x", "xs", "xz", "w", "w.scale", "w.zero", "bs", "bz"], ["x.c"])]
+
+
+def then(*nodes: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """``nodes`` give 'b' of scale bs from the codes 'a'; class scores are its means times a matrix."""
+    rest = [
+        microsoft("QLinearGlobalAveragePool", ["b", "bs", "bz", "bs", "bz"], "pool"),
+        node("Reshape", ["pool", "row"], ["flat"]),
+        node("QLinearMatMul", ["flat", "bs", "bz", "m", "m.scale", "w.zero", "bs", "bz"], ["y"]),
+        node("DequantizeLinear", ["y", "bs", "bz"], ["logits"]),
+    ]
+    return [*QUANTISE, *CONV, *nodes, *rest]
+
+
+CASES = {
+    "convolution": [*QUANTISE, *CONV, *END],
+    "convolution, scale per channel, bias": [
+        *QUANTISE,
+        node("QLinearConv", ["x", "xs", "xz", "w", "w.scales", "w.zeros", "as", "az", "bias"], ["a"], pads=[1] * 4),
+        *END,
+    ],
+    "convolution, strides and groups": [
+        *QUANTISE,
+        node("QLinearConv", ["x", "xs", "xz", "w", "w.scales", "w.zeros", "as", "az"], ["c"], strides=[2, 2]),
+        node("MaxPool", ["c"], ["a"], kernel_shape=[2, 2]),
+        *END,
+    ],
+    "matrix, scale per column": [
+        *QUANTISE,
+        *CONV,
+        *END[:2],
+        node("QLinearMatMul", ["flat", "as", "az", "m", "m.scales", "m.zeros", "bs", "bz"], ["y"]),
+        END[3],
+    ],
+    "gemm with bias, codes": [
+        *QUANTISE,
+        *CONV,
+        *END[:2],
+        microsoft("QGemm", ["flat", "as", "az", "m", "m.scale", "w.zero", "bias.m", "bs", "bz"], "y", alpha=1.0),
+        END[3],
+    ],
+    "gemm, scale per column, floats": [
+        *QUANTISE,
+        *CONV,
+        *END[:2],
+        microsoft("QGemm", ["flat", "as", "az", "m", "m.scales", "m.zeros", "bias.m"], "logits", alpha=0.5),
+    ],
+    "sum": then(*SECOND, microsoft("QLinearAdd", OF_TWO, "b")),
+    "product": then(*SECOND, microsoft("QLinearMul", OF_TWO, "b")),
+    "concatenation": then(
+        *SECOND,
+        microsoft("QLinearConcat", ["bs", "bz", "a", "as", "az", "x.c", "bs", "bz"], "b", axis=2),
+    ),
+    "sigmoid": then(
+        microsoft("QLinearSigmoid", ["a", "as", "az", "ps", "pz"], "s"),
+        microsoft("QLinearMul", ["a", "as", "az", "s", "ps", "pz", "bs", "bz"], "b"),
+    ),
+    "leaky": then(microsoft("QLinearLeakyRelu", ["a", "as", "az", "bs", "bz"], "b", alpha=0.2)),
+    "average": then(
+        microsoft("QLinearAveragePool", ["a", "as", "az", "bs", "bz"], "b", kernel_shape=[3, 3], strides=[2, 2])
+    ),
+}
+
+
+def quantised(nodes: list[onnx.NodeProto], *, opset: int = 17) -> onnx.ModelProto:
+    read = {name for each in nodes for name in each.input}
+    model = tiny.make_model(
+        nodes,
+        {name: value for name, value in CONSTANTS.items() if name in read},
+        input_shape=("N", 3, 12, 12),
+        opset=opset,
+    )
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+def write(model: onnx.ModelProto, folder: Path) -> Path:
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+X = np.random.default_rng(6).normal(size=(4, 3, 12, 12)).astype(np.float32)
+
+
+def run_file(path: Path) -> np.ndarray:
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"input": X})[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_codes_stay_what_they_were(case: str, tmp_path: Path):
+    path = write(quantised(CASES[case]), tmp_path)
+    expected = run_file(path)
+    assert np.ptp(expected, axis=0).max() > 3 * SCALES["bs"], "pictures that give the same codes would prove nothing"
+    opened = DeployedModel(path, device="cpu")
+    model = opened.model
+    found = opened.logits(X)
+    # A sum that lies between two codes may be rounded to either.
+    assert np.abs(found - expected).max() <= 1.01 * SCALES["bs"]
+    assert (np.abs(found - expected) > 1e-4).mean() <= 0.1
+    left = {each.op_type for each in model.proto.graph.node if each.domain or each.op_type.startswith("QLinear")}
+    assert left == set()
+    assert model.changes[0].endswith("integer operators written as float ones between codes")
+    assert model.proof is not None
+    assert model.proof.deviation <= model.proof.tolerance == 0.05
+    assert missing_rules(model.proto) == []
+    gradient = Differentiator(Session(build_vjp(model.proto), opened.device))
+    assert np.abs(gradient(X, np.arange(1.0, 6.0), np.zeros(5))[1]).max() > 0
+
+
+def test_control_a_wrong_scale_is_seen(tmp_path: Path):
+    path = write(quantised(CASES["convolution, scale per channel, bias"]), tmp_path)
+    expected = run_file(path)
+    model = quantised(CASES["convolution, scale per channel, bias"])
+    scales = next(each for each in model.graph.initializer if each.name == "w.scales")
+    scales.CopyFrom(onnx.numpy_helper.from_array(CONSTANTS["w.scales"][::-1].copy(), "w.scales"))
+    other = DeployedModel(write(model, tmp_path), device="cpu").logits(X)
+    assert np.abs(other - expected).max() > 1.01 * SCALES["bs"]
+
+
+def test_what_has_no_float_twin_stays(tmp_path: Path):
+    """Channels last; and scales per channel where DequantizeLinear has only one."""
+    last = microsoft("QLinearAveragePool", ["a", "as", "az", "bs", "bz"], "b", kernel_shape=[1, 1], channels_last=1)
+    for nodes, opset, kept in (
+        (then(last), 17, "QLinearAveragePool"),
+        (CASES["convolution, scale per channel, bias"], 11, "QLinearConv"),
+    ):
+        path = write(quantised(nodes, opset=opset), tmp_path)
+        model = load_model(path)
+        assert kept in {each.op_type for each in model.proto.graph.node}
+        assert model.proof is not None
+        opened = DeployedModel(path, device="cpu")
+        assert np.abs(opened.logits(X) - run_file(path)).max() <= 1.01 * SCALES["bs"]
+
+
+def test_float_models_are_not_touched(tiny_model: Path):
+    model = load_model(tiny_model)
+    assert all(each.data_type == TensorProto.FLOAT for each in model.proto.graph.initializer)
+    assert model.changes == ()

@@ -1,0 +1,183 @@
+"""The logic of the tools that check real models: what a row amounts to, and how a file is held against the package."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+TOOLS = Path(__file__).parent.parent / "tools"
+EXPLAINED = {"end": "explained", "reduced": False, "certificate": 1e-6, "file": 1e-6, "batch": 0.0, "map": "fine"}
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """Imports a module of tools/."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return __import__
+
+
+# Verdicts
+
+
+@pytest.mark.parametrize(
+    ("change", "refused", "kind"),
+    [
+        ({}, False, "explained"),
+        ({"certificate": 2e-4}, False, "WRONG"),
+        ({"file": 2e-3}, False, "WRONG"),
+        ({"file": 2e-3, "reduced": True}, False, "explained"),
+        ({"file": 0.2, "reduced": True}, False, "WRONG"),
+        ({"batch": float("nan")}, False, "WRONG"),
+        ({"map": "all zero"}, False, "WRONG"),
+        ({}, True, "EXPLAINED THOUGH IT IS NO CLASSIFIER"),
+        ({"end": "refused", "reason": "two inputs"}, True, "refused"),
+        ({"end": "refused", "reason": "two inputs"}, False, "refused though it is a classifier"),
+        ({"end": "refused", "reason": "two\ninputs"}, True, "REFUSED IN SEVERAL LINES"),
+        ({"end": "traceback", "reason": "Traceback\n  x\nKeyError: 7"}, True, "FAILURE"),
+        ({"end": "timeout", "reason": "more than 5 s"}, False, "FAILURE"),
+        ({"end": "died", "reason": "exit status -9"}, True, "FAILURE"),
+    ],
+)
+def test_what_a_row_amounts_to(tool, change: dict, refused: bool, kind: str):
+    verdict = tool("zoo_verdict").judge({**EXPLAINED, **change}, refusal_expected=refused)
+    assert (verdict.kind, verdict.defect) == (kind, kind.isupper())
+    assert verdict.words.startswith(kind)
+    assert "\n" not in verdict.words
+
+
+def test_the_last_line_of_a_traceback_is_told(tool):
+    row = {"end": "traceback", "reason": "Traceback\n  x\nKeyError: 7\n"}
+    assert tool("zoo_verdict").judge(row, refusal_expected=False).words == "FAILURE: traceback: KeyError: 7"
+
+
+# A file against the package
+
+
+def test_inputs_are_fed_in_the_layout_and_type_of_the_file(tool):
+    row = tool("zoo_row")
+    x = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5) + 0.4
+    np.testing.assert_array_equal(row.as_fed(x, "tensor(float)", ["N", 3, 4, 5]), x)
+    last = row.as_fed(x, "tensor(float)", ["N", 4, 5, 3])
+    assert last[1, 2, 3, 1] == x[1, 1, 2, 3]
+    whole = row.as_fed(x - 20, "tensor(uint8)", [None, 4, 5, 3])
+    assert (whole.dtype, whole[0, 0, 0, 0], whole[0, 0, 1, 2]) == (np.uint8, 0, 21)
+    assert row.as_fed(x, "tensor(float16)", ["N", 3, "h", "w"]).dtype == np.float16
+
+
+def test_logits_as_the_file_gives_them(tool):
+    row = tool("zoo_row")
+    z = np.array([[1.0, -2.0, 0.5], [3.0, 3.0, -1.0]])
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    q = 1 / (1 + np.exp(-z))
+    np.testing.assert_array_equal(row.as_given(z, z, "logits"), z)
+    np.testing.assert_allclose(row.as_given(z, p, "probabilities"), p)
+    np.testing.assert_allclose(row.as_given(z, np.log(p), "log-probabilities"), np.log(p))
+    np.testing.assert_allclose(row.as_given(z, q, "sigmoid"), q)
+    two = np.stack([np.zeros(2), z[:, 0]], axis=1)
+    np.testing.assert_allclose(row.as_given(two, q[:, :1], "sigmoid"), q[:, :1])
+    np.testing.assert_allclose(row.as_given(two, z[:, :1], "logits"), z[:, :1])
+    # Control: softmax and sigmoid must not be taken for one another.
+    assert np.abs(row.as_given(z, p, "probabilities") - q).max() > 0.01
+
+
+def test_what_a_file_says_of_itself(tool, tmp_path):
+    row = tool("zoo_row")
+    weight = numpy_helper.from_array(np.zeros((2, 3), np.float16), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        # A weight that is listed as an input is none.
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["N", 2]),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT16, [2, 3]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, ["N", 3])],
+        [weight],
+    )
+    model = helper.make_model(graph, producer_name="p", opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(model, tmp_path / "m.onnx")
+    facts = row.file_facts(tmp_path / "m.onnx")
+    assert facts == {"producer": "p", "opset": 17, "input": "float16 N x 2", "reduced": True}
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    assert row.file_facts(tmp_path / "broken.onnx") == {}
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_row_of_a_deployed_model(tool, tmp_path, monkeypatch, tiny_model, hopper, broken):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"no model" if broken else tiny_model.read_bytes())
+    job = {"model": str(path), "picture": str(hopper), "layer": "auto", "quality": "fast"}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    monkeypatch.setattr(sys, "argv", ["zoo_row.py", str(tmp_path / "job.json"), str(tmp_path / "row.json")])
+    tool("zoo_row").main()
+    row = json.loads((tmp_path / "row.json").read_text())
+    if broken:
+        assert (row["end"], row["error"]) == ("refused", "ModelError")
+    else:
+        assert (row["end"], row["map"], row["kind"]) == ("explained", "fine", "logits")
+        assert max(row["file"], row["certificate"], row["batch"]) < 1e-5
+
+
+def test_control_another_file_is_told_from_the_model_taken_in(tool, tmp_path, tiny_model, rng):
+    row = tool("zoo_row")
+    model = onnx.load(tiny_model)
+    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
+    x = rng.normal(size=(2, *shape)).astype(np.float32)
+    output = model.graph.output[0].name
+    given = row.run_file(tiny_model, x, output)
+    last = model.graph.initializer[-1]
+    last.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(last) * np.float32(1.5) + np.float32(0.1), last.name))
+    onnx.save(model, tmp_path / "other.onnx")
+    assert row._share(given, row.run_file(tiny_model, x, output)) == 0
+    assert row._share(given, row.run_file(tmp_path / "other.onnx", x, output)) > 1e-3
+
+
+# Building
+
+
+def test_what_is_missing_is_built_whole_or_not_at_all(tool, tmp_path, capsys):
+    zoo = tool("zoo")
+    made: list[str] = []
+
+    def make(spec, path: Path) -> None:
+        made.append(spec.name)
+        (path.parent / f"{path.name}.data").write_text("weights")
+        if spec.name == "bad":
+            raise ValueError("cannot export")
+        path.write_text(spec.name)
+
+    specs = [zoo.Spec("torch", name, "") for name in ("good", "bad", "there", "other")]
+    specs[2].path(tmp_path).parent.mkdir()
+    specs[2].path(tmp_path).write_text("old")
+    assert zoo.build_missing(specs, make, tmp_path, only=["good", "bad", "there"]) == 1
+    assert made == ["good", "bad"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
+        "good.onnx",
+        "good.onnx.data",
+        "there.onnx",
+    ]
+    assert specs[2].path(tmp_path).read_text() == "old"
+    assert "torch/bad: NOT BUILT: ValueError: cannot export" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["torch"]
+
+
+def test_every_model_of_the_catalogue_has_its_own_name(tool):
+    modules = [tool(name) for name in ("zoo_torch", "zoo_tf", "zoo_packages")]
+    names = [(spec.source, spec.name) for module in modules for spec in module.SPECS]
+    assert len(set(names)) == len(names) > 60
+
+
+# The study of precisions
+
+
+def test_correlation_of_maps(tool):
+    correlation = tool("study_precision").correlation
+    one, other = np.random.default_rng(0).normal(size=(2, 6, 7))
+    assert correlation(one, 3 * one + 5) == pytest.approx(1)
+    assert correlation(one, -one) == pytest.approx(-1)
+    assert correlation(one, other) == pytest.approx(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+    assert correlation(one, np.ones_like(one)) == 0

@@ -1,0 +1,208 @@
+"""Check that classifiers as people deploy them are explained, or refused with the reason; a table of one row per model.
+
+``build FOLDER`` makes a zoo of models (see ``zoo_torch.py``, ``zoo_tf.py``, ``zoo_lite0.py``, ``zoo_packages.py``) and
+goes on where it stopped. PyTorch and TensorFlow are needed for that alone, in environments of their own:
+
+    python -m venv torchenv && torchenv/bin/pip install torch torchvision onnxscript timm click . pytest hypothesis
+    python -m venv tfenv && tfenv/bin/pip install tensorflow-cpu tf2onnx skl2onnx scikit-learn
+
+``check FOLDER`` explains a photograph with every model there, with default options, each in a process of its own with
+limits of time and memory. A row has, beside what the file is:
+
+* certificate: of the cuts that were used, the largest: max |model - tail(head)| as a share of the largest logit;
+* file: the same of the model as it was taken in against the file as it is, run by plain ONNX Runtime, as the file
+  gives it (scores or probabilities), for two pictures;
+* batch: two pictures at once against one at a time.
+
+A verdict in capitals is a defect. The status is 1 where there is one.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import zoo_packages
+import zoo_tf
+import zoo_torch
+from zoo import Spec
+from zoo_verdict import Verdict, judge
+
+_HERE = Path(__file__).parent
+_MODULES = ("zoo_lite0", "zoo_packages", "zoo_torch", "zoo_tf")
+_HEAD = (
+    "| model | exporter | opset | input | preprocessing | output | cuts (auto) | method | certificate | file | batch "
+    "| seconds | verdict |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+Row = dict[str, Any]
+
+
+def catalogue() -> dict[str, Spec]:
+    """All specs by ``source/name``."""
+    from zoo_lite0 import SPECS  # brings the quantiser, which only building needs otherwise
+
+    specs = (*SPECS, *zoo_packages.SPECS, *zoo_torch.SPECS, *zoo_tf.SPECS)
+    return {f"{spec.source}/{spec.name}": spec for spec in specs}
+
+
+def find_specs(folder: Path) -> list[Spec]:
+    """One spec per .onnx file of ``FOLDER/SOURCE/``; one that is not in the catalogue must record what it needs."""
+    known = catalogue()
+    found = []
+    for path in sorted(folder.glob("[!.]*/*.onnx")):
+        key = f"{path.parent.name}/{path.stem}"
+        found.append(known.get(key, Spec(path.parent.name, path.stem, "")))
+    return found
+
+
+def run_row(spec: Spec, folder: Path, picture: Path, quality: str, limits: tuple[int, float]) -> Row:
+    """Explain with one model in a process of its own, with limits of seconds and gigabytes."""
+    seconds, gigabytes = limits
+    job = {"model": str(spec.path(folder)), "picture": str(picture), "output": spec.output, "layer": spec.layer}
+    job["quality"] = quality
+    if spec.preset is not None:
+        beside = folder / spec.preset
+        job["preprocess"] = str(beside) if beside.suffix == ".toml" else spec.preset
+
+    def limit() -> None:
+        size = int(gigabytes * 2**30)
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+        os.nice(10)
+
+    with tempfile.TemporaryDirectory() as work:
+        asked, answer = Path(work, "job.json"), Path(work, "row.json")
+        asked.write_text(json.dumps(job), encoding="utf-8")
+        command = [sys.executable, str(_HERE / "zoo_row.py"), str(asked), str(answer)]
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                preexec_fn=limit,
+                check=False,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        except subprocess.TimeoutExpired:
+            return {"end": "timeout", "reason": f"more than {seconds} s"}
+        if not answer.exists():
+            last = (done.stderr.strip().splitlines() or ["nothing on stderr"])[-1]
+            return {"end": "died", "reason": f"exit status {done.returncode}: {last}"}
+        row: Row = json.loads(answer.read_text(encoding="utf-8"))
+        return row
+
+
+def as_line(spec: Spec, row: Row, verdict: Verdict) -> str:
+    """One row of the table."""
+    preset = "recorded" if spec.preset is None else Path(spec.preset).name
+    exporter = spec.exporter or row.get("producer", "")
+    explained = row["end"] == "explained"
+    cells = [
+        f"{spec.source}/{spec.name}{' *' if spec.pretrained else ''}",
+        exporter,
+        str(row.get("opset", "")),
+        row.get("input", ""),
+        preset,
+        f"{row['kind']}, {row['classes']}" if explained else "",
+        f"{row['cuts']} ({', '.join(row['used'])})" if explained else "",
+        row.get("method", ""),
+        *(f"{row[name]:.1e}" if explained else "" for name in ("certificate", "file", "batch")),
+        str(row.get("total", "")),
+        verdict.words,
+    ]
+    return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
+
+
+def tally(rows: Iterable[tuple[Spec, Verdict]]) -> str:
+    """How many were explained, refused as they should be, and not; trained ones apart."""
+    rows = list(rows)
+    counts = Counter(verdict.kind for _, verdict in rows)
+    trained = sum(spec.pretrained and verdict.kind == "explained" for spec, verdict in rows)
+    each = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    return f"{len(rows)} models: {each}. Explained with trained weights (*): {trained}."
+
+
+@click.group()
+def main() -> None:
+    """Build a zoo of classifiers, and check that each is explained or refused with the reason."""
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--torch-python", type=click.Path(exists=True), help="Of an environment with PyTorch; else left out.")
+@click.option("--tf-python", type=click.Path(exists=True), help="Of an environment with TensorFlow; else left out.")
+@click.option("--lite0", type=click.Path(exists=True), default="models/efficientnet-lite0.onnx", show_default=True)
+@click.option("--pictures", type=click.Path(exists=True), required=True, help="Photographs to calibrate int8 on.")
+@click.option("--only", multiple=True, help="Names of models.")
+def build(
+    folder: Path, torch_python: str | None, tf_python: str | None, lite0: str, pictures: str, only: Sequence[str]
+) -> None:
+    """Build what is not there yet in FOLDER."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pythons = {"zoo_torch": torch_python, "zoo_tf": tf_python}
+    paths = {"LITE0": str(Path(lite0).resolve()), "PICTURES": str(Path(pictures).resolve())}
+    failed = False
+    for module in _MODULES:
+        python = pythons.get(module, sys.executable)
+        if python is None:
+            click.echo(f"{module}: left out, no Python was given for it", err=True)
+            continue
+        command = [python, str(_HERE / f"{module}.py"), str(folder.resolve()), *only]
+        environment = {**os.environ, **paths, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_HERE.parent)}
+        failed |= bool(subprocess.run(command, env=environment, check=False).returncode)
+    raise SystemExit(int(failed))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Markdown file; default: printed only.")
+@click.option("--picture", type=click.Path(exists=True, path_type=Path), help="Default: Grace Hopper, from matplotlib.")
+@click.option("--only", multiple=True, help="Parts of SOURCE/NAME; any of them.")
+@click.option("--quality", default="default", show_default=True, help="As `explain` takes it; 'fast' for a quick look.")
+@click.option("--seconds", default=600, show_default=True, help="At most, for one model.")
+@click.option("--gigabytes", default=12.0, show_default=True, help="Address space at most, for one model.")
+def check(
+    folder: Path,
+    output: Path | None,
+    picture: Path | None,
+    only: Sequence[str],
+    quality: str,
+    seconds: int,
+    gigabytes: float,
+) -> None:
+    """Explain a photograph with every model of FOLDER/SOURCE/NAME.onnx."""
+    picture = picture or default_picture()
+    lines, rows = [_HEAD], []
+    click.echo(_HEAD)
+    for spec in find_specs(folder):
+        if only and not any(part in f"{spec.source}/{spec.name}" for part in only):
+            continue
+        row = run_row(spec, folder, picture, quality, (seconds, gigabytes))
+        verdict = judge(row, refusal_expected=spec.refused)
+        rows.append((spec, verdict))
+        lines.append(as_line(spec, row, verdict))
+        click.echo(lines[-1])
+    lines.append(f"\n{tally(rows)}")
+    click.echo(lines[-1])
+    if output is not None:
+        output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    raise SystemExit(int(any(verdict.defect for _, verdict in rows)))
+
+
+def default_picture() -> Path:
+    """The photograph that matplotlib carries."""
+    import matplotlib
+
+    return Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+
+
+if __name__ == "__main__":
+    main()

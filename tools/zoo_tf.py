@@ -1,0 +1,94 @@
+"""Models of the zoo that TensorFlow exports by tf2onnx, with seeded random weights: channels last, softmax inside.
+
+Run by ``check_real_models.py build`` in a throwaway environment: pip install tensorflow-cpu tf2onnx skl2onnx.
+"""
+
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from zoo import Spec, run_as_program
+
+# What these Keras networks want before them: 'tf' is -1..1, 'caffe' BGR less the mean, 'none' grey levels as they are.
+_PRESETS = {"MobileNetV2": "tf", "ResNet50": "caffe", "DenseNet121": "torchvision", "Xception": "tf"}
+
+
+def _spec(name: str, network: str, opset: int, **options: Any) -> Spec:
+    known = {key: options.pop(key) for key in ("refused", "preset") if key in options}
+    preset = known.pop("preset", _PRESETS.get(network, "none"))
+    return Spec("tf", name, "tf2onnx", preset, **known, options={"network": network, "opset": opset, **options})
+
+
+SPECS = (
+    _spec("mobilenet-v2-nhwc-softmax", "MobileNetV2", 13, end="softmax"),
+    _spec("resnet50-nhwc-logits", "ResNet50", 15, batch=1),
+    _spec("efficientnet-b0-nhwc-softmax", "EfficientNetB0", 17, end="softmax"),
+    _spec("densenet121-nhwc-softmax-opset9", "DenseNet121", 9, end="softmax"),
+    _spec("xception-nchw-by-inputs-as-nchw", "Xception", 15, end="softmax", nchw=True, side=299),
+    _spec("mobilenet-v2-nhwc-binary", "MobileNetV2", 15, end="sigmoid", classes=1),
+    _spec("mobilenet-v3-small-nhwc-uint8", "MobileNetV3Small", 17, end="softmax", front="uint8"),
+    # tf2onnx 1.17 leaves calls of TensorFlow in this graph (Keras compiles its grouped convolutions): nothing runs it.
+    _spec("convnext-tiny-nhwc-half-converted", "ConvNeXtTiny", 17, batch=1, refused=True),
+    Spec("tf", "sklearn-digits", "skl2onnx", refused=True, options={"network": "sklearn"}),
+)
+
+
+def make(spec: Spec, path: Path) -> None:
+    """Build and export one network."""
+    if spec.options["network"] == "sklearn":
+        _sklearn(path)
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    tf = importlib.import_module("tensorflow")
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    options = spec.options
+    net = _network(tf, options)
+    # By way of a SavedModel: what a function captures would become inputs of the graph.
+    with tempfile.TemporaryDirectory() as folder:
+        net.export(folder, verbose=False)
+        command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", folder, "--output", str(path)]
+        command += ["--opset", str(options["opset"])]
+        command += ["--inputs-as-nchw", "input"] if options.get("nchw") else []
+        subprocess.run(command, check=True, capture_output=True)
+
+
+def _network(tf: Any, options: dict[str, Any]) -> Any:
+    """The network, its BatchNorm statistics measured on noise and its logits of unit spread."""
+    tf.keras.utils.set_random_seed(0)
+    side, classes = options.get("side", 224), options.get("classes", 1000)
+    trunk = getattr(tf.keras.applications, options["network"])(
+        weights=None, include_top=False, pooling="avg", input_shape=(side, side, 3)
+    )
+    noise = tf.random.normal([4, side // 8, side // 8, 3])
+    pictures = tf.image.resize(noise, [side, side], method="nearest") * 60 + 128
+    for layer in trunk.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    trunk(pictures, training=True)
+    features = trunk(pictures, training=False)
+    dense = tf.keras.layers.Dense(classes, activation=options.get("end"))
+    dense.build(features.shape)
+    spread = float(tf.math.reduce_std(features @ dense.kernel))
+    dense.kernel.assign(dense.kernel / max(spread, 1e-6))
+    uint8 = options.get("front") == "uint8"
+    pixels = tf.keras.Input((side, side, 3), options.get("batch"), dtype="uint8" if uint8 else "float32", name="input")
+    values = tf.keras.ops.cast(pixels, "float32") if uint8 else pixels
+    return tf.keras.Model(pixels, dense(trunk(values)))
+
+
+def _sklearn(path: Path) -> None:
+    """A pipeline on vectors of 64 numbers: labels and a map of probabilities out."""
+    linear = importlib.import_module("sklearn.linear_model")
+    digits = importlib.import_module("sklearn.datasets").load_digits()
+    fitted = linear.LogisticRegression(max_iter=50).fit(digits.data / 16, digits.target)
+    made = importlib.import_module("skl2onnx").to_onnx(fitted, digits.data[:1].astype("float32"))
+    path.write_bytes(made.SerializeToString())
+
+
+if __name__ == "__main__":
+    run_as_program(SPECS, make)

@@ -1,0 +1,73 @@
+"""What a row of ``check_real_models.py`` amounts to."""
+
+from dataclasses import dataclass
+from typing import Any
+
+# Largest differences from the file, as a share of the largest value. In fewer bits other kernels round elsewhere.
+TOLERANCE = 1e-3
+REDUCED_TOLERANCE = 0.1
+CERTIFICATE_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the check of one model ended.
+
+    Attributes
+    ----------
+    kind : str
+        'explained', 'refused', 'refused though it is a classifier', or a defect in capitals.
+    words : str
+        The kind, and why.
+    """
+
+    kind: str
+    words: str
+
+    @property
+    def defect(self) -> bool:
+        """Whether this must not be."""
+        return self.kind.isupper()
+
+
+def judge(row: dict[str, Any], *, refusal_expected: bool) -> Verdict:
+    """Judge one row.
+
+    Parameters
+    ----------
+    row : dict
+        As ``zoo_row.make_row`` makes it, with ``end``.
+    refusal_expected : bool
+        Whether the model is no image classifier.
+
+    Returns
+    -------
+    Verdict
+    """
+    if row["end"] in ("traceback", "timeout", "died"):
+        last = str(row["reason"]).strip().splitlines()[-1]
+        return Verdict("FAILURE", f"FAILURE: {row['end']}: {last}")
+    if row["end"] == "refused":
+        reason = str(row["reason"])
+        if "\n" in reason:
+            return Verdict("REFUSED IN SEVERAL LINES", f"REFUSED IN SEVERAL LINES: {reason.splitlines()[0]}")
+        kind = "refused" if refusal_expected else "refused though it is a classifier"
+        return Verdict(kind, f"{kind}: {reason}")
+    return _judge_explained(row, refusal_expected)
+
+
+def _judge_explained(row: dict[str, Any], refusal_expected: bool) -> Verdict:
+    if refusal_expected:
+        return Verdict("EXPLAINED THOUGH IT IS NO CLASSIFIER", "EXPLAINED THOUGH IT IS NO CLASSIFIER")
+    limit = REDUCED_TOLERANCE if row["reduced"] else TOLERANCE
+    # Negated, so that a NaN is caught too.
+    wrong = [
+        f"{name} {row[name]:.1e}"
+        for name, most in (("certificate", CERTIFICATE_TOLERANCE), ("file", limit), ("batch", limit))
+        if not row[name] <= most
+    ]
+    if row["map"] != "fine":
+        wrong.append(f"the map is {row['map']}")
+    if wrong:
+        return Verdict("WRONG", f"WRONG: {', '.join(wrong)}")
+    return Verdict("explained", "explained")
