@@ -5,6 +5,7 @@ import re
 import onnx
 
 from onnx_evidence.errors import one_line
+from onnx_evidence.shapes import type_name
 
 
 def why_not(model: onnx.ModelProto, error: Exception, device: str) -> str:
@@ -34,5 +35,5 @@ def why_not(model: onnx.ModelProto, error: Exception, device: str) -> str:
     kinds |= {value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.value_info)}
     nodes = [node for node in model.graph.node if node.op_type == op_type and node.name == name]
     read = [kinds[tensor] for node in nodes for tensor in node.input if kinds.get(tensor)]
-    kind = f" for {onnx.TensorProto.DataType.Name(read[0]).lower()}" if read else ""
+    kind = f" for {type_name(read[0])}" if read else ""
     return f"its {device} provider has no kernel of {op_type}{kind} (node {name!r}); convert the model to float32"

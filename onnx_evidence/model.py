@@ -13,7 +13,7 @@ from onnx_evidence.intake.outputs import settle_output
 from onnx_evidence.intake.peek import peek
 from onnx_evidence.intake.probe import probe
 from onnx_evidence.intake.proof import Proof
-from onnx_evidence.intake.read import read_file
+from onnx_evidence.intake.read import metadata_of, read_file
 from onnx_evidence.intake.take_in import take_in
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.found import find_preprocess
@@ -140,7 +140,7 @@ def load_model(
         If ``classes`` is unknown, or contradicts the graph.
     """
     file = read_file(path, inline_limit)
-    metadata = {entry.key: entry.value for entry in file.proto.metadata_props}
+    metadata = metadata_of(file.proto)
     beside = find_preprocess(preprocess, metadata, path, peek(file.proto))
     taken = take_in(file, beside.preprocess, layout=layout, output=output)
     proto, tensors, entry = taken.proto, taken.tensors, taken.entry

@@ -45,6 +45,22 @@ class TensorInfo(NamedTuple):
     shape: Shape
 
 
+def type_name(elem_type: int) -> str:
+    """The name of an ONNX element type, in small letters; of a number that stands for none, the number.
+
+    Parameters
+    ----------
+    elem_type : int
+        As in `TensorInfo`.
+
+    Returns
+    -------
+    str
+    """
+    known = elem_type in TensorProto.DataType.values()
+    return str(TensorProto.DataType.Name(elem_type)).lower() if known else f"type {elem_type}"
+
+
 def infer(proto: onnx.ModelProto, input_name: str, batch: int | None) -> dict[str, TensorInfo]:
     """Infer types and shapes.
 

@@ -264,3 +264,11 @@ def test_inspect_says_what_was_done(tmp_path: Path):
     table = inspection_table(report)
     assert "input: N x 9 x 8 x 3, uint8, NHWC" in table
     assert "taken in     uint8 input made float32; channels put first: the same scores as the file's to " in table
+
+
+def test_an_element_type_that_does_not_exist_is_refused_by_its_number(tmp_path):
+    model = tiny.classifier()
+    model.graph.input[0].type.tensor_type.elem_type = 77
+    (tmp_path / "odd.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"type 77|elem_type"):
+        load_model(tmp_path / "odd.onnx")

@@ -502,3 +502,13 @@ def test_recorded_metadata_is_json(tiny_model: Path):
     props = {entry.key: json.loads(entry.value) for entry in onnx.load(tiny_model).metadata_props}
     assert props == {"onnx_evidence.preprocess": tiny.PREPROCESS, "onnx_evidence.labels": tiny.LABELS}
     assert numpy_helper.to_array(onnx.load(tiny_model).graph.initializer[0]).dtype == np.float32
+
+
+def test_metadata_that_is_no_text_is_read_with_its_bad_bytes_replaced(tmp_path):
+    model = tiny.classifier()
+    entry = next(each for each in model.metadata_props if each.key.endswith("labels"))
+    marker = "@" * len(json.loads(entry.value)[0])
+    entry.value = json.dumps([marker, *json.loads(entry.value)[1:]])
+    data = model.SerializeToString().replace(marker.encode(), b"\xff" + marker.encode()[1:])
+    (tmp_path / "odd.onnx").write_bytes(data)
+    assert load_model(tmp_path / "odd.onnx").labels[0] == "\ufffd" + marker[1:]

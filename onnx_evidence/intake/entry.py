@@ -8,6 +8,7 @@ from onnx import TensorProto
 
 from onnx_evidence.errors import DataError, ModelError
 from onnx_evidence.preprocessing.contract import Preprocess
+from onnx_evidence.shapes import type_name
 
 LAYOUTS = ("NCHW", "NHWC")
 # Types of pictures, and the values of pixels where these are whole numbers.
@@ -56,7 +57,7 @@ class Entry:
     def dtype(self) -> str:
         """The element type, as numpy calls it."""
         names: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
-        return names.get(self.elem_type) or str(TensorProto.DataType.Name(self.elem_type)).lower()
+        return names.get(self.elem_type) or type_name(self.elem_type)
 
     @property
     def sides(self) -> tuple[int, int, int]:
@@ -117,7 +118,7 @@ def _image_input(proto: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
         raise ModelError(f"{path}: input {image.name!r} is a {kind}, no tensor; one image input is needed")
     tensor = image.type.tensor_type
     rank = len(tensor.shape.dim)
-    kind = TensorProto.DataType.Name(tensor.elem_type).lower()
+    kind = type_name(tensor.elem_type)
     if tensor.elem_type in _TOKENS:
         what = "token ids of a text, it seems" if rank in (1, 2) else "no type of pictures"
         raise ModelError(

@@ -19,7 +19,7 @@ from onnx_evidence.intake.append import Builder
 from onnx_evidence.intake.endings import MOVES, Ending, find_ending, shape_words
 from onnx_evidence.intake.ranges import value_range
 from onnx_evidence.intake.refusals import is_time_first, why_no_scores
-from onnx_evidence.shapes import TensorInfo
+from onnx_evidence.shapes import TensorInfo, type_name
 from onnx_evidence.types import AnyArray
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
@@ -182,7 +182,7 @@ def _kind_words(value: onnx.ValueInfoProto, tensors: dict[str, TensorInfo]) -> s
     if form != "tensor_type":
         return form.removesuffix("_type")
     elem_type = value.type.tensor_type.elem_type
-    kind = TensorProto.DataType.Name(elem_type).lower() if elem_type else "tensor"
+    kind = type_name(elem_type) if elem_type else "tensor"
     return f"{kind} {shape_words(tensors[value.name].shape)}" if value.name in tensors else kind
 
 

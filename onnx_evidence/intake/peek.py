@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from onnx_evidence.intake.read import read_file
+from onnx_evidence.intake.read import metadata_of, read_file
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.found import Found, find_preprocess
 from onnx_evidence.preprocessing.presets import Wanted
@@ -60,4 +60,4 @@ def look(path: Path, given: str | Path | Preprocess | None = None) -> tuple[Foun
     """
     proto = read_file(path).proto
     wanted = peek(proto)
-    return find_preprocess(given, {entry.key: entry.value for entry in proto.metadata_props}, path, wanted), wanted
+    return find_preprocess(given, metadata_of(proto), path, wanted), wanted

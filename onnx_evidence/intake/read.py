@@ -86,3 +86,23 @@ def _read(path: Path) -> bytes:
     if not data:
         raise ModelError(f"{path}: the file is empty, not an ONNX model")
     return data
+
+
+def metadata_of(proto: onnx.ModelProto) -> dict[str, str]:
+    """The file's metadata as text.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model.
+
+    Returns
+    -------
+    dict of str to str
+        Bytes that are no UTF-8, which protobuf hands on as they are, are replaced.
+    """
+    return {_text(entry.key): _text(entry.value) for entry in proto.metadata_props}
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto
 
 from onnx_evidence.intake.endings import MOVES, shape_words
-from onnx_evidence.shapes import Shape, TensorInfo
+from onnx_evidence.shapes import Shape, TensorInfo, type_name
 
 _INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT8})
 _SUPPRESSION = frozenset(
@@ -213,7 +213,7 @@ def _other_shape(facts: _Facts) -> str | None:
         TensorProto.DOUBLE,
         TensorProto.BFLOAT16,
     ):
-        kind = TensorProto.DataType.Name(info.elem_type).lower()
+        kind = type_name(info.elem_type)
         return f"output {name!r} holds {kind}, not class scores"
     if not info.shape:
         return f"output {name!r} is a single number, whatever the number of pictures"
