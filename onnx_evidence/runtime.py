@@ -252,7 +252,7 @@ class Session:
             if rows != len(batches[0]):
                 raise ModelError(
                     f"the model gave {rows} rows for a batch of {len(batches[0])}: its batch size is fixed inside "
-                    "the graph"
+                    "the graph, or it answers about the steps of a sequence (a reader of text or sound, no classifier)"
                 )
         return [np.asarray(result) for result in results]
 
