@@ -8,6 +8,7 @@ import click
 
 from onnx_evidence import tables
 from onnx_evidence.batch import fingerprint, report
+from onnx_evidence.batch.cluster import on_cluster
 from onnx_evidence.batch.folder import ResultFolder
 from onnx_evidence.batch.interrupt import Interrupt
 from onnx_evidence.batch.loop import Progress, Runner, Tally, here, run_jobs
@@ -67,6 +68,7 @@ def explain(
     subfolder: bool,
     shard: str | None,
     workers: int,
+    cluster: str | None,
     max_pixels: int,
     as_json: bool,
     quiet: bool,
@@ -82,6 +84,8 @@ def explain(
     """
     set_verbosity(quiet, verbose)
     part = None if shard is None else parse_shard(shard)
+    if cluster is not None and workers > 1:
+        raise click.UsageError("--cluster has workers of its own: leave --workers out")
     recipe = Recipe(model, {"layer": layers, **opening, **settings})
     with Interrupt() as interrupt:
         explainer = recipe.open()
@@ -93,8 +97,12 @@ def explain(
         with ResultFolder(place, configuration) as folder:
             _refuse_old(folder, resume)
             run = _Run(folder, explainer, _Say(quiet, as_json), max_pixels)
-            alone = here(Hand(explainer, recipe))
-            runner = alone if workers == 1 else spawned(recipe, workers, explainer.deployed.device.name)
+            if cluster is not None:
+                runner = on_cluster(recipe, cluster, configuration)
+            elif workers > 1:
+                runner = spawned(recipe, workers, explainer.deployed.device.name)
+            else:
+                runner = here(Hand(explainer, recipe))
             tally = run.go(items, runner, interrupt)
     if tally.failed:
         raise click.exceptions.Exit(SOME_FAILED)

@@ -218,6 +218,11 @@ def batch_options(command: Callable[P, R]) -> Callable[P, R]:
                 help="Explain with N processes: one per GPU, or each with its share of the processors.",
             ),
             click.option(
+                "--cluster",
+                metavar="ADDRESS",
+                help="Explain by the workers of a Dask cluster (tcp://scheduler:8786), which see the same files.",
+            ),
+            click.option(
                 "--max-pixels",
                 type=click.IntRange(min=1, max=MAX_PIXELS),
                 default=MAX_PIXELS,

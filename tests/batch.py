@@ -4,6 +4,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +73,29 @@ def interrupt_self() -> None:
 def stub_figure(figure: Any, stream: Any) -> None:
     """In the place of `write_figure`, which takes longer than everything else; the scale still counts."""
     stream.write(repr(figure).encode())
+
+
+def same_but_for_threads(out: Path) -> dict:
+    found = results(out)
+    for value in found.values():
+        if isinstance(value, dict):
+            value.pop("machine", None)
+    return found
+
+
+def start(tiny_model: Path, pictures: Path, out: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "onnx_evidence", "explain", str(tiny_model), str(pictures), "-o", str(out), "-q"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    return subprocess.Popen([*command, "--device", "cpu", *arguments], **options)
+
+
+def until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def lines(out: Path) -> int:
+    path = out / "manifest.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0

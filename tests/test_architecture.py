@@ -65,6 +65,7 @@ HOMES = {
     "tqdm": {"cli", "cli_batch", "options"},
     "pydantic": {"preprocessing.contract", "background_file", "batch.receipt"},
     "google": {"intake.read"},
+    "distributed": {"batch.cluster"},
 }
 EVERYWHERE = {"numpy"}
 ABSENT = {"torch", "torchvision", "tensorflow", "keras", "jax", "PIL", "scipy", "skimage", "pandas"}

@@ -4,9 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,22 +11,14 @@ import pytest
 from onnx_evidence.batch.plan import look, make_plan
 from onnx_evidence.batch.pool import spawned
 from onnx_evidence.batch.work import Job, Recipe
-from onnx_evidence.errors import DeviceError, StoreError
+from onnx_evidence.errors import DeviceError, ModelError
 from onnx_evidence.machine import available_threads, thread_share
-from tests.batch import call, manifest, results, write_pictures
+from tests.batch import call, lines, manifest, same_but_for_threads, start, until, write_pictures
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     return write_pictures(tmp_path_factory.mktemp("pictures") / "in", 4)
-
-
-def same_but_for_threads(out: Path) -> dict:
-    found = results(out)
-    for value in found.values():
-        if isinstance(value, dict):
-            value.pop("machine", None)
-    return found
 
 
 def test_processes_write_what_one_writes(tiny_model, pictures, tmp_path):
@@ -42,9 +31,9 @@ def test_processes_write_what_one_writes(tiny_model, pictures, tmp_path):
     assert multiprocessing.active_children() == []
 
 
-def jobs_of(pictures: Path, out: Path) -> list[Job]:
+def jobs_of(pictures: Path) -> list[Job]:
     items = [look(item) for item in make_plan([pictures], ["top1"], None)]
-    return [Job(number, item, out, item.path.stem, frozenset()) for number, item in enumerate(items)]
+    return [Job(number, item, item.path.stem, frozenset()) for number, item in enumerate(items)]
 
 
 def test_a_process_that_dies_is_replaced_and_its_picture_done_again_but_not_for_ever(tiny_model, pictures, tmp_path):
@@ -58,7 +47,7 @@ def test_a_process_that_dies_is_replaced_and_its_picture_done_again_but_not_for_
             alive[0].join()
 
     run = spawned(Recipe(tiny_model, {"device": "cpu"}), 1, "cpu")
-    outcomes = list(run(jobs_of(pictures, tmp_path)[:2], tick, lambda: None))
+    outcomes = list(run(jobs_of(pictures)[:2], tick, lambda: None))
     first, second = sorted(outcomes, key=lambda each: each.job.number)
     assert first.kind == "WorkerDied"
     assert "the process died 3 times while explaining it (exit code -9)" in first.reason
@@ -74,33 +63,14 @@ def test_processes_that_die_at_once_end_the_run(tiny_model, pictures, tmp_path):
 
     run = spawned(Recipe(tiny_model, {"device": "cpu"}), 1, "cpu")
     with pytest.raises(DeviceError, match="processes die before their first picture"):
-        list(run(jobs_of(pictures, tmp_path), lambda number, copies: None, check))
+        list(run(jobs_of(pictures), lambda number, copies: None, check))
     assert multiprocessing.active_children() == []
 
 
-def test_what_a_process_refuses_ends_the_run_in_its_words(tiny_model, pictures, tmp_path):
-    (tmp_path / "out").write_text("a file where a folder is wanted")
-    run = spawned(Recipe(tiny_model, {"device": "cpu"}), 1, "cpu")
-    with pytest.raises(StoreError, match="cannot write"):
-        list(run(jobs_of(pictures, tmp_path / "out"), lambda number, copies: None, lambda: None))
-
-
-def start(tiny_model: Path, pictures: Path, out: Path, *arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "onnx_evidence", "explain", str(tiny_model), str(pictures), "-o", str(out), "-q"]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    return subprocess.Popen([*command, "--device", "cpu", *arguments], **options)
-
-
-def until(condition, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def lines(out: Path) -> int:
-    path = out / "manifest.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+def test_what_a_process_refuses_ends_the_run_in_its_words(pictures, tmp_path):
+    run = spawned(Recipe(tmp_path / "gone.onnx", {"device": "cpu"}), 1, "cpu")
+    with pytest.raises(ModelError, match=r"gone\.onnx: cannot read the model"):
+        list(run(jobs_of(pictures), lambda number, copies: None, lambda: None))
 
 
 def test_ctrl_c_in_a_terminal_ends_all_processes_and_the_same_command_goes_on(tiny_model, pictures, tmp_path):

@@ -14,11 +14,11 @@ from onnx_evidence.batch.work import Job, Outcome, folder_name
 from onnx_evidence.errors import StoreError
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.preprocessing.geometry import MAX_PIXELS
-from onnx_evidence.store import PARTIAL, check_writable
+from onnx_evidence.store import PARTIAL, check_writable, write_bytes
 
 
 class ResultFolder:
-    """The only writer of an output folder's manifest and failures, in a ``with``.
+    """The only writer of an output folder, in a ``with``.
 
     Parameters
     ----------
@@ -122,16 +122,16 @@ class ResultFolder:
         jobs = []
         for number, item in enumerate(left):
             folder = folder_name(item, manifest.owner)
-            jobs.append(Job(number, item, self.path, folder, frozenset(there.get(folder, ())), max_pixels))
+            jobs.append(Job(number, item, folder, frozenset(there.get(folder, ())), max_pixels))
         return jobs, len(damaged)
 
     def take(self, outcome: Outcome) -> list[dict[str, Any]]:
-        """List what became of a job.
+        """Write the files that came of a job, then list them.
 
         Parameters
         ----------
         outcome : Outcome
-            Its files are written.
+            What became of it.
 
         Returns
         -------
@@ -141,11 +141,13 @@ class ResultFolder:
         Raises
         ------
         StoreError
-            If a list cannot be written.
+            If a file or a list cannot be written; nothing is listed then.
         """
         if outcome.reason:
             self.failures.add(outcome.job.item, outcome.kind, outcome.reason)
             return []
+        for name, data in outcome.files.items():
+            write_bytes(self.path / name, data)
         written = self.manifest.add(outcome.entries) if outcome.entries else []
         self.failures.drop(outcome.job.item)
         return written

@@ -1,6 +1,6 @@
 """Pictures explained by several processes of this machine, one per GPU or each with a share of the processors.
 
-Every process gets one picture at a time and writes its files; this one alone writes the lists. A process that dies is
+Every process gets one picture at a time and sends back its files; this one alone writes them. A process that dies is
 replaced, and its picture is done again.
 """
 
@@ -22,7 +22,7 @@ from onnx_evidence.machine import count_gpus, thread_share
 # How often a picture is done again when its process died, and a process is started again that dies before its first.
 AGAIN = 2
 # Seconds between looks at whether to stop.
-_PATIENCE = 0.2
+PATIENCE = 0.2
 
 
 def spawned(recipe: Recipe, count: int, device: str) -> Runner:
@@ -101,24 +101,29 @@ class _Pool:
     def __init__(self, recipe: Recipe, environments: Sequence[dict[str, str]]) -> None:
         self._recipe = recipe
         self._processes = [_Process(recipe, environment) for environment in environments]
+        self._waiting: deque[Job] = deque()
         self._deaths: Counter[int] = Counter()  # by the number of the job
         self._stillborn = 0
 
     def run(self, jobs: Sequence[Job], tick: Tick, check: Callable[[], None]) -> Iterator[Outcome]:
-        waiting = deque(jobs)
-        while waiting or any(process.job for process in self._processes):
+        self._waiting.extend(jobs)
+        while self._waiting or any(process.job for process in self._processes):
             check()
             for process in self._processes:
-                if waiting and process.ready and process.job is None:
-                    process.give(waiting.popleft())
+                self._busy(process)
             pipes, deaths = zip(*((each.pipe, each.process.sentinel) for each in self._processes), strict=True)
-            wait([*pipes, *deaths], _PATIENCE)
+            wait([*pipes, *deaths], PATIENCE)
             for place, process in enumerate(self._processes):
                 yield from self._listen(process, tick)
                 if not process.process.is_alive():
                     # What it said last may have come between the two looks.
                     yield from self._listen(process, tick)
-                    yield from self._replace(place, waiting)
+                    yield from self._replace(place)
+
+    def _busy(self, process: _Process) -> None:
+        """Give a process that has nothing to do the next job."""
+        if self._waiting and process.ready and process.job is None:
+            process.give(self._waiting.popleft())
 
     def _listen(self, process: _Process, tick: Tick) -> Iterator[Outcome]:
         while (message := process.take()) is not None:
@@ -128,11 +133,12 @@ class _Pool:
                 raise message
             elif isinstance(message, Outcome):
                 process.job = None
+                self._busy(process)  # it works on while this outcome is written
                 yield message
             else:
                 tick(*message)
 
-    def _replace(self, place: int, waiting: deque[Job]) -> Iterator[Outcome]:
+    def _replace(self, place: int) -> Iterator[Outcome]:
         """Start another process in the place of a dead one."""
         dead = self._processes[place]
         code = dead.process.exitcode
@@ -144,7 +150,7 @@ class _Pool:
             job = dead.job
             self._deaths[job.number] += 1
             if self._deaths[job.number] <= AGAIN:
-                waiting.appendleft(job)
+                self._waiting.appendleft(job)
             else:
                 reason = f"the process died {AGAIN + 1} times while explaining it (exit code {code})"
                 yield Outcome(job, [], "WorkerDied", f"{job.item.name}: {reason}")

@@ -1,4 +1,4 @@
-"""One picture: read, explained, its files written. What a process does that is no run's parent."""
+"""One picture: read, explained, its files made. What a process does that is no run's parent; only that one writes."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
@@ -17,14 +17,14 @@ import numpy as np
 
 from onnx_evidence.batch import SCHEMA, fingerprint
 from onnx_evidence.batch.plan import Item
-from onnx_evidence.errors import DataError, DeviceError, EvidenceError, StoreError, one_line
+from onnx_evidence.errors import DataError, DeviceError, EvidenceError, one_line
 from onnx_evidence.explanation import Explanation, Extreme, Named, write_figure
 from onnx_evidence.images import printable
 from onnx_evidence.path import Budget
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.placement import padding_bits
 from onnx_evidence.preprocessing.geometry import MAX_PIXELS
-from onnx_evidence.store import json_line, write_bytes
+from onnx_evidence.store import json_line
 
 T = TypeVar("T")
 
@@ -132,10 +132,8 @@ class Job:
         Its place among the jobs of the run.
     item : Item
         The picture and what is asked.
-    out : Path
-        The output folder.
     folder : str
-        The picture's folder in there.
+        The picture's folder in the output folder.
     there : frozenset of str
         Maps of it that are finished.
     max_pixels : int
@@ -144,7 +142,6 @@ class Job:
 
     number: int
     item: Item
-    out: Path
     folder: str
     there: frozenset[str]
     max_pixels: int = MAX_PIXELS
@@ -164,12 +161,15 @@ class Outcome:
         Name of the error's type; empty where it was explained.
     reason : str
         Why it was not, in one line.
+    files : dict of str to bytes
+        What is to be written, by names in the output folder.
     """
 
     job: Job
     entries: list[dict[str, Any]]
     kind: str = ""
     reason: str = ""
+    files: dict[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def folder_name(item: Item, owner: Callable[[str], str | None]) -> str:
@@ -197,7 +197,7 @@ def folder_name(item: Item, owner: Callable[[str], str | None]) -> str:
 
 
 def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
-    """Explain a picture and write its maps and figures.
+    """Explain a picture and make the files of its maps and figures.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
     job : Job
         What to do.
     tick : callable
-        As `Tick`; what it raises ends the job, and nothing is written then.
+        As `Tick`; what it raises ends the job.
 
     Returns
     -------
@@ -215,13 +215,13 @@ def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
 
     Raises
     ------
-    StoreError, DeviceError
-        What is wrong for all pictures: results cannot be written, or the device does not work.
+    DeviceError
+        If the device does not work, which is wrong for all pictures.
     """
     start = time.perf_counter()
     try:
         explanations = hand.run(lambda explainer: _explain(explainer, job, tick))
-    except (StoreError, DeviceError):
+    except DeviceError:
         raise
     except EvidenceError as error:
         return Outcome(job, [], type(error).__name__, str(error))
@@ -230,7 +230,7 @@ def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
         log.info("%s", job.item.name, exc_info=True)
         kind = type(error).__name__
         return Outcome(job, [], kind, f"{job.item.name}: cannot be explained: {kind}: {one_line(error)}")
-    return Outcome(job, _write(hand.explainer, job, explanations, start))
+    return _outcome(hand.explainer, job, explanations, start)
 
 
 def _explain(explainer: Explainer, job: Job, tick: Tick) -> list[Explanation]:
@@ -241,19 +241,19 @@ def _explain(explainer: Explainer, job: Job, tick: Tick) -> list[Explanation]:
     return explainer.explain_all(photograph, item.targets, item.versus, lambda copies: tick(job.number, copies))
 
 
-def _write(explainer: Explainer, job: Job, explanations: list[Explanation], start: float) -> list[dict[str, Any]]:
-    """Write the files of maps that are not there yet; figures of one picture share one scale."""
+def _outcome(explainer: Explainer, job: Job, explanations: list[Explanation], start: float) -> Outcome:
+    """The files and lines of maps that are not there yet; figures of one picture share one scale."""
     configuration = fingerprint.digest(fingerprint.of_explainer(explainer))
     limit = max(float(np.abs(explanation.shown).max()) for explanation in explanations)
-    entries = []
+    entries: list[dict[str, Any]] = []
+    files: dict[str, bytes] = {}
     for explanation in explanations:
         base = f"{job.folder}/{_slug(explanation)}"
         if f"{base}.npz" in job.there:
             continue
         packed, figure = explanation.packed(), BytesIO()
         write_figure(explanation.figure(limit), figure)
-        for suffix, data in ((".npz", packed), (".png", figure.getvalue())):
-            write_bytes(job.out / f"{base}{suffix}", data)
+        files |= {f"{base}.npz": packed, f"{base}.png": figure.getvalue()}
         entry = _entry(job.item, explanation, base, (packed, figure.getvalue()))
         entries.append({**entry, "configuration": configuration})
     seconds = round(time.perf_counter() - start, 3)
@@ -263,7 +263,7 @@ def _write(explainer: Explainer, job: Job, explanations: list[Explanation], star
         entry["seconds"] = seconds
     # As they will be read again: tuples become lists.
     plain: list[dict[str, Any]] = json.loads(json_line(entries))
-    return plain
+    return Outcome(job, plain, files=files)
 
 
 def _entry(item: Item, explanation: Explanation, base: str, files: tuple[bytes, bytes]) -> dict[str, Any]:
