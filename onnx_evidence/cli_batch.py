@@ -70,6 +70,7 @@ def explain(
     workers: int,
     cluster: str | None,
     max_pixels: int,
+    figures: bool,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -96,14 +97,14 @@ def explain(
         place = out / f"{explainer.settings.method}-{fingerprint.digest(configuration)[:12]}" if subfolder else out
         with ResultFolder(place, configuration) as folder:
             _refuse_old(folder, resume)
-            run = _Run(folder, explainer, _Say(quiet, as_json), max_pixels)
+            run = _Run(folder, explainer, _Say(quiet, as_json))
             if cluster is not None:
                 runner = on_cluster(recipe, cluster, configuration)
             elif workers > 1:
                 runner = spawned(recipe, workers, explainer.deployed.device.name)
             else:
                 runner = here(Hand(explainer, recipe))
-            tally = run.go(items, runner, interrupt)
+            tally = run.go(items, runner, interrupt, max_pixels=max_pixels, figures=figures)
     if tally.failed:
         raise click.exceptions.Exit(SOME_FAILED)
 
@@ -233,18 +234,18 @@ class _Say:
 class _Run:
     """One run into one folder, with its progress bar."""
 
-    def __init__(self, folder: ResultFolder, explainer: Explainer, say: _Say, max_pixels: int) -> None:
-        self.folder, self.explainer, self.say, self.max_pixels = folder, explainer, say, max_pixels
+    def __init__(self, folder: ResultFolder, explainer: Explainer, say: _Say) -> None:
+        self.folder, self.explainer, self.say = folder, explainer, say
         self._failed, self._shown = 0, 0.0
         self._bar: tqdm[Any]
 
-    def go(self, items: Sequence[Item], runner: Runner, interrupt: Interrupt) -> Tally:
+    def go(self, items: Sequence[Item], runner: Runner, interrupt: Interrupt, **how: Any) -> Tally:
         """Do what is left of a plan."""
         looked = []
         for item in items:
             interrupt.check()
             looked.append(look(item))
-        jobs, damaged = self.folder.plan(looked, self.explainer, self.max_pixels)
+        jobs, damaged = self.folder.plan(looked, self.explainer, **how)
         if damaged:
             click.echo(f"Warning: {damaged} listed maps or their figures were gone or changed: done again", err=True)
         if self.say.table:

@@ -223,6 +223,12 @@ def batch_options(command: Callable[P, R]) -> Callable[P, R]:
                 help="Explain by the workers of a Dask cluster (tcp://scheduler:8786), which see the same files.",
             ),
             click.option(
+                "--figures/--no-figures",
+                default=True,
+                show_default=True,
+                help="Draw every map; without figures quick methods are several times as quick.",
+            ),
+            click.option(
                 "--max-pixels",
                 type=click.IntRange(min=1, max=MAX_PIXELS),
                 default=MAX_PIXELS,

@@ -391,6 +391,22 @@ def test_progress_counts_pictures_and_parts_of_them():
     assert np.isclose(Progress(0).pictures, 0)
 
 
+def test_without_figures_maps_are_the_same_and_the_folder_is_whole(explain, pictures, tmp_path, undisturbed, explained):
+    out = tmp_path / "out"
+    explain(pictures, "-o", out, "-q", "--no-figures")
+    files = {name: data for name, data in results(out).items() if isinstance(data, bytes)}
+    assert files == {name: data for name, data in undisturbed.items() if name.endswith(".npz") and name in files}
+    assert len(files) == 6
+    assert {(line["figure"], line["hashes"]["figure"]) for line in manifest(out)} == {(None, None)}
+    assert json.loads(call("verify", out, "--json").stdout)["verdict"] == "identical"
+    explained.clear()
+    explain(pictures, "-o", out, "-q")  # with figures now: what is finished stays as it is
+    assert explained == []
+    shutil.copytree(out, tmp_path / "copy")
+    call("merge", out, tmp_path / "copy", "-o", tmp_path / "merged", "-q")
+    assert results(tmp_path / "merged") == results(out)
+
+
 def test_errors_of_the_machine_stop_the_run_and_errors_of_a_picture_do_not(explain, pictures, tmp_path, monkeypatch):
     def refuse(self, path, most):
         raise DataError(f"{path}: no")

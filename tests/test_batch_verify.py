@@ -64,6 +64,16 @@ def reseal(out: Path, entries: list[dict[str, Any]]) -> None:
     (out / "manifest.jsonl").write_bytes(data)
 
 
+def test_a_figure_that_is_denied_while_its_hash_stays_is_a_problem(out):
+    entries = manifest(out)
+    (out / entries[0]["figure"]).unlink()
+    entries[0]["figure"] = None
+    reseal(out, entries)
+    report = verify(out, "--sample", 0, code=1)
+    assert places(report) == ["manifest.jsonl line 1"]
+    assert "a figure and its hash" in report["problems"][0]["what"]
+
+
 def test_an_untouched_folder_passes_bit_for_bit(out):
     report = verify(out)
     assert (report["verdict"], report["problems"], report["absent"]) == ("identical", [], [])

@@ -17,7 +17,7 @@ import click
 import cv2
 import numpy as np
 
-from onnx_evidence import Explainer
+from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.batch import fingerprint, work
 from onnx_evidence.batch.folder import ResultFolder
 from onnx_evidence.batch.loop import here
@@ -49,8 +49,8 @@ class _Stopwatch:
         Explainer.explain_all = self._timed(Explainer.explain_all)  # type: ignore[method-assign]
         Explanation.packed = self._timed(Explanation.packed)  # type: ignore[method-assign]
         Explanation.figure = self._timed(Explanation.figure)  # type: ignore[method-assign]
-        for name in ("read_photograph", "write_figure"):
-            setattr(work, name, self._timed(getattr(work, name)))
+        DeployedModel.read = self._timed(DeployedModel.read)  # type: ignore[method-assign]
+        work.write_figure = self._timed(work.write_figure)  # type: ignore[attr-defined]
 
     def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **options: Any) -> Any:

@@ -83,7 +83,9 @@ class ResultFolder:
             if path.parent != self.path and not any(path.parent.iterdir()):
                 path.parent.rmdir()
 
-    def plan(self, items: Sequence[Item], explainer: Explainer, max_pixels: int = MAX_PIXELS) -> tuple[list[Job], int]:
+    def plan(
+        self, items: Sequence[Item], explainer: Explainer, *, max_pixels: int = MAX_PIXELS, figures: bool = True
+    ) -> tuple[list[Job], int]:
         """What is left to do of a plan.
 
         Failures of pictures that are finished are forgotten; maps that are listed but gone or damaged are done again.
@@ -96,6 +98,8 @@ class ResultFolder:
             To find classes.
         max_pixels : int
             Of the largest picture that is taken.
+        figures : bool
+            Whether figures are drawn; finished maps stay as they are.
 
         Returns
         -------
@@ -122,7 +126,7 @@ class ResultFolder:
         jobs = []
         for number, item in enumerate(left):
             folder = folder_name(item, manifest.owner)
-            jobs.append(Job(number, item, folder, frozenset(there.get(folder, ())), max_pixels))
+            jobs.append(Job(number, item, folder, frozenset(there.get(folder, ())), max_pixels, figures))
         return jobs, len(damaged)
 
     def take(self, outcome: Outcome) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ class Listed(NamedTuple):
     top : bool
         Whether the target is the class that the model gives.
     files : dict of str to str
-        SHA-256 of map and figure, by their paths relative to the folder.
+        SHA-256 of map and, where there is one, figure, by their paths relative to the folder.
     """
 
     image: str
@@ -66,7 +66,7 @@ def listed(entry: dict[str, Any]) -> Listed:
         entry["target"],
         entry["versus"],
         entry["top"][0]["class"] == entry["target"],
-        {entry["map"]: hashes["map"], entry["figure"]: hashes["figure"]},
+        {entry[kind]: hashes[kind] for kind in ("map", "figure") if entry[kind] is not None},
     )
 
 

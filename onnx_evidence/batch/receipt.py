@@ -83,7 +83,7 @@ class HashesPart(_Part):
     image: Sha256 = Field(description="Of the picture's file.")
     input: Sha256 = Field(description="Of the preprocessed tensor: float32, channels first, little endian.")
     map: Sha256
-    figure: Sha256
+    figure: Sha256 | None
 
 
 class Receipt(_Part):
@@ -108,7 +108,7 @@ class Receipt(_Part):
         description="Whether one class holds, or each label by itself."
     )
     map: Inside
-    figure: Inside
+    figure: Inside | None = Field(description="null where none was asked for.")
     strongest_for: ExtremePart
     strongest_against: ExtremePart
     model: str = Field(description="The .onnx file, as the user named it.")

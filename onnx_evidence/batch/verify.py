@@ -111,6 +111,8 @@ def _unlike_receipt(entry: dict[str, Any]) -> str:
     """What keeps a line from being a receipt; '' where nothing does."""
     if wrong := unlike(entry):
         return wrong
+    if (entry["figure"] is None) != (entry["hashes"]["figure"] is None):
+        return "a figure and its hash are there or not, both of them"
     try:
         configuration = fingerprint.digest(fingerprint.of_entry(entry))
     except (KeyError, TypeError) as error:
@@ -124,6 +126,8 @@ def _unlike_receipt(entry: dict[str, Any]) -> str:
 def _check_files(folder: Path, entry: dict[str, Any], picture: Path, checked: Checked) -> None:
     sound = True
     for name in ("map", "figure"):
+        if entry[name] is None:
+            continue
         digest = file_sha256(folder / entry[name])
         if digest != entry["hashes"][name]:
             sound = False

@@ -138,6 +138,8 @@ class Job:
         Maps of it that are finished.
     max_pixels : int
         Of the largest picture that is taken.
+    figures : bool
+        Whether figures are drawn, which may take longer than all else.
     """
 
     number: int
@@ -145,6 +147,7 @@ class Job:
     folder: str
     there: frozenset[str]
     max_pixels: int = MAX_PIXELS
+    figures: bool = True
 
 
 @dataclass(frozen=True)
@@ -251,11 +254,11 @@ def _outcome(explainer: Explainer, job: Job, explanations: list[Explanation], st
         base = f"{job.folder}/{_slug(explanation)}"
         if f"{base}.npz" in job.there:
             continue
-        packed, figure = explanation.packed(), BytesIO()
-        write_figure(explanation.figure(limit), figure)
-        files |= {f"{base}.npz": packed, f"{base}.png": figure.getvalue()}
-        entry = _entry(job.item, explanation, base, (packed, figure.getvalue()))
-        entries.append({**entry, "configuration": configuration})
+        made = {"map": (f"{base}.npz", explanation.packed())}
+        if job.figures:
+            made["figure"] = (f"{base}.png", _drawn(explanation, limit))
+        files |= dict(made.values())
+        entries.append({**_entry(job.item, explanation, made), "configuration": configuration})
     seconds = round(time.perf_counter() - start, 3)
     for entry in entries:
         picture, target = entry["hashes"]["image"], entry["target"]
@@ -266,9 +269,17 @@ def _outcome(explainer: Explainer, job: Job, explanations: list[Explanation], st
     return Outcome(job, plain, files=files)
 
 
-def _entry(item: Item, explanation: Explanation, base: str, files: tuple[bytes, bytes]) -> dict[str, Any]:
+def _drawn(explanation: Explanation, limit: float) -> bytes:
+    stream = BytesIO()
+    write_figure(explanation.figure(limit), stream)
+    return stream.getvalue()
+
+
+def _entry(item: Item, explanation: Explanation, made: dict[str, tuple[str, bytes]]) -> dict[str, Any]:
     record = explanation.record
-    map_hash, figure_hash = (hashlib.sha256(data).hexdigest() for data in files)
+    absent = {"figure": None}
+    names = {kind: name for kind, (name, _) in made.items()}
+    hashes = {kind: hashlib.sha256(data).hexdigest() for kind, (_, data) in made.items()}
     return {
         "schema": SCHEMA,
         "image": item.name,
@@ -282,8 +293,8 @@ def _entry(item: Item, explanation: Explanation, base: str, files: tuple[bytes, 
         "budget": explanation.budget and _budget(explanation.budget),
         "patch": list(explanation.patch),
         "padding_bits": padding_bits(explanation.values, explanation.placement) if explanation.adds_up else None,
-        "map": f"{base}.npz",
-        "figure": f"{base}.png",
+        **absent,
+        **names,
         "strongest_for": _extreme(explanation.strongest(1)),
         "strongest_against": _extreme(explanation.strongest(-1)),
         **record,
@@ -291,7 +302,7 @@ def _entry(item: Item, explanation: Explanation, base: str, files: tuple[bytes, 
             cut if budget is None else {**cut, "budget": _budget(budget)}
             for cut, budget in zip_longest(record["cuts"], explanation.budgets)
         ],
-        "hashes": {**record["hashes"], "map": map_hash, "figure": figure_hash},
+        "hashes": {**record["hashes"], **absent, **hashes},
     }
 
 
