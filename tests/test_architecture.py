@@ -54,6 +54,7 @@ HOMES = {
         "vjp.attention",
         "vjp.build",
         "vjp.elementwise",
+        "vjp.modern",
         "vjp.pooling",
         "vjp.reduction",
         "vjp.shaping",

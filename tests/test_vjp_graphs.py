@@ -357,6 +357,24 @@ def test_an_old_file_that_lists_its_weights_as_inputs():
     assert np.quantile(error, 0.9) < 0.02 * np.abs(slopes).max()  # the others are near kinks
 
 
+@pytest.mark.parametrize("opset", [7, 10])
+def test_bounds_and_fillings_of_old_files_take_the_type_of_the_network(opset: int):
+    """Attributes have no type of their own, and become inputs, which do."""
+    net = Net(seed=5, opset=opset)
+    x = net.op(
+        "Pad", net.op("Clip", net.conv("x", 3, 4, strides=[2, 2]), min=0.0, max=1.5), pads=[0, 0, 1, 1] * 2, value=0.25
+    )
+    target = net.op("Clip", net.head(net.conv(x, 4, 4, pad=0), 4), min=-1e3, max=1e3)
+    model = net.model(target)
+    x, cotangent = pictures(2), cotangents(2)
+    backward = build_vjp(in_type(model, np.float16))
+    onnx.checker.check_model(backward, full_check=True)
+    found = runtime(backward)({"x": x.astype(np.float16), "cotangent": cotangent.astype(np.float16)})[0]
+    expected = gradient(model, x, cotangent)
+    assert np.median(np.abs(found - expected)) < 2e-3 * np.abs(expected).max()
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
+
+
 @pytest.mark.parametrize("opset", [11, 13, 15, 21])
 def test_other_opsets_give_the_same(opset: int):
     """The same network in every dialect."""

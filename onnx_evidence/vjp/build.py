@@ -5,23 +5,18 @@ from math import prod
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, inliner, version_converter
+from onnx import TensorProto, helper
 
-from onnx_evidence.errors import GradientError, one_line
+from onnx_evidence.errors import GradientError
 from onnx_evidence.nodes import ancestors, node_inputs
 from onnx_evidence.shapes import TensorInfo, infer_with_values
 from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp.elementwise import Rule
+from onnx_evidence.vjp.modern import modern
 from onnx_evidence.vjp.step import Step
 from onnx_evidence.vjp.table import RECTIFIERS, RULES, guided
 from onnx_evidence.vjp.tape import FLOATS, Tape, Value
 
-# The dialect that rules read and write; newer files keep theirs, where these operators mean the same.
-_OPSET = 18
-# Since when Resize may be told its coordinates; before, it counted from the corner and rounded down.
-_CHOSEN_COORDINATES = 11
-# Weights of more elements are kept out of the converter's copies.
-_SMALL = 64
 # What passes no derivative on: shapes, choices, comparisons.
 _OPAQUE = frozenset(
     "Shape Size ArgMax ArgMin Equal Greater GreaterOrEqual Less LessOrEqual And Or Not Xor NonZero IsNaN IsInf "
@@ -67,7 +62,7 @@ def build_vjp(model: onnx.ModelProto, *, rest: bool = False, only_rectified: boo
         If an operator between input and output has no rule, with its name and place; or none is a rectifier,
         where they are to be guided.
     """
-    forward = _modern(model)
+    forward = modern(model)
     source, target = forward.graph.input[0], forward.graph.output[0]
     size = source.type.tensor_type.shape.dim[0].dim_value or None
     tensors, values = _facts(forward)
@@ -106,7 +101,7 @@ def missing_rules(model: onnx.ModelProto) -> list[str]:
     list of str
         Empty where `build_vjp` has every rule.
     """
-    forward = _modern(model)
+    forward = modern(model)
     return _Sweep(forward, *_facts(forward), only_rectified=False).missing
 
 
@@ -230,31 +225,6 @@ def _softmax(logits: Value, rest: Value) -> Value:
     return masked.op("Softmax", axis=1) * rest
 
 
-def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in the dialect of the rules; functions are put in place."""
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    model = _without_listed_weights(model)
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    if opset >= _OPSET:
-        return model
-    bare, weights = _without_weights(model)
-    try:
-        converted = version_converter.convert_version(bare, _OPSET)
-    except Exception as error:
-        raise GradientError(f"opset {opset} cannot be brought to {_OPSET}: {one_line(error)}") from error
-    converted.graph.initializer.extend(weights)
-    converted = _without_listed_weights(converted)
-    if opset < _CHOSEN_COORDINATES:
-        for node in converted.graph.node:
-            if node.op_type == "Resize":  # the converter leaves the defaults, which are others
-                given = {each.name for each in node.attribute}
-                old = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-                node.attribute.extend(helper.make_attribute(*each) for each in old.items() if each[0] not in given)
-    converted.ir_version = max(converted.ir_version, 8)
-    return converted
-
-
 def _facts(forward: onnx.ModelProto) -> tuple[Mapping[str, TensorInfo], Mapping[str, AnyArray]]:
     """Types, shapes and small constants; where the batch is fixed, no constant's side is taken for it."""
     source = forward.graph.input[0]
@@ -282,35 +252,6 @@ def _with_known_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     ]
     bare = helper.make_graph(nodes, graph.name, graph.input, graph.output, graph.initializer)
     return helper.make_model(bare, opset_imports=model.opset_import, ir_version=model.ir_version)
-
-
-def _without_listed_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its real inputs alone: old files list weights among them."""
-    graph = model.graph
-    own = {tensor.name for tensor in graph.initializer}
-    if own.isdisjoint(value.name for value in graph.input):
-        return model
-    kept = [value for value in graph.input if value.name not in own]
-    bare = helper.make_graph(graph.node, graph.name, kept, graph.output, graph.initializer, value_info=graph.value_info)
-    return helper.make_model(bare, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
-
-
-def _without_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    """The model with its large weights listed as inputs, and these weights."""
-    graph = model.graph
-    large = [tensor for tensor in graph.initializer if prod(tensor.dims) > _SMALL]
-    small = [tensor for tensor in graph.initializer if prod(tensor.dims) <= _SMALL]
-    listed = {value.name for value in graph.input}
-    inputs = [
-        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in large
-        if tensor.name not in listed
-    ]
-    bare = helper.make_graph(graph.node, graph.name, [*graph.input, *inputs], graph.output, small)
-    return (
-        helper.make_model(bare, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4)),
-        large,
-    )
 
 
 def _unique(name: str, taken: Iterable[str]) -> str:
