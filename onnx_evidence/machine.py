@@ -9,13 +9,31 @@ from typing import Any
 
 # Set for a process that shares the machine with others of the same run.
 _THREADS = "ONNX_EVIDENCE_THREADS"
+# Where a Linux container finds its own limits (control groups, version 2).
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_threads() -> int:
-    """Processors that this process may use (ONNX Runtime would count the machine's)."""
+    """Processors that this process may use (ONNX Runtime would count the machine's).
+
+    Returns
+    -------
+    int
+        Those that it is bound to; fewer where its container may use the time of fewer, or ONNX_EVIDENCE_THREADS says
+        so.
+    """
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = os.environ.get(_THREADS, "")
-    return min(found, int(share)) if share.isdecimal() and int(share) else found
+    return max(1, min(found, _quota() or found, int(share) if share.isdecimal() and int(share) else found))
+
+
+def _quota() -> int | None:
+    """Processors whose time a Linux container may use, rounded up; None where that is not limited."""
+    try:
+        given, period = (_CGROUP / "cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return None
+    return -(-int(given) // int(period)) if given.isdecimal() and period.isdecimal() and int(period) else None
 
 
 def thread_share(processes: int) -> dict[str, str]:

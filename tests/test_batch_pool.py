@@ -104,7 +104,8 @@ def test_when_the_parent_is_killed_its_processes_end_and_the_folder_is_free(tiny
     assert lines(tmp_path) == 4
 
 
-def test_the_share_of_the_threads_is_what_the_process_gets(monkeypatch):
+def test_the_share_of_the_threads_is_what_the_process_gets(monkeypatch, tmp_path):
+    monkeypatch.setattr("onnx_evidence.machine._CGROUP", tmp_path)
     monkeypatch.setattr("onnx_evidence.machine.os.sched_getaffinity", lambda pid: set(range(10)))
     shares = thread_share(3)
     assert set(shares.values()) == {"3"}

@@ -171,7 +171,30 @@ def test_a_session_that_fell_back_is_refused(monkeypatch: pytest.MonkeyPatch):
         Session(one_node(NEGATION), CUDA)
 
 
-def test_available_threads_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("limit", "threads"),
+    [
+        ("max 100000", 6),
+        ("250000 100000", 3),
+        ("50000 100000", 1),
+        ("900000 100000", 6),
+        ("100 0", 6),
+        ("", 6),
+        (None, 6),
+    ],
+)
+def test_a_container_has_the_processors_whose_time_it_may_use(limit, threads, monkeypatch, tmp_path):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(6)), raising=False)
+    monkeypatch.setattr("onnx_evidence.machine._CGROUP", tmp_path)
+    if limit is not None:
+        (tmp_path / "cpu.max").write_text(limit + "\n")
+    assert available_threads() == threads
+    monkeypatch.setenv("ONNX_EVIDENCE_THREADS", "2")
+    assert available_threads() == min(2, threads)
+
+
+def test_available_threads_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setattr("onnx_evidence.machine._CGROUP", tmp_path)
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: {3, 5, 8}, raising=False)
     assert available_threads() == 3
     monkeypatch.delattr(machine.os, "sched_getaffinity")
