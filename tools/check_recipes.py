@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import click
-from crash_test import _lines, _results
+from crash_runs import lines, results
 from small_model import write_model, write_pictures
 
 ROOT = Path(__file__).parent.parent
@@ -76,7 +76,7 @@ class _Place:
     def stop_writer(self, shard: int, number: signal.Signals, process: _Process) -> None:
         """Send a signal to the process that writes a shard, once it has written some lines."""
         out, begin = self.out / f"shard-{shard}", time.monotonic()
-        while _lines(out) < 2 and process.poll() is None and time.monotonic() - begin < PATIENCE:
+        while lines(out) < 2 and process.poll() is None and time.monotonic() - begin < PATIENCE:
             time.sleep(0.01)
         try:
             os.kill(int((out / ".lock").read_text().split()[1]), number)
@@ -85,11 +85,11 @@ class _Place:
 
     def compare(self, name: str, stopped: int) -> None:
         """The merged folder beside the plain one; gone afterwards."""
-        (files, lines, repeated), (wanted, expected, _) = _results(self.out / "all"), _results(self.folder / "plain")
+        (files, found, repeated), (wanted, expected, _) = results(self.out / "all"), results(self.folder / "plain")
         _expect(f"{name}: lines done twice", repeated, 0)
-        _expect(f"{name}: pictures", len(lines), PICTURES)
+        _expect(f"{name}: pictures", len(found), PICTURES)
         _expect(f"{name}: maps and figures are those of a plain run", files == wanted, True)
-        _expect(f"{name}: lines are those of a plain run", lines == expected, True)
+        _expect(f"{name}: lines are those of a plain run", found == expected, True)
         self.out.rename(self.folder / name)
         click.echo(f"{name}: {PICTURES} pictures in {SHARDS} shards, one stopped after {stopped}: as a plain run")
 
@@ -104,7 +104,7 @@ def _shards(place: _Place, name: str, start: _Start, number: signal.Signals, cod
     process = start(2)
     place.stop_writer(2, number, process)
     _expect(f"{name}: exit code of what was stopped", process.wait(PATIENCE), code)
-    stopped = _lines(place.out / "shard-2")
+    stopped = lines(place.out / "shard-2")
     _expect(f"{name}: the stopped one was not done", stopped < PICTURES // SHARDS, True)
     for shard in range(1, SHARDS + 1):
         _expect(f"{name}: exit code of shard {shard}", start(shard).wait(PATIENCE), 0)
@@ -163,7 +163,7 @@ def _ray(place: _Place, page: str) -> None:
     program.write_text(place.at_home(re.sub(r"\b8\b", "1", _block("Ray", page))))
     process = place.start(f"exec {shlex.join([sys.executable, str(program)])} >ray.txt 2>&1")
     place.stop_writer(2, signal.SIGKILL, process)
-    stopped = _lines(place.out / "shard-2")
+    stopped = lines(place.out / "shard-2")
     code = process.wait(PATIENCE)
     if code:
         click.echo((place.folder / "ray.txt").read_text(), err=True)
