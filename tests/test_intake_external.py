@@ -156,6 +156,12 @@ def test_what_the_file_does_not_have_is_not_promised(tmp_path: Path, changed: di
     refused(pointing(tmp_path / "m", **changed), "weight 'w1' needs 864 bytes, and 'weights.bin' does not have them")
 
 
+def test_a_place_that_is_no_text_is_refused(tmp_path: Path):
+    path = pointing(tmp_path, location="@eights.bin")
+    path.write_bytes(path.read_bytes().replace(b"@eights.bin", b"\xffeights.bin"))
+    refused(path, "cannot read the weights in '\ufffdeights.bin'")
+
+
 def test_sides_that_claim_terabytes_allocate_nothing(tmp_path: Path):
     path = pointing(tmp_path / "m")
     model = onnx.load(path, load_external_data=False)

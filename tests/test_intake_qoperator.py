@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnx_evidence.deployed import DeployedModel
+from onnx_evidence.errors import ModelError
 from onnx_evidence.model import load_model
 from onnx_evidence.runtime import Differentiator, Session
 from onnx_evidence.vjp import build_vjp, missing_rules
@@ -102,6 +103,7 @@ CASES = {
         microsoft("QGemm", ["flat", "as", "az", "m", "m.scales", "m.zeros", "bias.m"], "logits", alpha=0.5),
     ],
     "sum": then(*SECOND, microsoft("QLinearAdd", OF_TWO, "b")),
+    "sum, last zero point left out": then(*SECOND, microsoft("QLinearAdd", OF_TWO[:7], "b")),
     "product": then(*SECOND, microsoft("QLinearMul", OF_TWO, "b")),
     "concatenation": then(
         *SECOND,
@@ -188,6 +190,43 @@ def test_what_has_no_float_twin_stays(tmp_path: Path):
         assert model.proof is not None
         opened = DeployedModel(path, device="cpu")
         assert np.abs(opened.logits(X) - run_file(path)).max() <= 1.01 * SCALES["bs"]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        ["x", "xs", "xz", "w.scale", "w.scales", "w.zero", "as", "az"],
+        ["x", "w.scales", "xz", "w", "w.scale", "w.zero", "as", "az", "bias"],
+        ["x", "xs", "xz", "w", "bias", "w.zero", "as", "az", "bias"],
+    ],
+    ids=["a single number as kernel", "a scale per pixel", "a bias as scale"],
+)
+def test_a_damaged_convolution_is_refused(damaged: list[str], tmp_path: Path):
+    path = write(quantised([*QUANTISE, node("QLinearConv", damaged, ["a"]), *END]), tmp_path)
+    with pytest.raises(ModelError, match=r"^[^\n]+$"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "inputs"),
+    [
+        ("QLinearSigmoid", ["a", "as", "az", "bs"]),
+        ("QLinearLeakyRelu", ["a", "as", "az", "bs"]),
+        ("QLinearConcat", ["bs", "bz", "a", "as", ""]),
+        ("QLinearConcat", ["bs", "bz", "a", "", "az"]),
+    ],
+)
+def test_what_crashes_onnx_runtime_is_refused_before(op_type: str, inputs: list[str], tmp_path: Path):
+    path = write(quantised(then(microsoft(op_type, inputs, "b"))), tmp_path)
+    with pytest.raises(ModelError, match=f"operator '{op_type}' leaves a zero point or a scale out"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("op_type", ["QLinearSigmoid", "QLinearAdd", "QLinearConcat", "QGemm"])
+def test_an_operator_without_its_inputs_is_refused(op_type: str, tmp_path: Path):
+    path = write(quantised(then(microsoft(op_type, ["a", "as"], "b"))), tmp_path)
+    with pytest.raises(ModelError, match=r"^[^\n]+$"):
+        load_model(path)
 
 
 def test_float_models_are_not_touched(tiny_model: Path):

@@ -170,6 +170,37 @@ def test_a_truncated_model_is_refused(tmp_path: Path, share: float):
     refused(path, "not an? (valid )?ONNX model, or a truncated one")
 
 
+@pytest.mark.parametrize("kind", [29, 65535, TensorProto.FLOAT16, TensorProto.UINT8])
+def test_a_weight_of_no_known_type_or_of_too_many_bytes_is_refused(tmp_path: Path, kind: int):
+    """The checker lets both pass."""
+    model = tiny.classifier()
+    next(tensor for tensor in model.graph.initializer if tensor.name == "b6").data_type = kind
+    onnx.checker.check_model(model)
+    refused(write(model, tmp_path), r"not a valid ONNX model, or a truncated one: weight 'b6' is no .* of shape \(5,\)")
+
+
+def padded(pads: list[int]) -> onnx.ModelProto:
+    """The tiny classifier, whose second convolution pads otherwise."""
+    model = tiny.classifier()
+    conv = next(each for each in model.graph.node if each.output[0] == "block.b")
+    next(each for each in conv.attribute if each.name == "pads").ints[:] = pads
+    skip = next(each for each in model.graph.node if each.output[0] == "block.add")
+    skip.op_type = "Identity"
+    del skip.input[1:]
+    return model
+
+
+@pytest.mark.parametrize("pads", [[1, 1, 65535, 1], [1, 65535, 1, 1], [1, 1, 4000, 4000]])
+def test_a_layer_that_no_picture_fills_is_refused_before_it_runs(tmp_path: Path, pads: list[int]):
+    """One damaged number in a small file asks for minutes, or gigabytes."""
+    refused(write(padded(pads), tmp_path), "layer 'block.b' has shape N x 8 x .*, absurdly more than .* 3 x 32 x 32:")
+
+
+def test_control_a_layer_of_twenty_times_the_picture_is_taken(tmp_path: Path):
+    """Small pictures are enlarged inside many a model."""
+    assert load_model(write(padded([300, 300, 300, 300]), tmp_path)).tensors["block.b"].shape == (None, 8, 614, 614)
+
+
 def test_missing_external_weights_are_refused(tmp_path: Path):
     path = tmp_path / "external.onnx"
     onnx.save(tiny.classifier(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)

@@ -1,34 +1,38 @@
 """Feed damaged models and pictures to the package: whatever they are, one line says what is wrong, soon, or they work.
 
-Every case is made from its number, in a process that is watched: a crash, an error that is not ours, more than 10
-seconds, 2 GB, or a file opened for writing outside the output folder is a finding, and its number makes it again.
+Hypothesis draws every mutation, in blocks of 1,000 cases that their number makes again. A case runs in a process that
+is watched: a crash, an error that is not ours, more than 10 seconds, 2 GB, or a file written outside the output folder
+is a finding. Findings are counted, and the first of each kind is shrunk and kept.
 """
 
+import contextlib
+import faulthandler
 import multiprocessing
 import os
 import random
 import re
 import resource
+import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import cv2
-import onnx
-from onnx import TensorProto, helper
+from fuzz_mutations import Case, mutated_models, mutated_pictures
+from fuzz_seeds import model_seeds, picture_seeds
+from hypothesis import HealthCheck, Phase, find, settings
+from hypothesis.errors import NoSuchExample
+from hypothesis.strategies import SearchStrategy
 from small_model import write_model, write_pictures
 
-_SECONDS, _BYTES = 10, 2 << 30
-_SUFFIXES = (".png", ".jpg", ".bmp", ".webp", ".tiff", ".ppm", ".jp2")
-_NUMBERS = (0, 1, -1, 7, 255, 65535, 2**31 - 1, 2**31, 2**40, 2**63 - 1, -(2**63))
-_TEXTS = ("", "x", "input", "logits", "../x", "/etc/passwd", "\0", "\x1b[2J", "=1+1", "é" * 300, "%s%n", "..")
+# Seconds of the processor and of the clock, bytes, and cases.
+_SECONDS, _PATIENCE, _BYTES, _BLOCK = 10, 60, 2 << 30, 1000
 
 
 class _Answer(NamedTuple):
@@ -38,258 +42,256 @@ class _Answer(NamedTuple):
     finding: str
 
 
-# Mutations of bytes
+# In the watched process
 
 
-def _mutate_bytes(data: bytes, rng: random.Random) -> bytes:
-    changed = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 4, 16))):
-        place = rng.randrange(len(changed) + 1)
-        action = rng.randrange(6)
-        if action == 0 and changed:
-            changed[place % len(changed)] ^= 1 << rng.randrange(8)
-        elif action == 1:
-            changed[place:place] = rng.randbytes(rng.choice((1, 4, 64)))
-        elif action == 2:
-            del changed[place : place + rng.choice((1, 4, 64, 4096))]
-        elif action == 3:
-            changed[place : place + 4] = rng.choice((b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"))
-        elif action == 4:
-            other = rng.randrange(len(changed) + 1)
-            changed[place:place] = changed[other : other + rng.choice((4, 64, 1024))]
-        elif rng.random() < 0.2:
-            del changed[place:]
-    return bytes(changed)
+def _explain(place: Path) -> Callable[[Path], None]:
+    """Explains a picture with a model, as the command does."""
+    from onnx_evidence import Explainer
+    from onnx_evidence.images import read_photograph
+
+    (path,) = write_pictures(place / "pictures", 1).iterdir()
+    picture = read_photograph(path)
+    (place / "weights.bin").write_bytes(bytes(64))
+    (place.parent / "outside.bin").write_bytes(bytes(1 << 16))
+    (place / "link").symlink_to("/etc/passwd")
+
+    def run(model: Path) -> None:
+        explainer = Explainer(model, device="cpu", quality="fast")
+        explainer.explain(picture).save(place / "out" / "map.npz")
+
+    return run
 
 
-# Mutations of messages
+def _look(place: Path) -> Callable[[Path], None]:
+    """Makes a picture the input of a model, and reads it as bands."""
+    from onnx_evidence import DeployedModel, EvidenceError
+    from onnx_evidence.images import read_photograph
+
+    deployed = DeployedModel(write_model(place / "model.onnx"), device="cpu")
+
+    def run(picture: Path) -> None:
+        with contextlib.suppress(EvidenceError):
+            read_photograph(picture, bands=True)
+        _, inputs, _ = deployed.prepare(picture)
+        deployed.logits(inputs[None])
+
+    return run
 
 
-def _fields(message: Any) -> Iterator[tuple[Any, Any]]:
-    """Every field that is set, of a message and of all inside it."""
-    for field, value in message.ListFields():
-        yield message, field
-        if field.message_type is not None:
-            for inner in value if field.is_repeated else [value]:
-                yield from _fields(inner)
+_RUNS = {"models": _explain, "pictures": _look}
 
 
-def _mutate_message(model: onnx.ModelProto, rng: random.Random) -> None:
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        # Weights and names are as many as all else: first the name of a field, then one of these.
-        found: dict[str, list[tuple[Any, Any]]] = {}
-        for message, field in _fields(model):
-            found.setdefault(field.full_name, []).append((message, field))
-        _mutate_field(*rng.choice(found[rng.choice(sorted(found))]), rng)
-
-
-def _mutate_field(message: Any, field: Any, rng: random.Random) -> None:
-    if field.is_repeated:
-        values = getattr(message, field.name)
-        place, action = rng.randrange(len(values)), rng.randrange(4)
-        if action == 0:
-            del values[place]
-        elif field.message_type is not None:
-            values.add().CopyFrom(values[place])
-        elif action == 1:
-            values.append(values[place])
-        else:
-            values[place] = _other(values[place], rng)
-    elif field.message_type is not None or rng.random() < 0.2:
-        message.ClearField(field.name)
-    elif field.enum_type is not None:
-        setattr(message, field.name, rng.choice(list(field.enum_type.values_by_number)))
-    else:
-        setattr(message, field.name, _other(getattr(message, field.name), rng))
-
-
-def _other(value: Any, rng: random.Random) -> Any:
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int):
-        return rng.choice([value + 1, value - 1, -value % 2**31, *(n for n in _NUMBERS if abs(n) < 2**31)])
-    if isinstance(value, float):
-        return rng.choice([0.0, -value, float("nan"), float("inf"), 1e38])
-    if isinstance(value, bytes):
-        return _mutate_bytes(value, rng)
-    return rng.choice([*_TEXTS, value[::-1]])
-
-
-def _outside(model: onnx.ModelProto, rng: random.Random) -> None:
-    """Have a weight lie in a file: anywhere, and as long as it likes."""
-    tensor = rng.choice(list(model.graph.initializer))
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    places = ("weights.bin", "../outside.bin", "/etc/passwd", "/dev/zero", "/proc/self/mem", "link", "missing", "", ".")
-    given = {"location": rng.choice(places), "offset": rng.choice(("0", "-1", "x", str(2**62)))}
-    given |= {"length": rng.choice(("16", str(2**40), "-5", ""))} if rng.random() < 0.7 else {}
-    for key, value in given.items():
-        tensor.external_data.add(key=key, value=value)
-
-
-# Cases
-
-
-class _Model:
-    """A mutated model, explained as by the command."""
-
-    def __init__(self, place: Path) -> None:
-        from onnx_evidence.images import read_photograph
-
-        self.place, self.path = place, place / "mutated.onnx"
-        self.seeds = [write_model(place / f"{seed}.onnx", seed).read_bytes() for seed in range(3)]
-        (picture,) = write_pictures(place / "pictures", 1).iterdir()
-        self.picture = read_photograph(picture)
-        (place / "weights.bin").write_bytes(bytes(64))
-        (place.parent / "outside.bin").write_bytes(bytes(1 << 16))
-        if not (place / "link").is_symlink():
-            (place / "link").symlink_to("/etc/passwd")
-
-    def run(self, rng: random.Random) -> None:
-        from onnx_evidence import Explainer
-
-        data, way = rng.choice(self.seeds), rng.random()
-        if way < 0.4:
-            data = _mutate_bytes(data, rng)
-        else:
-            model = onnx.load_model_from_string(data)
-            (_outside if way < 0.5 else _mutate_message)(model, rng)
-            if way > 0.9:
-                model.graph.node.append(helper.make_node(rng.choice(("If", "Loop", "Foo", "Split")), ["logits"], ["y"]))
-            data = model.SerializeToString()
-        self.path.write_bytes(data)
-        explainer = Explainer(self.path, device="cpu", quality="fast")
-        explainer.explain(self.picture).save(self.place / "out" / "map.npz")
-
-
-class _Picture:
-    """A mutated picture, made the input of a model."""
-
-    def __init__(self, place: Path) -> None:
-        from onnx_evidence import DeployedModel
-
-        self.place = place
-        self.deployed = DeployedModel(write_model(place / "model.onnx"), device="cpu")
-        (picture,) = write_pictures(place / "pictures", 1).iterdir()
-        pixels = cv2.imread(str(picture))
-        assert pixels is not None
-        self.seeds = [(suffix, cv2.imencode(suffix, pixels)[1].tobytes()) for suffix in _SUFFIXES]
-
-    def run(self, rng: random.Random) -> None:
-        suffix, data = rng.choice(self.seeds)
-        path = self.place / f"mutated{suffix}"
-        path.write_bytes(_mutate_bytes(data, rng))
-        _, inputs, _ = self.deployed.prepare(path)
-        self.deployed.logits(inputs[None])
-
-
-_CASES: dict[str, Callable[[Path], _Model | _Picture]] = {"models": _Model, "pictures": _Picture}
-
-
-def _serve(kind: str, place: Path, pipe: Connection) -> None:
-    """Run the cases whose numbers are sent."""
-    from onnx_evidence import EvidenceError
-
+def _serve(kind: str, place: Path, pipe: Connection, dump: Path) -> None:
+    """Run the cases that are sent."""
     opened: list[str] = []
 
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(arguments[0], str) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
             opened.append(arguments[0])
 
-    case = _CASES[kind](place)
-    inside = (str(place / "out"), str(place / "mutated"), os.devnull)
+    run = _RUNS[kind](place)
+    stacks = dump.open("w")
+    faulthandler.enable(stacks)
+    faulthandler.register(signal.SIGUSR1, stacks)
+    inside = (str(place / "out"), os.devnull)
     sys.addaudithook(hear)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     pipe.send(_Answer("ready", ""))
     while True:
-        number = pipe.recv()
+        case: Case = pipe.recv()
+        for name, data in case.files.items():
+            (place / name).write_bytes(data)
+        there = _there(place)
         opened.clear()
-        name, finding = "works", ""
-        try:
-            case.run(random.Random(f"{kind} {number}"))
-        except EvidenceError as error:
-            # Paths, names and numbers differ from case to case.
-            words = re.sub(r"'[^']*'|\"[^\"]*\"|\S*/\S*|-?\d[\d.]*", "_", str(error))
-            name = f"{type(error).__name__}: {words[:90]}"
-            finding = "the message has several lines" if "\n" in str(error) else ""
-        except BaseException as error:  # noqa: BLE001 - that is what is looked for
-            name = f"{type(error).__name__} at {traceback.extract_tb(error.__traceback__)[-1].name}"
-            finding = "".join(traceback.format_exception(error)[-6:])
-        strangers = [path for path in opened if not path.startswith(inside)]
+        answer = _answer(run, place / case.name)
+        strangers = [path for path in opened if not path.startswith(inside)] + sorted(_there(place) ^ there)
         if strangers:
-            finding = f"opened for writing: {strangers[0]}"
+            answer = answer._replace(finding=f"written outside the output folder: {strangers[0]}")
         if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > _BYTES:
-            finding = "more than 2 GB of memory"
-        pipe.send(_Answer(name, finding))
-        if "memory" in finding:
-            return
+            answer = answer._replace(finding="more than 2 GB of memory")
+        pipe.send(answer)
+
+
+def _there(place: Path) -> set[str]:
+    """All files but those of the output folder."""
+    return {str(path) for path in place.parent.rglob("*") if place / "out" not in (path, *path.parents)}
+
+
+def _answer(run: Callable[[Path], None], path: Path) -> _Answer:
+    from onnx_evidence import EvidenceError
+
+    try:
+        run(path)
+    except EvidenceError as error:
+        # Paths, names and numbers differ from case to case.
+        words = re.sub(r"'[^']*'|\"[^\"]*\"|\S*/\S*|-?\d[\d.]*", "_", str(error))
+        finding = "the message has several lines" if "\n" in str(error) else ""
+        return _Answer(f"{type(error).__name__}: {words[:90]}", finding)
+    except BaseException as error:  # noqa: BLE001 - that is what is looked for
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = next((frame for frame in reversed(frames) if "onnx_evidence" in frame.filename), frames[-1])
+        words = f"{type(error).__name__} in {Path(ours.filename).stem}.{ours.name}"
+        return _Answer(words, "".join(traceback.format_exception(error)[-6:]))
+    return _Answer("works", "")
+
+
+# In the process that watches
 
 
 class _Watched:
     """A process that runs cases, replaced when it dies or hangs."""
 
-    def __init__(self, kind: str, place: Path) -> None:
-        self.kind, self.place = kind, place
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
         self._start()
 
     def _start(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        place, self._dump = Path(self._folder.name) / "in", Path(self._folder.name) / "stacks"
+        (place / "out").mkdir(parents=True)
+        self._dump.touch()
         context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(self.kind, self.place, theirs), daemon=True)
-        self.process.start()
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(self.kind, place, theirs, self._dump), daemon=True)
+        self._process.start()
         theirs.close()
-        self.pipe.recv()
+        self._pipe.recv()
 
-    def run(self, number: int) -> _Answer:
-        """One case."""
-        begin = time.monotonic()
+    def stop(self) -> None:
+        """End the process, and remove its folder."""
+        self._process.kill()
+        self._process.join()
+        self._folder.cleanup()
+
+    def run(self, case: Case) -> _Answer:
+        """What becomes of a case."""
         try:
-            self.pipe.send(number)
-            answer = self.pipe.recv() if self.pipe.poll(_SECONDS) else _Answer("hang", f"more than {_SECONDS} seconds")
+            self._pipe.send(case)
+            answer = self._pipe.recv() if self._answers() else self._hang()
         except (EOFError, OSError):
-            self.process.join()
-            answer = _Answer("crash", f"exit code {self.process.exitcode}")
-        if answer.kind in ("hang", "crash") or "memory" in answer.finding:
-            self.process.kill()
-            self.process.join()
+            self._process.join()
+            answer = self._ended("crash", f"exit code {self._process.exitcode}")
+        if answer.kind.startswith(("hang", "crash")) or "memory" in answer.finding:
+            self.stop()
             self._start()
-        slow = time.monotonic() - begin > _SECONDS
-        return answer._replace(finding=answer.finding or ("too slow" if slow else ""))
+        return answer
+
+    def _answers(self) -> bool:
+        """Whether there is an answer in time; what others on the machine take of the processor does not count."""
+        begin, used = time.monotonic(), self._used()
+        while not self._pipe.poll(1):
+            if self._used() - used > _SECONDS or time.monotonic() - begin > _PATIENCE:
+                return False
+        return True
+
+    def _used(self) -> float:
+        """Seconds of the processor that the process had."""
+        numbers = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _hang(self) -> _Answer:
+        os.kill(self._process.pid or 0, signal.SIGUSR1)
+        time.sleep(1)
+        return self._ended("hang", f"more than {_SECONDS} seconds")
+
+    def _ended(self, what: str, finding: str) -> _Answer:
+        """Where it was, from the stack that the process left: the innermost function of the package."""
+        stack = self._dump.read_text()
+        ours = re.search(r'onnx_evidence/(\S+)\.py", line \d+ in (\S+)', stack)
+        return _Answer(f"{what} in {ours[1]}.{ours[2]}" if ours else what, f"{finding}\n{stack}")
 
 
-def _fuzz(kind: str, numbers: range, place: Path, shown: int) -> int:
-    """Run cases, print kinds of answers and findings; how many findings."""
-    watched, kinds, bad, findings = _Watched(kind, place), Counter[str](), Counter[str](), 0
-    for number in numbers:
-        answer = watched.run(number)
-        kinds[answer.kind] += 1
+class _Fuzz:
+    """Counts what becomes of the cases of a kind."""
+
+    def __init__(self, kind: str, cases: SearchStrategy[Case], keep: Path) -> None:
+        self.kind, self.cases, self.keep = kind, cases, keep
+        self.watched = _Watched(kind)
+        self.kinds, self.bad = Counter[str](), Counter[str]()
+        self.total = 0
+
+    def block(self, number: int, size: int, shown: int) -> None:
+        """Run a block, and shrink what is new in it."""
+        known = set(self.bad)
+        self._find(number, size, self._count, Phase.generate)
+        for kind in [kind for kind in self.bad if kind not in known][: max(shown - len(known), 0)]:
+            self._shrink(number, size, kind)
+
+    def _count(self, case: Case) -> bool:
+        answer = self.watched.run(case)
+        self.total += 1
+        self.kinds[answer.kind] += 1
         if answer.finding:
-            findings += 1
-            bad[answer.kind] += 1
-            if bad[answer.kind] == 1 and len(bad) <= shown:
-                click.echo(f"FINDING {kind} {number}: {answer.kind}\n{answer.finding}")
-    watched.process.kill()
-    click.echo(f"{kind}: {len(numbers)} cases, {kinds['works']} work, {findings} findings")
-    for name, count in bad.most_common():
-        click.echo(f"{count:7} FOUND {name}")
-    for name, count in kinds.most_common(40):
-        click.echo(f"{count:7} {name}")
-    return findings
+            self.bad[_name(answer)] += 1
+        return False
+
+    def _shrink(self, number: int, size: int, kind: str) -> None:
+        """Find the smallest case of the same kind; the same block leads there again."""
+        last = None
+
+        def same(case: Case) -> bool:
+            nonlocal last
+            answer = self.watched.run(case)
+            found = bool(answer.finding) and _name(answer) == kind
+            last = answer if found else last
+            return found
+
+        case = self._find(number, size, same, Phase.generate, Phase.shrink)
+        click.echo(f"FINDING {self.kind}, block {number}: {kind}")
+        if case is None or last is None:
+            return click.echo("  not found again")
+        self.keep.mkdir(parents=True, exist_ok=True)
+        for name, data in case.files.items():
+            (self.keep / f"{self.kind}-{number}-{len(self.bad)}-{name}").write_bytes(data)
+        click.echo(f"  {case.seed}: {'; '.join(case.steps)}\n{last.finding}")
+
+    def _find(self, number: int, size: int, condition: Callable[[Case], bool], *phases: Phase) -> Case | None:
+        settled = settings(
+            max_examples=size, phases=phases, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+        )
+        try:
+            return find(self.cases, condition, settings=settled, random=random.Random(f"{self.kind} {number}"))
+        except NoSuchExample:
+            return None
+
+    def report(self) -> int:
+        """Print kinds of answers and findings; how many findings."""
+        findings = self.bad.total()
+        click.echo(f"{self.kind}: {self.total} cases, {self.kinds['works']} work, {findings} findings")
+        click.echo(f"{len(self.kinds)} kinds of answers")
+        for name, count in self.bad.most_common():
+            click.echo(f"{count:7} FOUND {name}")
+        for name, count in self.kinds.most_common(40):
+            click.echo(f"{count:7} {name}")
+        return findings
+
+
+def _name(answer: _Answer) -> str:
+    """A kind of finding."""
+    return answer.finding.split(":")[0] if answer.kind == "works" else answer.kind
 
 
 @click.command()
-@click.argument("kinds", nargs=-1, type=click.Choice(list(_CASES)))
+@click.argument("kinds", nargs=-1, type=click.Choice(list(_RUNS)))
 @click.option("--cases", default=20_000, show_default=True)
-@click.option("--start", default=0, show_default=True, help="First number: a finding's makes it again.")
-@click.option("--shown", default=10, show_default=True, help="Kinds of findings of which one is printed in full.")
-def main(kinds: tuple[str, ...], cases: int, start: int, shown: int) -> None:
+@click.option("--start", default=0, show_default=True, help="First block: a finding's makes it again.")
+@click.option("--shown", default=10, show_default=True, help="Kinds of findings of which one is shrunk and printed.")
+@click.option("--keep", default=Path("build/fuzz"), show_default=True, type=click.Path(path_type=Path))
+@click.option("--also", multiple=True, type=click.Path(path_type=Path, exists=True), help="Files to damage besides.")
+def main(kinds: tuple[str, ...], cases: int, start: int, shown: int, keep: Path, also: tuple[Path, ...]) -> None:
     """Feed damaged models and pictures to the package, and count what it says."""
     findings = 0
-    for kind in kinds or tuple(_CASES):
-        with tempfile.TemporaryDirectory() as name:
-            place = Path(name) / "in"
-            place.mkdir()
-            findings += _fuzz(kind, range(start, start + cases), place, shown)
+    for kind in kinds or tuple(_RUNS):
+        given = [path for path in also if (path.suffix == ".onnx") == (kind == "models")]
+        drawn = mutated_models(model_seeds(), given) if kind == "models" else mutated_pictures(picture_seeds(given))
+        fuzz = _Fuzz(kind, drawn, keep)
+        try:
+            for number, done in enumerate(range(0, cases, _BLOCK), start):
+                fuzz.block(number, min(_BLOCK, cases - done), shown)
+            findings += fuzz.report()
+        finally:
+            fuzz.watched.stop()
     if findings:
         raise click.exceptions.Exit(1)
 

@@ -15,6 +15,8 @@ from onnx_evidence.types import AnyArray
 
 # Domains whose operators ONNX Runtime has.
 _KNOWN = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview", "com.microsoft", "com.microsoft.nchwc"})
+# Inputs without which ONNX Runtime ends the process, though its documentation lets the last be left out.
+_WHOLE = {"QLinearSigmoid": 5, "QLinearLeakyRelu": 5}
 # What its constants alone decide once shapes are known.
 _INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL})
 _KINDS: dict[str, type[np.generic]] = {
@@ -42,29 +44,34 @@ def plain(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     Raises
     ------
     ModelError
-        If an operator is of a domain that ONNX Runtime does not know.
+        If an operator is of a domain that ONNX Runtime does not know, or lacks inputs without which it would crash.
     """
     if proto.functions:
         try:
             proto = inliner.inline_local_functions(proto)
         except Exception as error:
             raise ModelError(f"{path}: the functions of the model cannot be put in place: {one_line(error)}") from error
-    _refuse_custom(proto.graph.node, path)
+    _refuse(proto.graph.node, path)
     _unlist_weights(proto)
     _lift_constants(proto.graph)
     return proto
 
 
-def _refuse_custom(nodes: Iterable[onnx.NodeProto], path: Path) -> None:
+def _refuse(nodes: Iterable[onnx.NodeProto], path: Path) -> None:
     for node in nodes:
         if node.domain not in _KNOWN:
             raise ModelError(
                 f"{path}: operator {node.op_type!r} is of the custom domain {node.domain!r}, whose library is not "
                 "part of ONNX Runtime; export the model with standard operators"
             )
+        if len(node.input) < _WHOLE.get(node.op_type, 0) or (node.op_type == "QLinearConcat" and "" in node.input):
+            raise ModelError(
+                f"{path}: operator {node.op_type!r} leaves a zero point or a scale out, which crashes ONNX Runtime; "
+                "export the model with them"
+            )
         for attribute in node.attribute:
             for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
-                _refuse_custom(graph.node, path)
+                _refuse(graph.node, path)
 
 
 def _unlist_weights(proto: onnx.ModelProto) -> None:

@@ -44,7 +44,7 @@ def settle_external(proto: onnx.ModelProto, path: Path, limit: int = INLINE_LIMI
     ModelError
         If a reference leads out of the model's folder or to no regular file, or promises more than there is.
     """
-    found = [(tensor, *_settle(tensor, path)) for tensor in _tensors(proto) if _is_outside(tensor)]
+    found = [(tensor, *_settle(tensor, path)) for tensor in tensors_of(proto) if _is_outside(tensor)]
     stays = sum(size for *_, size in found) > limit
     for tensor, file, offset, size in found:
         if not stays or size <= _SMALL:
@@ -75,11 +75,39 @@ def digest(data: bytes, files: list[Path]) -> str:
     return total.hexdigest()
 
 
+def as_text(value: str | bytes) -> str:
+    """A string of a file as text.
+
+    Parameters
+    ----------
+    value : str or bytes
+        Protobuf hands strings that are no UTF-8 on as bytes.
+
+    Returns
+    -------
+    str
+        What is no UTF-8 is replaced.
+    """
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
 def _is_outside(tensor: onnx.TensorProto) -> bool:
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
-def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of values in a model: of its graph, the graphs inside nodes, and functions.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model.
+
+    Returns
+    -------
+    iterator of onnx.TensorProto
+        The model's own, not copies.
+    """
     yield from _of_graph(proto.graph)
     for function in proto.functions:
         for node in function.node:
@@ -101,7 +129,7 @@ def _of_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
 
 def _settle(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
     """The file, the offset and the number of bytes of a tensor, all of them proved by what is there."""
-    given = {entry.key: entry.value for entry in tensor.external_data}
+    given = {as_text(entry.key): as_text(entry.value) for entry in tensor.external_data}
     file = _inside(given.get("location", ""), path, tensor.name)
     there = file.stat().st_size
     wanted = prod(tensor.dims) * _bits(tensor, path) // 8 + (prod(tensor.dims) * _bits(tensor, path) % 8 > 0)

@@ -30,6 +30,8 @@ _BINARY = {"QLinearAdd": "Add", "QLinearMul": "Mul"}
 _MOVES = frozenset("MaxPool Reshape Flatten Squeeze Unsqueeze Transpose Identity".split())
 # Attributes that the float operators do not have.
 _OWN = frozenset({"channels_last", "opset"})
+# Inputs that each has at least; ONNX's checker knows no operators of com.microsoft.
+_LEAST = {"QGemm": 6, "QLinearConcat": 5, **dict.fromkeys(_UNARY, 4), **dict.fromkeys(_BINARY, 7)}
 # Since when scales may be one per channel.
 _PER_CHANNEL = 13
 
@@ -77,7 +79,7 @@ class _Rewriter:
         return rewritten
 
     def _can(self, node: onnx.NodeProto) -> bool:
-        if node.op_type not in _REWRITES:
+        if node.op_type not in _REWRITES or len(node.input) < _LEAST.get(node.op_type, 0):
             return False
         given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         several = any(self._count(name) > 1 for name in node.input if self._is_scale(name))
@@ -95,12 +97,12 @@ class _Rewriter:
         inputs = [self._decode(node, *x), self._decode(node, *w, axis=0)]
         if len(node.input) > 8 and node.input[8]:
             inputs.append(self._bias(node, node.input[8], x[1], w[1]))
-        self._between(node, "Conv", inputs, (node.input[6], node.input[7]))
+        self._between(node, "Conv", inputs, _pair(node, 6))
 
     def matmul(self, node: onnx.NodeProto) -> None:
         a, b = _triple(node, 0), _triple(node, 3)
         inputs = [self._decode(node, *a, axis=-2), self._decode(node, *b, axis=-1)]
-        self._between(node, "MatMul", inputs, (node.input[6], node.input[7]))
+        self._between(node, "MatMul", inputs, _pair(node, 6))
 
     def gemm(self, node: onnx.NodeProto) -> None:
         a, b = _triple(node, 0), _triple(node, 3)
@@ -114,16 +116,16 @@ class _Rewriter:
 
     def unary(self, node: onnx.NodeProto) -> None:
         decoded = self._decode(node, *_triple(node, 0))
-        self._between(node, _UNARY[node.op_type], [decoded], (node.input[3], node.input[4]))
+        self._between(node, _UNARY[node.op_type], [decoded], _pair(node, 3))
 
     def binary(self, node: onnx.NodeProto) -> None:
         inputs = [self._decode(node, *_triple(node, 0)), self._decode(node, *_triple(node, 3))]
-        self._between(node, _BINARY[node.op_type], inputs, (node.input[6], node.input[7]))
+        self._between(node, _BINARY[node.op_type], inputs, _pair(node, 6))
 
     def concat(self, node: onnx.NodeProto) -> None:
         parts = [_triple(node, start) for start in range(2, len(node.input), 3)]
         inputs = [self._decode(node, *part) for part in parts]
-        self._between(node, "Concat", inputs, (node.input[0], node.input[1]))
+        self._between(node, "Concat", inputs, _pair(node, 0))
 
     def _move(self, node: onnx.NodeProto) -> None:
         codes = self.codes[node.input[0]]
@@ -141,11 +143,11 @@ class _Rewriter:
         return output
 
     def _rank(self, name: str) -> int:
-        return len(self.constants[name].dims) if name in self.constants else 1
+        return max(len(self.constants[name].dims), 1) if name in self.constants else 1
 
     def _bias(self, node: onnx.NodeProto, name: str, x_scale: str, w_scale: str, factor: float = 1.0) -> str:
         """A bias of int32 counts in steps of the product of both scales."""
-        if x_scale in self.constants and w_scale in self.constants:
+        if self._is_scale(x_scale) and self._is_scale(w_scale) and self._count(x_scale) == 1:
             x, w = (numpy_helper.to_array(self.constants[each]) for each in (x_scale, w_scale))
             scale = add_constant(
                 self.graph, f"{name}/scale", (factor * x.reshape(()) * w).astype(np.float32), self.taken
@@ -167,6 +169,12 @@ class _Rewriter:
             self.codes[output] = codes
             given = [floats, codes[0], *([codes[1]] if codes[1] else [])]
             self.nodes.append(helper.make_node("QuantizeLinear", given, [output], name=f"{output}/codes"))
+
+
+def _pair(node: onnx.NodeProto, start: int) -> Codes:
+    """A scale and its zero point, which may be left out."""
+    scale, zero = [*node.input[start : start + 2], ""][:2]
+    return scale, zero
 
 
 def _triple(node: onnx.NodeProto, start: int) -> tuple[str, str, str]:

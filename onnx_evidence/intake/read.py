@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import checker
+from onnx import checker, external_data_helper, numpy_helper
 
 from onnx_evidence.errors import ModelError, one_line
-from onnx_evidence.intake.external import INLINE_LIMIT, digest, settle_external, without_outside
+from onnx_evidence.intake.external import INLINE_LIMIT, as_text, digest, settle_external, tensors_of, without_outside
 from onnx_evidence.intake.rewrite import sort_nodes
+from onnx_evidence.shapes import type_name
 
 # Where protobuf ends.
 _LARGEST = 2**31 - 1
@@ -67,7 +68,23 @@ def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
         raise ModelError(f"{path}: not an ONNX model, or a truncated one: {one_line(error)}") from error
     except (checker.ValidationError, OSError, ValueError) as error:
         raise ModelError(f"{path}: not a valid ONNX model, or a truncated one: {one_line(error)}") from error
+    _check_values(proto, path)
     return File(path, data, proto, digest(data, files))
+
+
+def _check_values(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse values that are none; the checker lets types that do not exist pass, and bytes that do not fit some."""
+    for tensor in tensors_of(proto):
+        if external_data_helper.uses_external_data(tensor):
+            continue
+        try:
+            numpy_helper.to_array(tensor)
+        except Exception as error:
+            kind = f"{type_name(tensor.data_type)} of shape {tuple(tensor.dims)}"
+            raise ModelError(
+                f"{path}: not a valid ONNX model, or a truncated one: weight {tensor.name!r} is no {kind} "
+                f"({one_line(error)}); get the complete file, or export the model again"
+            ) from error
 
 
 def _read(path: Path) -> bytes:
@@ -99,10 +116,6 @@ def metadata_of(proto: onnx.ModelProto) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Bytes that are no UTF-8, which protobuf hands on as they are, are replaced.
+        Bytes that are no UTF-8 are replaced.
     """
-    return {_text(entry.key): _text(entry.value) for entry in proto.metadata_props}
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return {as_text(entry.key): as_text(entry.value) for entry in proto.metadata_props}

@@ -19,6 +19,7 @@ from onnx_evidence.intake.canonical import canonical_input
 from onnx_evidence.intake.dialect import fold_shapes, plain
 from onnx_evidence.intake.endings import find_ending
 from onnx_evidence.intake.entry import Entry, find_entry
+from onnx_evidence.intake.extent import refuse_absurd
 from onnx_evidence.intake.outputs import choose_output
 from onnx_evidence.intake.proof import Proof, prove
 from onnx_evidence.intake.qoperator import rewrite_integers
@@ -107,6 +108,7 @@ def take_in(
     if mixing := next((node.op_type for node in proto.graph.node if node.op_type in _MIXING), None):
         changes.append(f"one picture at a time: {mixing} takes its scale from the whole batch")
     tensors = _infer(proto, entry.name, entry.batch, path)
+    refuse_absurd(tensors, (tensor.name for tensor in proto.graph.initializer), entry.shape, path)
     chosen = choose_output(proto, tensors, path, output)
     scores = _scores(path, own, proto, tensors, chosen)
     taken = TakenIn(proto, entry, entry.batch, tensors, chosen, scores, changes)
