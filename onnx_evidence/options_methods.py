@@ -49,7 +49,7 @@ def method_options(command: Callable[P, R]) -> Callable[P, R]:
                 default=DEFAULT_QUALITY,
                 show_default=True,
                 help="fast: two deep cuts, few steps; default: a cut in every stage; best: 'ordered', which takes "
-                "some forty times as long as the default.",
+                "some twenty times as long as the default.",
             ),
             layer_option,
             click.option("--window", type=click.IntRange(min=1), metavar="K", help="Side of the window, in cells."),
@@ -63,8 +63,9 @@ def method_options(command: Callable[P, R]) -> Callable[P, R]:
             click.option(
                 "--background",
                 metavar="mean|zero|blur|blur+mean|FILE.npz|FOLDER",
-                help="What stands in for removed features: the picture's own channel means (the default), 0, those of "
-                "the blurred picture, a fitted background, or pictures drawn from a folder.",
+                help="What stands in for removed features: the picture's own channel means, 0, those of "
+                "the blurred picture, a fitted background, or pictures drawn from a folder; default: the method's own, "
+                "blur+mean for integrated.",
             ),
             click.option(
                 "--statistic",
