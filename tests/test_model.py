@@ -201,6 +201,12 @@ def test_control_a_layer_of_twenty_times_the_picture_is_taken(tmp_path: Path):
     assert load_model(write(padded([300, 300, 300, 300]), tmp_path)).tensors["block.b"].shape == (None, 8, 614, 614)
 
 
+def test_a_fixed_batch_that_nobody_has_is_refused(tmp_path: Path):
+    model = tiny.classifier()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2**31 - 2
+    refused(write(model, tmp_path), "insists on 2147483646 pictures at a time, more than 4096")
+
+
 def test_missing_external_weights_are_refused(tmp_path: Path):
     path = tmp_path / "external.onnx"
     onnx.save(tiny.classifier(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)

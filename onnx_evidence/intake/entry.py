@@ -27,6 +27,8 @@ _AXES = {
     3: "a sequence, or a picture without batch; export it with four axes",
     5: "a video or a volume; only single pictures are explained",
 }
+# Pictures of a fixed batch; every question about one picture would fill it.
+_LARGEST_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,11 @@ def find_entry(proto: onnx.ModelProto, preprocess: Preprocess | None, path: Path
     dims = image.type.tensor_type.shape.dim
     # Some exporters write an open side as -1.
     batch, *sides = (dim.dim_value if dim.dim_value > 0 else None for dim in dims)
+    if batch is not None and batch > _LARGEST_BATCH:
+        raise ModelError(
+            f"{path}: input {image.name!r} insists on {batch} pictures at a time, more than {_LARGEST_BATCH}: the file "
+            "is damaged, or no classifier of single pictures; export it with a free batch"
+        )
     layout = layout or _layout(image.name, sides, preprocess, path)
     found: tuple[int | None, ...] = tuple(sides) if layout == "NCHW" else (sides[2], sides[0], sides[1])
     shape = _settled(image.name, found, preprocess, path)
