@@ -40,8 +40,7 @@ def refuse_absurd(
     ------
     ModelError
         If a layer holds more than 2^22 numbers of a picture and more than 256 for each of the input's, or more than
-        2^22
-        in more than 2^14 rows or columns and more than 2 of these for each pixel.
+        2^22 in more than 2^14 rows or columns and more than 2 of these for each pixel.
     """
     numbers = max(_NUMBERS, _NUMBERS_EACH * prod(picture))
     side = max(_SIDE, _SIDE_EACH * prod(picture[1:]))
