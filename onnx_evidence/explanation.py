@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from onnx_evidence.images import Photograph
 from onnx_evidence.intervals import CONFIDENCE, half_width
-from onnx_evidence.path import Budget
+from onnx_evidence.path import Budget, mean_budget
 from onnx_evidence.placement import Placement, spread_to_original, to_original
 from onnx_evidence.store import pack_arrays, write_bytes
 from onnx_evidence.types import Features, FloatArray, Mask
@@ -62,23 +61,6 @@ class Extreme(NamedTuple):
     def interval(self) -> tuple[float, float] | None:
         """Both ends of the 95 % interval; None where nothing was sampled."""
         return None if math.isnan(self.margin) else (self.bits - self.margin, self.bits + self.margin)
-
-
-def mean_budget(budgets: Sequence[Budget]) -> Budget:
-    """The mean of some budgets, with the steps of all.
-
-    Parameters
-    ----------
-    budgets : sequence of Budget
-        At least one.
-
-    Returns
-    -------
-    Budget
-    """
-    names = ("with_features", "without", "supporting", "opposing", "carried")
-    means = {name: float(np.mean([getattr(each, name) for each in budgets])) for name in names}
-    return Budget(**means, steps=sum(each.steps for each in budgets))
 
 
 def _patch_sums(values: Features, patch: tuple[int, int]) -> FloatArray:
@@ -275,6 +257,15 @@ class Explanation:
         """The question answered: 'tench', or 'tench rather than goldfish'."""
         return f"{self.target.label} rather than {self.versus.label}" if self.versus else self.target.label
 
+    @cached_property
+    def _patches(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Values, errors and margins of all patches."""
+        values = _patch_sums(self.values, self.patch)
+        # Pixels of a patch err together: their errors are added up, which bounds that of the sum.
+        maps = (self.stderr, self.margin()) if self.sampled else ()
+        errors, margins = [_patch_sums(each, self.patch) for each in maps] or [np.full_like(values, np.nan)] * 2
+        return values, errors, margins
+
     def strongest(self, sign: int) -> Extreme:
         """The strongest evidence for (``sign=1``) or against (``sign=-1``), placed in the photograph.
 
@@ -288,9 +279,7 @@ class Explanation:
         Extreme
             Bits with their own sign, within `patch` where bits add up; pixels of the original photograph.
         """
-        # Pixels of a patch err together: their errors are added up, which bounds that of the sum.
-        maps = (self.values, self.stderr, self.margin())
-        values, errors, margins = (_patch_sums(each, self.patch) for each in maps)
+        values, errors, margins = self._patches
         row, col = (int(index) for index in np.unravel_index(np.argmax(sign * values), values.shape))
         # What is summed over a patch is placed at its centre.
         place = (row + self.patch[0] // 2, col + self.patch[1] // 2)

@@ -14,7 +14,7 @@ error of each panel is measured, not estimated. Rectifiers make the integrand fu
 order lose to halving panels (docs/integrated.md).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -230,6 +230,23 @@ def budget_of(cells: FloatArray, with_features: float, without: float, steps: in
     """
     positive, negative = float(cells[cells > 0].sum()), float(cells[cells < 0].sum())
     return Budget(with_features, without, positive, negative, steps, carried=positive + negative)
+
+
+def mean_budget(budgets: Sequence[Budget]) -> Budget:
+    """The mean of some budgets, with the steps of all.
+
+    Parameters
+    ----------
+    budgets : sequence of Budget
+        At least one.
+
+    Returns
+    -------
+    Budget
+    """
+    names = ("with_features", "without", "supporting", "opposing", "carried")
+    means = {name: float(np.mean([getattr(each, name) for each in budgets])) for name in names}
+    return Budget(**means, steps=sum(each.steps for each in budgets))
 
 
 def average(parts: list[PathEvidence]) -> PathEvidence:

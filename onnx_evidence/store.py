@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,6 +33,12 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     StoreError
         If the folder or the file cannot be written; nothing is left behind.
     """
+    _put(path, write)
+    _sync(path)
+
+
+def _put(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file and rename it; only its folder's names may be lost still."""
     # Hidden, and short whatever the name is: file systems take 255 bytes.
     temporary = path.with_name(f".{_digest(path.name)}.{os.getpid()}{PARTIAL}")
     try:
@@ -41,12 +48,18 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
     except OSError as error:
         raise StoreError(f"{path}: cannot write: {error.strerror or one_line(error)}") from error
     finally:
         if temporary.parent.is_dir():
             temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot write: {error.strerror or one_line(error)}") from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -64,7 +77,33 @@ def write_bytes(path: Path, data: bytes) -> None:
     StoreError
         If it cannot be written.
     """
-    write_atomic(path, lambda stream: stream.write(data))
+    write_atomic(path, partial(_write, data))
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write several files as `write_atomic` does, and have each folder written to the disk once.
+
+    Parameters
+    ----------
+    folder : Path
+        Where names start from.
+    files : mapping of str to bytes
+        By their names.
+
+    Raises
+    ------
+    StoreError
+        If one cannot be written; others may be there then.
+    """
+    paths = {folder / name: data for name, data in files.items()}
+    for path, data in paths.items():
+        _put(path, partial(_write, data))
+    for path in {path.parent: path for path in paths}.values():
+        _sync(path)
+
+
+def _write(data: bytes, stream: BinaryIO) -> None:
+    stream.write(data)
 
 
 def _digest(name: str) -> str:

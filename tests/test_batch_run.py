@@ -414,7 +414,7 @@ def test_errors_of_the_machine_stop_the_run_and_errors_of_a_picture_do_not(expla
     monkeypatch.setattr(DeployedModel, "read", refuse)
     assert len(explain(pictures, "-o", tmp_path / "a", "-q", code=3).stderr.splitlines()) == 6
     monkeypatch.undo()
-    monkeypatch.setattr(folder, "write_bytes", lambda path, data: (_ for _ in ()).throw(store.StoreError("disk: no")))
+    monkeypatch.setattr(folder, "write_files", lambda path, files: (_ for _ in ()).throw(store.StoreError("disk: no")))
     assert explain(pictures, "-o", tmp_path / "b", "-q", code=1).stderr == "Error: disk: no\n"
 
 

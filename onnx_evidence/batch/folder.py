@@ -14,7 +14,7 @@ from onnx_evidence.batch.work import Job, Outcome, folder_name
 from onnx_evidence.errors import StoreError
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.preprocessing.geometry import MAX_PIXELS
-from onnx_evidence.store import PARTIAL, check_writable, write_bytes
+from onnx_evidence.store import PARTIAL, check_writable, write_files
 
 
 class ResultFolder:
@@ -150,8 +150,7 @@ class ResultFolder:
         if outcome.reason:
             self.failures.add(outcome.job.item, outcome.kind, outcome.reason)
             return []
-        for name, data in outcome.files.items():
-            write_bytes(self.path / name, data)
+        write_files(self.path, outcome.files)
         written = self.manifest.add(outcome.entries) if outcome.entries else []
         self.failures.drop(outcome.job.item)
         return written

@@ -13,10 +13,11 @@ from onnx_evidence.shapes import TensorInfo
 # picture, in many heads, has 192.
 _NUMBERS = 1 << 22
 _NUMBERS_EACH = 256
-# Rows or columns of a layer of more numbers than those: so many in any case, and so many for each pixel. Tokens are no
-# more than pixels.
+# Rows or columns of a layer: so many in any case, and so many for each pixel. Tokens are no more than pixels; features
+# in a row may be more, but they are not a million.
 _SIDE = 1 << 14
 _SIDE_EACH = 2
+_SLIM = 1 << 20
 _AXES = 4
 
 
@@ -40,14 +41,14 @@ def refuse_absurd(
     ------
     ModelError
         If a layer holds more than 2^22 numbers of a picture and more than 256 for each of the input's, or more than
-        2^22 in more than 2^14 rows or columns and more than 2 of these for each pixel.
+        2^20 in more than 2^14 rows or columns, and more than 2 of these for each pixel.
     """
     numbers = max(_NUMBERS, _NUMBERS_EACH * prod(picture))
     side = max(_SIDE, _SIDE_EACH * prod(picture[1:]))
     weights = set(constants)
     for name, info in tensors.items():
         sides = [each or 1 for each in info.shape[1:]]
-        longest = max(sides[-2:]) if len(info.shape) == _AXES and prod(sides) > _NUMBERS else 0
+        longest = max(sides[-2:]) if len(info.shape) == _AXES and prod(sides) > _SLIM else 0
         if name not in weights and (prod(sides) > numbers or longest > side):
             raise ModelError(
                 f"{path}: layer {name!r} has shape {shape_words(info.shape)}, absurdly more than a picture of "
