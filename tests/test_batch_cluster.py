@@ -81,7 +81,7 @@ def test_a_worker_that_dies_is_no_loss_and_another_may_come(tiny_model, pictures
         time.sleep(0.5)
         assert run.poll() is None  # what is left waits for somebody to do it
         with worker(address):
-            _, stderr = run.communicate(timeout=60)
+            _, stderr = run.communicate(timeout=120)
     assert (run.returncode, stderr) == (0, "")
     assert same_but_for_threads(tmp_path / "many") == same_but_for_threads(tmp_path / "one")
     assert len({entry["map"] for entry in manifest(tmp_path / "many")}) == lines(tmp_path / "many") == 6
@@ -91,7 +91,7 @@ def test_when_the_scheduler_goes_the_run_ends_and_the_same_command_goes_on(tiny_
     with scheduler(tmp_path) as address, worker(address):
         run = start(tiny_model, pictures, tmp_path / "out", "--cluster", address)
         until(lambda: lines(tmp_path / "out") > 0)
-    _, stderr = run.communicate(timeout=60)
+    _, stderr = run.communicate(timeout=120)
     assert run.returncode == 1
     assert "is lost" in stderr
     assert stderr.count("\n") == 1
@@ -106,7 +106,7 @@ def test_a_picture_that_kills_its_workers_is_a_failure(tiny_model, pictures, tmp
         until(lambda: lines(tmp_path / "out") > 0)
         first.kill()
         with worker(address):
-            _, stderr = run.communicate(timeout=60)
+            _, stderr = run.communicate(timeout=120)
     assert run.returncode == 3
     failures = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines()]
     assert {failure["kind"] for failure in failures} == {"WorkerDied"}

@@ -77,7 +77,7 @@ def test_ctrl_c_in_a_terminal_ends_all_processes_and_the_same_command_goes_on(ti
     process = start(tiny_model, pictures, tmp_path, "--workers", "2")
     until(lambda: lines(tmp_path) > 0)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=120)
     assert (process.returncode, stderr) == (130, "Interrupted: the same command goes on from there\n")
     assert not list(tmp_path.rglob("*.partial"))
     assert 0 < lines(tmp_path) < 4
