@@ -4,7 +4,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,7 +35,8 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         If the folder or the file cannot be written; nothing is left behind.
     """
     _put(path, write)
-    _sync(path)
+    with _writing(path):
+        sync_folder(path.parent)
 
 
 def _put(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -42,22 +44,23 @@ def _put(path: Path, write: Callable[[BinaryIO], object]) -> None:
     # Hidden, and short whatever the name is: file systems take 255 bytes.
     temporary = path.with_name(f".{_digest(path.name)}.{os.getpid()}{PARTIAL}")
     try:
-        make_folder(path.parent)
-        with temporary.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot write: {error.strerror or one_line(error)}") from error
+        with _writing(path):
+            make_folder(path.parent)
+            with temporary.open("wb") as stream:
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
     finally:
         if temporary.parent.is_dir():
             temporary.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say of what the system refuses that the file cannot be written."""
     try:
-        sync_folder(path.parent)
+        yield
     except OSError as error:
         raise StoreError(f"{path}: cannot write: {error.strerror or one_line(error)}") from error
 
@@ -98,8 +101,9 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     paths = {folder / name: data for name, data in files.items()}
     for path, data in paths.items():
         _put(path, partial(_write, data))
-    for path in {path.parent: path for path in paths}.values():
-        _sync(path)
+    for parent in dict.fromkeys(path.parent for path in paths):
+        with _writing(parent):
+            sync_folder(parent)
 
 
 def _write(data: bytes, stream: BinaryIO) -> None:

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from click.testing import CliRunner, Result
 
+from onnx_evidence.batch.plan import look, make_plan
+from onnx_evidence.batch.work import Job
 from onnx_evidence.cli import main
 
 # What differs between runs that did the same.
@@ -35,6 +37,12 @@ def call(*arguments: object, code: int = 0) -> Result:
     result = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == code, result.output
     return result
+
+
+def jobs_of(pictures: Path) -> list[Job]:
+    """What a run would do with a folder of pictures."""
+    items = [look(item) for item in make_plan([pictures], ["top1"], None)]
+    return [Job(number, item, item.path.stem, frozenset()) for number, item in enumerate(items)]
 
 
 def manifest(out: Path) -> list[dict[str, Any]]:

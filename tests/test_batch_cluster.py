@@ -11,10 +11,9 @@ import pytest
 from onnx_evidence.batch import cluster as module
 from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.cluster import on_cluster
-from onnx_evidence.batch.plan import look, make_plan
-from onnx_evidence.batch.work import Job, Recipe
+from onnx_evidence.batch.work import Recipe
 from onnx_evidence.errors import DeviceError, ModelError
-from tests.batch import call, lines, manifest, same_but_for_threads, start, until, write_pictures
+from tests.batch import call, jobs_of, lines, manifest, same_but_for_threads, start, until, write_pictures
 
 
 @contextmanager
@@ -51,11 +50,6 @@ def shared(tmp_path_factory):
     """A scheduler and one worker."""
     with scheduler(tmp_path_factory.mktemp("cluster")) as address, worker(address):
         yield address
-
-
-def jobs_of(pictures):
-    items = [look(item) for item in make_plan([pictures], ["top1"], None)]
-    return [Job(number, item, item.path.stem, frozenset()) for number, item in enumerate(items)]
 
 
 def work_off(address, recipe, pictures, configuration):

@@ -4,16 +4,14 @@ import json
 import multiprocessing
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
-from onnx_evidence.batch.plan import look, make_plan
 from onnx_evidence.batch.pool import spawned
-from onnx_evidence.batch.work import Job, Recipe
+from onnx_evidence.batch.work import Recipe
 from onnx_evidence.errors import DeviceError, ModelError
 from onnx_evidence.machine import available_threads, thread_share
-from tests.batch import call, lines, manifest, same_but_for_threads, start, until, write_pictures
+from tests.batch import call, jobs_of, lines, manifest, same_but_for_threads, start, until, write_pictures
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +27,6 @@ def test_processes_write_what_one_writes(tiny_model, pictures, tmp_path):
     assert same_but_for_threads(tmp_path / "two") == same_but_for_threads(tmp_path / "one")
     assert {entry["machine"]["threads"] for entry in manifest(tmp_path / "two")} == {max(1, available_threads() // 2)}
     assert multiprocessing.active_children() == []
-
-
-def jobs_of(pictures: Path) -> list[Job]:
-    items = [look(item) for item in make_plan([pictures], ["top1"], None)]
-    return [Job(number, item, item.path.stem, frozenset()) for number, item in enumerate(items)]
 
 
 def test_a_process_that_dies_is_replaced_and_its_picture_done_again_but_not_for_ever(tiny_model, pictures, tmp_path):

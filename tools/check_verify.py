@@ -23,8 +23,8 @@ import onnx
 from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 
-from onnx_evidence.batch.journal import sealed
-from onnx_evidence.cli import main as command
+from onnx_evidence.batch.journal import Journal
+from onnx_evidence.cli import main as onnx_evidence
 from onnx_evidence.images import list_images
 from onnx_evidence.store import pack_arrays
 
@@ -60,20 +60,8 @@ class _Found(NamedTuple):
 
 def _explain(model: Path, pictures: Path, out: Path, *options: object) -> dict[str, Any]:
     """Explain pictures; the last line of the manifest."""
-    arguments = [
-        sys.executable,
-        "-m",
-        "onnx_evidence",
-        "explain",
-        model,
-        pictures,
-        "-o",
-        out,
-        "-q",
-        "--quality",
-        "fast",
-    ]
-    ended = subprocess.run([*map(str, arguments), *map(str, options)], check=False)
+    command = [sys.executable, "-m", "onnx_evidence", "explain", model, pictures, "-o", out, "-q", "--quality", "fast"]
+    ended = subprocess.run([*map(str, command), *map(str, options)], check=False)
     if ended.returncode:
         raise click.ClickException(f"explain: exit code {ended.returncode}")
     line: dict[str, Any] = json.loads((out / "manifest.jsonl").read_text().splitlines()[-1])
@@ -82,7 +70,7 @@ def _explain(model: Path, pictures: Path, out: Path, *options: object) -> dict[s
 
 def _verify(folder: Path, *options: object) -> _Found:
     """Run the command."""
-    ended = CliRunner().invoke(command, ["verify", str(folder), "--json", *map(str, options)])
+    ended = CliRunner().invoke(onnx_evidence, ["verify", str(folder), "--json", *map(str, options)])
     try:
         report = json.loads(ended.stdout)
     except ValueError:
@@ -188,11 +176,7 @@ def _forge(folder: Path) -> str:
     arrays["cut0"].flat[0] += np.float32(_FORGED)
     target.write_bytes(pack_arrays(arrays))
     lines[0]["hashes"]["map"] = hashlib.sha256(target.read_bytes()).hexdigest()
-    written, previous = b"", None
-    for line in lines:
-        raw, previous = sealed({key: value for key, value in line.items() if key not in ("previous", "seal")}, previous)
-        written += raw
-    path.write_bytes(written)
+    Journal(path, lambda line: None).rewrite(lines)
     return str(lines[0]["map"])
 
 

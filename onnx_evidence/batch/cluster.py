@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.loop import Runner
-from onnx_evidence.batch.pool import PATIENCE
+from onnx_evidence.batch.pool import PATIENCE, worker_died
 from onnx_evidence.batch.work import Hand, Job, Outcome, Recipe, Tick, explain_job
 from onnx_evidence.errors import DeviceError, EvidenceError, SettingError, one_line
 
@@ -154,8 +154,7 @@ class _Cluster:
         except EvidenceError:
             raise
         except KilledWorker as error:
-            reason = f"workers died while explaining it ({one_line(error)})"
-            outcome = Outcome(job, [], "WorkerDied", f"{job.item.name}: {reason}")
+            outcome = worker_died(job, f"workers died while explaining it ({one_line(error)})")
         except Exception as error:
             kind = type(error).__name__
             raise DeviceError(

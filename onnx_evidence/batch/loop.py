@@ -1,6 +1,7 @@
 """The run: jobs go out, outcomes come in, and what is shown of it in between."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -126,18 +127,22 @@ def run_jobs(
         If ``check`` said so; all that was listed before is safe.
     """
     tally = Tally()
-    for outcome in _outcomes(jobs, runner, tick, check):
-        written = folder.take(outcome)
-        if outcome.reason:
-            tally.failed += 1
-            failed(outcome)
-        else:
-            tally.done += 1
-            explained(outcome, written)
+    # Whatever ends the run ends its processes too, at once.
+    with closing(_outcomes(jobs, runner, tick, check)) as outcomes:
+        for outcome in outcomes:
+            written = folder.take(outcome)
+            if outcome.reason:
+                tally.failed += 1
+                failed(outcome)
+            else:
+                tally.done += 1
+                explained(outcome, written)
     return tally
 
 
-def _outcomes(jobs: Sequence[Job], runner: Runner, tick: Tick, check: Callable[[], None]) -> Iterable[Outcome]:
+def _outcomes(
+    jobs: Sequence[Job], runner: Runner, tick: Tick, check: Callable[[], None]
+) -> Generator[Outcome, None, None]:
     """First those that are known: pictures that cannot be read; then the others'."""
     for job in jobs:
         if job.item.problem:

@@ -63,6 +63,23 @@ def _environment(index: int, count: int, device: str) -> dict[str, str]:
     return environment
 
 
+def worker_died(job: Job, reason: str) -> Outcome:
+    """The failure of a picture whose workers die.
+
+    Parameters
+    ----------
+    job : Job
+        What they were at.
+    reason : str
+        What is known of it, in words.
+
+    Returns
+    -------
+    Outcome
+    """
+    return Outcome(job, [], "WorkerDied", f"{job.item.name}: {reason}")
+
+
 class _Process:
     """One process, the pipe to it, and the job that it has."""
 
@@ -153,7 +170,7 @@ class _Pool:
                 self._waiting.appendleft(job)
             else:
                 reason = f"the process died {AGAIN + 1} times while explaining it (exit code {code})"
-                yield Outcome(job, [], "WorkerDied", f"{job.item.name}: {reason}")
+                yield worker_died(job, reason)
         dead.stop()
         self._processes[place] = _Process(self._recipe, dead.environment)
 

@@ -254,11 +254,11 @@ def _outcome(explainer: Explainer, job: Job, explanations: list[Explanation], st
         base = f"{job.folder}/{_slug(explanation)}"
         if f"{base}.npz" in job.there:
             continue
-        made = {"map": (f"{base}.npz", explanation.packed())}
+        made = {f"{base}.npz": explanation.packed()}
         if job.figures:
-            made["figure"] = (f"{base}.png", _drawn(explanation, limit))
-        files |= dict(made.values())
-        entries.append({**_entry(job.item, explanation, made), "configuration": configuration})
+            made[f"{base}.png"] = _drawn(explanation, limit)
+        files |= made
+        entries.append({**_entry(job.item, explanation, base, made), "configuration": configuration})
     seconds = round(time.perf_counter() - start, 3)
     for entry in entries:
         picture, target = entry["hashes"]["image"], entry["target"]
@@ -275,11 +275,10 @@ def _drawn(explanation: Explanation, limit: float) -> bytes:
     return stream.getvalue()
 
 
-def _entry(item: Item, explanation: Explanation, made: dict[str, tuple[str, bytes]]) -> dict[str, Any]:
+def _entry(item: Item, explanation: Explanation, base: str, files: dict[str, bytes]) -> dict[str, Any]:
     record = explanation.record
-    absent = {"figure": None}
-    names = {kind: name for kind, (name, _) in made.items()}
-    hashes = {kind: hashlib.sha256(data).hexdigest() for kind, (_, data) in made.items()}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    figure = f"{base}.png" if f"{base}.png" in files else None
     return {
         "schema": SCHEMA,
         "image": item.name,
@@ -293,8 +292,8 @@ def _entry(item: Item, explanation: Explanation, made: dict[str, tuple[str, byte
         "budget": explanation.budget and _budget(explanation.budget),
         "patch": list(explanation.patch),
         "padding_bits": padding_bits(explanation.values, explanation.placement) if explanation.adds_up else None,
-        **absent,
-        **names,
+        "map": f"{base}.npz",
+        "figure": figure,
         "strongest_for": _extreme(explanation.strongest(1)),
         "strongest_against": _extreme(explanation.strongest(-1)),
         **record,
@@ -302,7 +301,7 @@ def _entry(item: Item, explanation: Explanation, made: dict[str, tuple[str, byte
             cut if budget is None else {**cut, "budget": _budget(budget)}
             for cut, budget in zip_longest(record["cuts"], explanation.budgets)
         ],
-        "hashes": {**record["hashes"], **absent, **hashes},
+        "hashes": {**record["hashes"], "map": hashes[f"{base}.npz"], "figure": figure and hashes[figure]},
     }
 
 

@@ -48,8 +48,9 @@ def refuse_absurd(
     weights = set(constants)
     for name, info in tensors.items():
         sides = [each or 1 for each in info.shape[1:]]
-        longest = max(sides[-2:]) if len(info.shape) == _AXES and prod(sides) > _SLIM else 0
-        if name not in weights and (prod(sides) > numbers or longest > side):
+        held = prod(sides)
+        longest = max(sides[-2:]) if len(info.shape) == _AXES and held > _SLIM else 0
+        if name not in weights and (held > numbers or longest > side):
             raise ModelError(
                 f"{path}: layer {name!r} has shape {shape_words(info.shape)}, absurdly more than a picture of "
                 f"{' x '.join(map(str, picture))}: a pad, a stride or a scale is damaged; export the "

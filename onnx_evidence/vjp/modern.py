@@ -9,10 +9,10 @@ from onnx_evidence.errors import GradientError, one_line
 
 # The dialect that rules read and write; newer files keep theirs, where these operators mean the same.
 _OPSET = 18
-# From which input on these operators read constants that were attributes before opset 11.
+# Since when the bounds of Clip and the filling of Pad are inputs, with a type, from these on; and since when Resize may
+# be told its coordinates: before, it counted from the corner and rounded down.
+_TOLD = 11
 _FIRST_BOUND = {"Clip": 1, "Pad": 2}
-# Since when Resize may be told its coordinates; before, it counted from the corner and rounded down.
-_CHOSEN_COORDINATES = 11
 # Weights of more elements are kept out of the converter's copies.
 _SMALL = 64
 
@@ -46,17 +46,22 @@ def modern(model: onnx.ModelProto) -> onnx.ModelProto:
         converted = version_converter.convert_version(bare, _OPSET)
     except Exception as error:
         raise GradientError(f"opset {opset} cannot be brought to {_OPSET}: {one_line(error)}") from error
-    _retype_bounds(converted)
+    if opset < _TOLD:
+        _retype_bounds(converted)
+        _tell_coordinates(converted)
     converted.graph.initializer.extend(weights)
     converted = _without_listed_weights(converted)
-    if opset < _CHOSEN_COORDINATES:
-        for node in converted.graph.node:
-            if node.op_type == "Resize":  # the converter leaves the defaults, which are others
-                given = {each.name for each in node.attribute}
-                old = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-                node.attribute.extend(helper.make_attribute(*each) for each in old.items() if each[0] not in given)
     converted.ir_version = max(converted.ir_version, 8)
     return converted
+
+
+def _tell_coordinates(converted: onnx.ModelProto) -> None:
+    """Say what Resize did; the converter leaves the defaults, which are others."""
+    for node in converted.graph.node:
+        if node.op_type == "Resize":
+            given = {each.name for each in node.attribute}
+            old = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            node.attribute.extend(helper.make_attribute(*each) for each in old.items() if each[0] not in given)
 
 
 def _retype_bounds(converted: onnx.ModelProto) -> None:
