@@ -15,7 +15,7 @@ from onnx_evidence import cli_batch, output, tables
 from onnx_evidence.background_file import save_background
 from onnx_evidence.choose import resolve_layers
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import EvidenceError, StoreError
+from onnx_evidence.errors import EvidenceError, StoreError, naming
 from onnx_evidence.evaluation.loop import Plan
 from onnx_evidence.evaluation.report import comparison
 from onnx_evidence.evaluation.study import plan_study
@@ -29,6 +29,7 @@ from onnx_evidence.links import walk
 from onnx_evidence.options import (
     PATH,
     SOME_FAILED,
+    Commands,
     Opening,
     golden_options,
     layer_option,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="onnx-evidence")
 def main() -> None:
     """Explain what a deployed .onnx image classifier saw: signed evidence in bits, in the photograph's pixels."""
@@ -155,7 +156,7 @@ def evaluate(
     deployed = DeployedModel(model, **opening)
     study = plan_study(deployed, folder, out, plan, left_out=_tell_left_out, **given)
     with progress_bar(study.maps, "map", quiet) as bar:
-        results = study.run(lambda path, error: say_error(str(error)), bar.update)
+        results = study.run(lambda path, error: say_error(naming(str(path), error)), bar.update)
     summary = study.write(out, results)
     if not quiet:
         click.echo(comparison(summary))

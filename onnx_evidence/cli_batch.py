@@ -16,13 +16,14 @@ from onnx_evidence.batch.merge import merge as join
 from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard
 from onnx_evidence.batch.pool import spawned
 from onnx_evidence.batch.recompute import TOLERANCE, Verdict, finder, recompute, reopen, verification
-from onnx_evidence.batch.summary import group, summarise, write_table
+from onnx_evidence.batch.summary import group, summarise, totals, write_table
 from onnx_evidence.batch.verify import Problem, check_hashes, take_sample
 from onnx_evidence.batch.work import Hand, Job, Outcome, Recipe
-from onnx_evidence.errors import EvidenceError, StoreError
+from onnx_evidence.errors import DataError, EvidenceError, StoreError
 from onnx_evidence.options import (
     PATH,
     SOME_FAILED,
+    OnceCommand,
     Opening,
     batch_options,
     device_option,
@@ -40,12 +41,13 @@ from onnx_evidence.options_methods import method_options
 from onnx_evidence.output import as_json as as_json_text
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.store import json_line
+from onnx_evidence.text import shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-@click.command()
+@click.command(cls=OnceCommand)
 @click.argument("model", type=PATH)
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option("-o", "--out", type=PATH, required=True, help="Folder for maps, figures and manifest.jsonl.")
@@ -93,11 +95,12 @@ def explain(
         items = make_plan(images, targets, versus, leave_out=out)
         check_questions(items, explainer.check_targets)
         items = items if part is None else take_shard(items, *part)
+        items = _looked(items, interrupt)
         configuration = fingerprint.of_explainer(explainer)
         place = out / f"{explainer.settings.method}-{fingerprint.digest(configuration)[:12]}" if subfolder else out
         with ResultFolder(place, configuration) as folder:
             _refuse_old(folder, resume)
-            run = _Run(folder, explainer, _Say(quiet, as_json))
+            run = _Run(folder, explainer, _Say(quiet, as_json, explainer))
             if cluster is not None:
                 runner = on_cluster(recipe, cluster, configuration)
             elif workers > 1:
@@ -109,7 +112,7 @@ def explain(
         raise click.exceptions.Exit(SOME_FAILED)
 
 
-@click.command()
+@click.command(cls=OnceCommand)
 @click.argument("sources", type=PATH, nargs=-1, required=True)
 @click.option("-o", "--out", type=PATH, required=True, help="Folder that gets everything.")
 @verbosity_options
@@ -123,9 +126,16 @@ def merge(sources: tuple[Path, ...], out: Path, quiet: bool, verbose: bool) -> N
         click.echo(report.merge_summary(merged, out))
 
 
-@click.command()
+def _csv(ctx: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """A table that is CSV is called so."""
+    if path is not None and path.suffix.lower() != ".csv":
+        raise click.BadParameter(f"{path}: the table is CSV: name it {path.stem}.csv", ctx, option)
+    return path
+
+
+@click.command(cls=OnceCommand)
 @click.argument("folder", type=PATH)
-@click.option("-o", "--out", type=PATH, metavar="FILE.csv", help="Write a row per map there.")
+@click.option("-o", "--out", type=PATH, metavar="FILE.csv", callback=_csv, help="Write a row per map there.")
 @click.option(
     "--masks",
     type=PATH,
@@ -143,10 +153,12 @@ def summary(folder: Path, out: Path | None, masks: Path | None, quiet: bool, ver
     if out is not None:
         write_table(out, rows)
     if not quiet:
-        click.echo(report.summary_table(list(group(rows))))
+        click.echo(report.summary_table(list(group(rows)), totals(rows)))
+        if out is not None:
+            click.echo(shown(f"{out}: {len(rows)} rows written"))
 
 
-@click.command()
+@click.command(cls=OnceCommand)
 @click.argument("folder", type=PATH)
 @click.option("--sample", type=click.IntRange(min=0), metavar="N", help="Compute N maps again; default: all.")
 @click.option("--model", type=PATH, metavar="FILE", help="Where the model is now; default: where it was.")
@@ -184,7 +196,7 @@ def verify(
     3: pictures are missing, so that not all could be checked.
     """
     set_verbosity(quiet, verbose)
-    find = finder(images)
+    find = finder(folder, images)
     hidden = quiet or as_json
     with progress_bar(None, "line", hidden) as bar:
         checked = check_hashes(folder, find, bar.update)
@@ -192,7 +204,7 @@ def verify(
     verdicts: list[Verdict] = []
     if checked.entries:
         try:
-            explainer = reopen(checked.entries[0], model, device, batch_size)
+            explainer = reopen(checked.entries[0], folder, model, device, batch_size)
         except EvidenceError as error:
             checked.problems.append(Problem("model", str(error)))
         else:
@@ -214,21 +226,44 @@ def _refuse_old(folder: ResultFolder, resume: bool) -> None:
         )
 
 
+def _looked(items: Sequence[Item], interrupt: Interrupt) -> list[Item]:
+    """A plan with the bytes of its pictures known; refused where none can be read, as where a name is mistyped."""
+    looked = []
+    for item in items:
+        interrupt.check()
+        looked.append(look(item))
+    if looked and all(item.problem for item in looked):
+        more = f" (nor any other of {len(looked)} pictures)" if len(looked) > 1 else ""
+        raise DataError(f"{looked[0].problem}{more}")
+    return looked
+
+
 class _Say:
     """What is printed of a run."""
 
-    def __init__(self, quiet: bool, as_json: bool) -> None:
-        self.quiet, self.as_json = quiet, as_json
+    def __init__(self, quiet: bool, as_json: bool, explainer: Explainer) -> None:
+        self.quiet, self.as_json, self.explainer = quiet, as_json, explainer
         self.table = not quiet and not as_json
+        self._headed = False
+        self._missed: list[float] = []
 
     def entries(self, entries: Sequence[dict[str, Any]]) -> None:
         for line in (line for entry in entries for line in tables.unmet(entry)):
             click.echo(f"Warning: {line}", err=True)
+        self._missed += [entry["budget"]["gap_share"] for entry in entries if entry["budget"]]
+        if self.table and not self._headed:
+            click.echo(tables.explain_header(self.explainer))
+            self._headed = True
         for entry in entries:
             if self.as_json:
                 click.echo(json_line(entry))
             elif self.table:
                 click.echo(tables.explain_row(entry))
+
+    def end(self) -> None:
+        """What there is to say of all maps together."""
+        if line := tables.unaccounted(self._missed, self.explainer.settings):
+            click.echo(f"Warning: {line}", err=True)
 
 
 class _Run:
@@ -241,16 +276,11 @@ class _Run:
 
     def go(self, items: Sequence[Item], runner: Runner, interrupt: Interrupt, **how: Any) -> Tally:
         """Do what is left of a plan."""
-        looked = []
-        for item in items:
-            interrupt.check()
-            looked.append(look(item))
-        jobs, damaged = self.folder.plan(looked, self.explainer, **how)
+        jobs, damaged = self.folder.plan(items, self.explainer, **how)
         if damaged:
             click.echo(f"Warning: {damaged} listed maps or their figures were gone or changed: done again", err=True)
-        if self.say.table:
-            click.echo(tables.explain_header(self.explainer))
         tally = self._work(jobs, len(items), runner, interrupt)
+        self.say.end()
         before = len(items) - len(jobs)
         if self.say.table and (before or tally.failed):
             click.echo(report.run_summary(len(items), tally.done, before, tally.failed))

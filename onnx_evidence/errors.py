@@ -53,6 +53,24 @@ class StoreError(EvidenceError):
     """A result cannot be written."""
 
 
+def naming(name: str, error: BaseException) -> str:
+    """An error's message, with the name of what it is about in front where it does not say it.
+
+    Parameters
+    ----------
+    name : str
+        Of a picture, as users named it.
+    error : BaseException
+        What was raised.
+
+    Returns
+    -------
+    str
+    """
+    text = str(error)
+    return text if name in text else f"{name}: {text}"
+
+
 def one_line(error: BaseException) -> str:
     """The first line of a library's message, for quoting inside ours.
 

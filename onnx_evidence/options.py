@@ -29,6 +29,27 @@ R = TypeVar("R")
 PATH = click.Path(path_type=Path)
 
 
+class OnceCommand(click.Command):
+    """A command that refuses an option given twice, where click would take the last and say nothing of the others."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Look at what is typed, then go on as click does."""
+        _, _, typed = self.make_parser(ctx).parse_args(args=list(args))
+        for option in set(typed):
+            takes_one = isinstance(option, click.Option) and not (option.multiple or option.is_flag or option.count)
+            if takes_one and typed.count(option) > 1:
+                raise click.UsageError(
+                    f"{option.opts[-1]} is given {typed.count(option)} times: it takes one value", ctx
+                )
+        return super().parse_args(ctx, args)
+
+
+class Commands(click.Group):
+    """A group of such commands."""
+
+    command_class = OnceCommand
+
+
 def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn our errors into one line on stderr and an exit code."""
 

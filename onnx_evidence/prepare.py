@@ -22,7 +22,7 @@ from onnx_evidence.masked import MaskEngine
 from onnx_evidence.ordered import OrderEngine, Start, cells_of
 from onnx_evidence.removal import RemovalEngine
 from onnx_evidence.samplers import ConditionalSampler, MeanSampler, Sampler, ZeroSampler
-from onnx_evidence.settings import BLUR, BOTH, DEFAULT_METHOD, FALLBACK_METHOD, Settings
+from onnx_evidence.settings import BLUR, BOTH, DEFAULT_METHOD, FALLBACK_METHOD, QUALITIES, Settings
 from onnx_evidence.slopes import SlopeEngine
 from onnx_evidence.types import FloatArray, Head
 
@@ -72,7 +72,8 @@ def prepare(deployed: DeployedModel, settings: Settings) -> Prepared:
         One of its leaves, if the settings do not fit the model, or the background cannot be used.
     """
     if settings.method != AUTO:
-        return _prepare(deployed, settings, "asked for")
+        settled = "method" in QUALITIES[settings.quality]
+        return _prepare(deployed, settings, f"settled by --quality {settings.quality}" if settled else "asked for")
     try:
         chosen = replace(settings, method=DEFAULT_METHOD)
         return _prepare(deployed, chosen, "every operator behind the cuts has a backward rule")
@@ -114,6 +115,8 @@ def _cut_names(deployed: DeployedModel, settings: Settings) -> list[str]:
 
 def _words(settings: Settings) -> str:
     path = settings.background_path
+    if settings.preset.engine == "slope" and "background" not in settings.preset.uses:
+        return "nothing, as none are removed"
     if path is None:
         words = {"mean": "the picture's own channel means", "zero": "zero", BLUR: "the blurred picture's"}
         words[BOTH] = f"{words[BLUR]}, and {words['mean']}"

@@ -1,5 +1,6 @@
 """What is asked of one picture: a class, or one class rather than another, as a user names them."""
 
+import re
 from collections.abc import Sequence
 
 from onnx_evidence.deployed import DeployedModel
@@ -8,6 +9,7 @@ from onnx_evidence.errors import SettingError, TargetError
 
 # Stands for the class that the model itself gives.
 TOP = "top1"
+_RANK = re.compile(r"top[- ]?\d+", re.IGNORECASE)
 
 
 def check_targets(deployed: DeployedModel, targets: Sequence[str | int], versus: str | int | None = None) -> None:
@@ -29,9 +31,21 @@ def check_targets(deployed: DeployedModel, targets: Sequence[str | int], versus:
     SettingError
         If a class would be held against itself.
     """
-    named = [deployed.find_class(name) for name in targets if name != TOP]
+    named = [_named(deployed, name) for name in targets if name != TOP]
     if versus is not None and (rival := deployed.find_class(versus)) in named:
         raise SettingError(f"class {deployed.label(rival)!r} cannot be held against itself: take another --versus")
+
+
+def _named(deployed: DeployedModel, name: str | int) -> int:
+    try:
+        return deployed.find_class(name)
+    except TargetError as error:
+        if not _RANK.fullmatch(str(name)):
+            raise
+        raise TargetError(
+            f"class {name!r}: of ranks only {TOP!r} is known, the class that the model gives; give others by number or "
+            "name (a manifest lists the five most probable under 'top')"
+        ) from error
 
 
 def ask(

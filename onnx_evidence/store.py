@@ -1,5 +1,6 @@
 """Files of results: written whole or not at all."""
 
+import errno
 import hashlib
 import io
 import json
@@ -129,6 +130,8 @@ def make_folder(folder: Path) -> None:
     """
     if folder.is_dir():
         return
+    if folder.exists():
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file, no folder: take another -o")
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)

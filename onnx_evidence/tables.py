@@ -10,7 +10,7 @@ from onnx_evidence.intervals import CONFIDENCE
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.preprocessing.contract import make_preprocess
 from onnx_evidence.preprocessing.words import in_words
-from onnx_evidence.settings import Settings
+from onnx_evidence.settings import QUALITIES, Settings
 from onnx_evidence.text import fit, shown, visible
 
 
@@ -87,6 +87,33 @@ def unmet(entry: dict[str, Any]) -> list[str]:
     return paths + windows
 
 
+def unaccounted(shares: Sequence[float], settings: Settings) -> str | None:
+    """What to say where a quality that saves steps leaves much of the bits unaccounted.
+
+    Parameters
+    ----------
+    shares : sequence of float
+        Of the bits, that each map misses.
+    settings : Settings
+        In use.
+
+    Returns
+    -------
+    str or None
+        None where every map is as complete as by default, or `unmet` has said it.
+    """
+    missed = [share for share in shares if share > Settings.completeness]
+    if not missed or settings.completeness <= Settings.completeness:
+        return None
+    by = f" by --quality {settings.quality}" if "completeness" in QUALITIES[settings.quality] else ""
+    usual = f"{Settings.completeness:.0%}"
+    return (
+        f"{len(missed)} of {len(shares)} maps leave more than {usual} of their bits unaccounted, up to "
+        f"{max(missed):.0%}: {settings.completeness:.0%} may be missed{by}; the default adds steps until at most "
+        f"{usual} are"
+    )
+
+
 def _account(budget: dict[str, Any] | None) -> str:
     if budget is None:
         return ""
@@ -127,7 +154,7 @@ def inspection_table(report: dict[str, Any]) -> str:
         *([f"taken in     {_taken_in(report)}"] if report["changes"] else []),
         f"output       {_output(report['output'], report['classes'])}",
         f"labels       {'recorded' if report['labels'] else 'missing: pass --labels FILE to name classes'}",
-        f"preprocess   {_preprocess(report['preprocess'], report['preprocess_source'])}",
+        *_preprocess(report["preprocess"], report["preprocess_source"]),
         f"backward     {_backward(report['without_rule'])}",
         f"device       {report['device']} ({report['device_reason']})",
         "",
@@ -213,10 +240,10 @@ def _times(sides: Sequence[int] | None) -> str:
     return " x ".join(str(side) for side in sides) if sides else "?"
 
 
-def _preprocess(settings: dict[str, Any] | None, source: str | None) -> str:
+def _preprocess(settings: dict[str, Any] | None, source: str | None) -> list[str]:
     if settings is None:
-        return "missing: pass --preprocess FILE.toml or a preset (see 'onnx-evidence preprocess --help')"
-    return f"{in_words(make_preprocess(settings, 'report'))}\n             from: {source}"
+        return ["preprocess   missing: pass --preprocess FILE.toml or a preset (see 'onnx-evidence preprocess --help')"]
+    return [f"preprocess   {in_words(make_preprocess(settings, 'report'))}", f"             from: {source}"]
 
 
 def background_table(header: Header, path: Path) -> str:

@@ -1,11 +1,20 @@
 """Shared fixtures: one tiny model file and seeded pictures per session."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> None:
+    """Commands settle what is logged for their whole process: every test starts as a new one does."""
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    root.handlers[:] = [handler for handler in root.handlers if type(handler) is not logging.StreamHandler]
 
 
 @pytest.fixture

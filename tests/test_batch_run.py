@@ -321,6 +321,35 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_explained
     assert explained == []
 
 
+def test_a_file_in_the_place_of_the_folder_is_called_a_file(explain, pictures, tmp_path):
+    (tmp_path / "out.png").write_text("a file")
+    assert "out.png is a file, no folder" in explain(pictures, "-o", tmp_path / "out.png", code=1).stderr
+
+
+def test_where_no_picture_can_be_read_nothing_is_written(explain, pictures, tmp_path):
+    result = explain(tmp_path / "mistyped.png", tmp_path / "too.png", "-o", tmp_path / "out", code=1)
+    assert "mistyped.png: cannot read the picture: No such file" in result.stderr
+    assert "nor any other of 2 pictures" in result.stderr
+    assert not (tmp_path / "out").exists()
+    # One that can is explained, and the other is on record.
+    explain(pictures / "00.png", tmp_path / "too.png", "-o", tmp_path / "out", code=3)
+    assert (tmp_path / "out" / "failures.jsonl").exists()
+
+
+def test_a_run_that_finds_all_done_says_just_that(explain, pictures, tmp_path):
+    assert explain(pictures, "-o", tmp_path).stdout.startswith("device: ")
+    assert explain(pictures, "-o", tmp_path).stdout == "6 pictures: 0 explained, 6 finished before\n"
+
+
+def test_reasons_name_their_picture(explain, pictures, tmp_path, monkeypatch):
+    def explain_all(self, image, *arguments):
+        raise ModelError("a score is not finite")
+
+    monkeypatch.setattr(Explainer, "explain_all", explain_all)
+    result = explain(pictures / "03.png", "-o", tmp_path, "-q", code=3)
+    assert result.stderr == f"Error: {pictures / '03.png'}: a score is not finite\n"
+
+
 def test_the_union_of_shards_is_what_one_run_writes(explain, undisturbed, pictures, tmp_path):
     shards = [tmp_path / f"shard{number}" for number in (1, 2, 3)]
     for number, out in enumerate(shards, start=1):

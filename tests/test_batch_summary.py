@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onnx_evidence.batch import work
-from onnx_evidence.batch.summary import central, group, summarise
+from onnx_evidence.batch.summary import central, group, summarise, totals
 from tests.batch import call, manifest, stub_figure, write_pictures
 
 
@@ -92,11 +92,14 @@ def test_the_table_has_means_by_class_and_over_all(tiny_model, pictures, tmp_pat
     call("explain", tiny_model, pictures, "-o", out, "-q", "--target", "dog")
     call("explain", tiny_model, pictures / "00.png", "-o", out, "-q", "--target", "bee", "--versus", "ant")
     rows = summarise(out)
-    groups = list(group(rows))
-    assert [(each.name, each.maps) for each in groups] == [("dog", 3), ("bee rather than ant", 1), ("all", 4)]
+    groups = [*group(rows), *totals(rows)]
+    names = ["dog", "bee rather than ant", "all", "all rather than another"]
+    assert [(each.name, each.maps) for each in groups] == list(zip(names, [3, 1, 3, 1], strict=True))
+    assert groups[2].means == groups[0].means
+    assert groups[3].means == groups[1].means
     assert groups[0].means["probability"] == pytest.approx(np.mean([row.probability for row in rows[:3]]))
     shown = call("summary", out).stdout.splitlines()
-    assert [line[:24].strip() for line in shown] == ["class", "dog", "bee rather than ant", "all"]
+    assert [line[:24].strip() for line in shown] == ["class", *names]
     assert f"{groups[2].means['probability']:.4f}" in shown[3]
 
 
@@ -134,3 +137,13 @@ def test_a_damaged_map_or_line_is_one_line(tiny_model, pictures, tmp_path):
     path.write_bytes(path.read_bytes().replace(b'"seed": 0', b'"seed": 1', 1))
     assert "line 1: the line was changed" in call("summary", tmp_path / "out", code=1).stderr
     assert "holds no results" in call("summary", tmp_path / "in", code=1).stderr
+
+
+def test_a_table_is_csv_and_says_that_it_was_written(tiny_model, pictures, tmp_path):
+    out = tmp_path / "out"
+    call("explain", tiny_model, pictures, "-o", out, "-q")
+    refused = call("summary", out, "-o", tmp_path / "cohort.json", code=2)
+    assert "name it cohort.csv" in refused.stderr
+    assert not (tmp_path / "cohort.json").exists()
+    shown = call("summary", out, "-o", tmp_path / "cohort.csv").stdout
+    assert shown.splitlines()[-1] == f"{tmp_path / 'cohort.csv'}: 3 rows written"

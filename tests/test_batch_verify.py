@@ -233,7 +233,7 @@ def test_arrays_of_another_shape_are_different_not_an_error(out):
 
 
 def test_failures_are_sealed_too_and_torn_lines_are_said(made, out):
-    call("explain", made / "model.onnx", made / "none.png", "-o", out, "-q", code=3)
+    call("explain", made / "model.onnx", made / "in", made / "none.png", "-o", out, "-q", code=3)
     assert verify(out, "--sample", 0)["verdict"] == "unchanged"
     path = out / "failures.jsonl"
     path.write_bytes(path.read_bytes().replace(b"No such", b"no such"))
@@ -320,3 +320,44 @@ def test_a_line_has_everything_that_went_in(made, out, tiny_model):
     assert entry["versions"]["opencv"] == cv2.__version__
     assert entry["machine"]["cpu"]
     assert entry["machine"]["gpu"] is None
+
+
+def test_a_folder_that_moved_with_its_pictures_is_checked_from_anywhere(made, tmp_path, monkeypatch):
+    """Names are relative to where the run was started; the receipts also say where things lie from the folder."""
+    case = Path(shutil.copytree(made, tmp_path / "case"))
+    shutil.rmtree(case / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(case)
+        call(
+            "explain", "model.onnx", "in", "-o", "deep/out", "-q", "--no-figures", "--background", "in", "--samples", 2
+        )
+    entry = manifest(case / "deep" / "out")[0]
+    assert entry["image"] == "in/00.png"
+    assert entry["places"] == {"image": "../../in/00.png", "model": "../../model.onnx", "background": "../../in"}
+    case = case.rename(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    report = verify(case / "deep" / "out")
+    assert (report["verdict"], report["absent"]) == ("identical", [])
+    # Merged into a folder elsewhere, they are still found; not where the pictures are gone.
+    call("merge", case / "deep" / "out", "-o", tmp_path / "all", "-q")
+    assert manifest(tmp_path / "all")[0]["places"]["image"] == "../elsewhere/in/00.png"
+    assert verify(tmp_path / "all", "--sample", 0)["absent"] == []
+    shutil.rmtree(case / "in")
+    assert len(verify(tmp_path / "all", "--sample", 0, code=3)["absent"]) == 4
+
+
+def test_lines_of_before_places_were_recorded_are_sound(out):
+    entries = manifest(out)
+    for entry in entries:
+        del entry["places"]
+    reseal(out, entries)
+    assert verify(out)["verdict"] == "identical"
+
+
+@pytest.mark.parametrize("command", ["verify", "summary", "merge"])
+def test_a_folder_that_is_none_is_said_to_be_none(command, tmp_path):
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "empty").mkdir()
+    arguments = ("-o", tmp_path / "all") if command == "merge" else ()
+    for name, words in (("no", "there is no such folder"), ("file", "is a file"), ("empty", "holds no results")):
+        assert words in call(command, tmp_path / name, *arguments, code=1).stderr

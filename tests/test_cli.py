@@ -24,6 +24,8 @@ from onnx_evidence.path import FIRST_STEPS
 from onnx_evidence.placement import to_original
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.geometry import place
+from onnx_evidence.settings import Settings
+from onnx_evidence.tables import unaccounted
 from tests import tiny
 
 SIZES = {"wide.png": (44, 70), "tall.png": (81, 40)}
@@ -600,7 +602,7 @@ def test_quiet_prints_nothing_for_names_that_the_figures_font_lacks(tiny_model, 
 
 
 def test_quiet_still_prints_errors(tiny_model, tmp_path):
-    result = call("explain", tiny_model, tmp_path / "no.png", "-o", tmp_path / "out", "-q", code=3)
+    result = call("explain", tiny_model, tmp_path / "no.png", "-o", tmp_path / "out", "-q", code=1)
     assert result.stdout == ""
     assert result.stderr.startswith("Error: ")
 
@@ -878,3 +880,59 @@ def test_the_version_is_that_of_the_package():
     from onnx_evidence import __version__
 
     assert __version__ in call("--version").stdout
+
+
+# What a first day showed
+
+
+def test_an_option_given_twice_is_refused_where_it_takes_one_value(tiny_model, gallery, tmp_path):
+    arguments = ("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / "out", "--target", "dog")
+    refused = call(*arguments, "--versus", "ant", "--versus", "bee", code=2)
+    assert "--versus is given 2 times: it takes one value" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    # Those that take several, and switches, may be repeated.
+    call(*arguments, "--target", "bee", "-q", "-q")
+    assert len(manifest(tmp_path / "out")) == 2
+
+
+def test_a_rank_that_is_none_is_not_blamed_on_labels(tiny_model, gallery, tmp_path):
+    refused = call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path, "--target", "top5", code=1)
+    assert "class 'top5': of ranks only 'top1' is known" in refused.stderr
+    (tmp_path / "labels.txt").write_text("top5\nb\nc\nd\ne\n")
+    call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path, "--target", "top5", "-q", "--labels",
+         tmp_path / "labels.txt")  # fmt: skip
+
+
+def test_inspect_prints_no_escapes(tiny_model):
+    shown = call("inspect", tiny_model).stdout
+    assert "\\n" not in shown
+    assert "\n             from: " in shown
+
+
+def test_fast_says_who_settled_the_method(tiny_model, gallery, tmp_path):
+    arguments = ("explain", tiny_model, gallery / "wide.png", "--device", "cpu")
+    assert (
+        "method: integrated (settled by --quality fast)" in call(*arguments, "-o", tmp_path, "--quality", "fast").stdout
+    )
+
+
+def test_bits_that_are_left_unaccounted_are_said_once_for_all_maps():
+    fast = Settings(quality="fast").settled()
+    said = unaccounted([0.37, 0.01, 0.47], fast)
+    assert (
+        "2 of 3 maps leave more than 5% of their bits unaccounted, up to 47%: 99% may be missed by --quality fast"
+        in said
+    )
+    assert unaccounted([0.01, 0.05], fast) is None
+    # By default each path that misses its account is named by itself.
+    assert unaccounted([0.47], Settings()) is None
+    assert "50% may be missed;" in unaccounted([0.47], Settings(completeness=0.5))
+
+
+def test_methods_of_gradients_alone_replace_nothing(tiny_model, gallery, tmp_path):
+    arguments = ("explain", tiny_model, gallery / "wide.png", "-q")
+    for method in ("grad-cam", "gradient", "taylor-evidence"):
+        call(*arguments, "-o", tmp_path / method, "--method", method)
+    words = {name: manifest(tmp_path / name)[0]["background"] for name in ("grad-cam", "gradient", "taylor-evidence")}
+    assert words["grad-cam"] == words["gradient"] == "nothing, as none are removed"
+    assert words["taylor-evidence"] == "the picture's own channel means"

@@ -300,7 +300,7 @@ CUTS = {
 }
 
 PICTURES = {
-    "missing": case("explain good.onnx nowhere.jpg -o OUT", "nowhere.jpg", "No such file", code=3),
+    "missing": case("explain good.onnx nowhere.jpg -o OUT", "nowhere.jpg", "No such file"),
     "empty": case("explain good.onnx empty.png -o OUT", "empty.png", "the file is empty", code=3),
     "truncated png": case(
         "explain good.onnx truncated.png -o OUT", "truncated.png", "cannot decode", "damaged", code=3

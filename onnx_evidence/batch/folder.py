@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from onnx_evidence.batch import places
 from onnx_evidence.batch.failures import Failures
 from onnx_evidence.batch.lock import FolderLock
 from onnx_evidence.batch.manifest import Manifest
@@ -151,6 +152,8 @@ class ResultFolder:
             self.failures.add(outcome.job.item, outcome.kind, outcome.reason)
             return []
         write_files(self.path, outcome.files)
-        written = self.manifest.add(outcome.entries) if outcome.entries else []
+        picture = outcome.job.item.path
+        entries = [{**entry, "places": places.seen_from(self.path, entry, picture)} for entry in outcome.entries]
+        written = self.manifest.add(entries) if entries else []
         self.failures.drop(outcome.job.item)
         return written

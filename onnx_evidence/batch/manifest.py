@@ -248,6 +248,33 @@ def _answers(lines: Sequence[Listed], item: Item, find_class: Callable[[str], in
     return all(answered(target) for target in item.targets)
 
 
+def manifest_of(folder: Path) -> Path:
+    """The manifest of a folder of results.
+
+    Parameters
+    ----------
+    folder : Path
+        Of `explain`.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    StoreError
+        If there is none.
+    """
+    path = folder / MANIFEST
+    if not folder.exists():
+        raise StoreError(f"{folder}: there is no such folder: name the folder that 'explain -o' wrote")
+    if not folder.is_dir():
+        raise StoreError(f"{folder}: this is a file: name the folder that 'explain -o' wrote")
+    if not path.exists():
+        raise StoreError(f"{folder}: holds no results: there is no {MANIFEST}")
+    return path
+
+
 def file_sha256(path: Path) -> str | None:
     """The SHA-256 of a file; None where it cannot be read.
 

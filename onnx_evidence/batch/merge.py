@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onnx_evidence.batch import SCHEMA, fingerprint
+from onnx_evidence.batch import SCHEMA, fingerprint, places
 from onnx_evidence.batch.failures import FAILURES
 from onnx_evidence.batch.folder import ResultFolder
 from onnx_evidence.batch.journal import read_lines
-from onnx_evidence.batch.manifest import MANIFEST, listed
+from onnx_evidence.batch.manifest import MANIFEST, listed, manifest_of
 from onnx_evidence.errors import StoreError
 from onnx_evidence.store import write_bytes
 
@@ -104,7 +104,10 @@ class _Target:
             return False
         for path, digest in line.files.items():
             _copy(found.source / path, self.folder.path / path, digest)
-        self._waiting.append({key: value for key, value in entry.items() if key not in ("previous", "seal")})
+        bare = {key: value for key, value in entry.items() if key not in ("previous", "seal")}
+        if bare.get("places"):
+            bare["places"] = places.moved(bare["places"], found.source, self.folder.path)
+        self._waiting.append(bare)
         if len(self._waiting) == _LINES:
             self.flush()
         return True
@@ -118,8 +121,8 @@ class _Target:
 
 def _lines(source: Path) -> list[_Found]:
     """Where the lines of a source begin, and what they are about."""
-    if not (source / MANIFEST).exists() and not (source / FAILURES).exists():
-        raise StoreError(f"{source}: holds no results: there is no {MANIFEST}")
+    if not (source / FAILURES).exists():
+        manifest_of(source)
     found, start = [], 0
     for line in read_lines(source / MANIFEST) if (source / MANIFEST).exists() else ():
         if line.problem:

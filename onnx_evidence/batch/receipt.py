@@ -86,6 +86,14 @@ class HashesPart(_Part):
     figure: Sha256 | None
 
 
+class PlacesPart(_Part):
+    """Where what went in lay, seen from the folder of the results; absolute where that is on another drive."""
+
+    image: str
+    model: str
+    background: str | None = Field(description="null where it is no file or folder.")
+
+
 class Receipt(_Part):
     """A manifest line: one map, how it was made, and from what."""
 
@@ -112,6 +120,7 @@ class Receipt(_Part):
     strongest_for: ExtremePart
     strongest_against: ExtremePart
     model: str = Field(description="The .onnx file, as the user named it.")
+    places: PlacesPart | None = Field(default=None, description="Missing in lines of earlier versions.")
     settings: dict[str, Any] = Field(description="Every setting, the seed and the preprocessing among them.")
     method_reason: str
     background: str

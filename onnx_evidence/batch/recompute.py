@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from onnx_evidence.batch import places
 from onnx_evidence.batch.summary import load_map
 from onnx_evidence.batch.verify import Checked
 from onnx_evidence.deployed import DeployedModel
@@ -47,13 +48,15 @@ class Verdict(NamedTuple):
     note: str = ""
 
 
-def reopen(entry: dict[str, Any], model: Path | None, device: str, batch_size: int | None) -> Explainer:
+def reopen(entry: dict[str, Any], folder: Path, model: Path | None, device: str, batch_size: int | None) -> Explainer:
     """The explainer that a manifest line tells of.
 
     Parameters
     ----------
     entry : dict
         A manifest line.
+    folder : Path
+        Of the results.
     model : Path or None
         Where the model is now; None for where it was.
     device : {'auto', 'cpu', 'cuda'}
@@ -74,7 +77,9 @@ def reopen(entry: dict[str, Any], model: Path | None, device: str, batch_size: i
     settings["laplace"] = settings["laplace"] and tuple(settings["laplace"])
     settings["batch_size"] = batch_size or settings["batch_size"]
     preprocess = make_preprocess(json_line(entry["settings"]["preprocess"]), "the receipt")
-    path = model or Path(entry["model"])
+    path = model or places.find(folder, entry, "model", entry["model"])
+    if entry["hashes"]["background"] is not None:
+        settings["background"] = str(places.find(folder, entry, "background", settings["background"]))
     deployed = DeployedModel(
         path, preprocess=preprocess, device=device, output=entry["output"], classes=entry["classes"]
     )
@@ -150,12 +155,14 @@ def _deviation(path: Path, entry: dict[str, Any], again: Explanation) -> tuple[f
     return largest, same
 
 
-def finder(places: Sequence[Path]) -> Callable[[dict[str, Any]], Path]:
+def finder(folder: Path, given: Sequence[Path]) -> Callable[[dict[str, Any]], Path]:
     """Where pictures are: those of some folders by their content, others where they were.
 
     Parameters
     ----------
-    places : sequence of Path
+    folder : Path
+        Of the results.
+    given : sequence of Path
         Files and folders.
 
     Returns
@@ -169,10 +176,10 @@ def finder(places: Sequence[Path]) -> Callable[[dict[str, Any]], Path]:
         If a folder holds no picture.
     """
     found = {}
-    for path in list_images(list(places)):
+    for path in list_images(list(given)):
         if path.is_file():
             found[hashlib.sha256(path.read_bytes()).hexdigest()] = path
-    return lambda entry: found.get(entry["hashes"]["image"], Path(entry["image"]))
+    return lambda entry: found.get(entry["hashes"]["image"]) or places.find(folder, entry, "image", entry["image"])
 
 
 def verification(checked: Checked, verdicts: Sequence[Verdict], tolerance: float) -> dict[str, Any]:

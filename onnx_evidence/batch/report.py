@@ -30,30 +30,29 @@ def run_summary(pictures: int, done: int, before: int, failed: int) -> str:
     return f"{pictures} picture{'s' * (pictures != 1)}: {', '.join(parts)}"
 
 
-def summary_table(groups: Sequence[Group]) -> str:
+def summary_table(classes: Sequence[Group], totals: Sequence[Group]) -> str:
     """Means over a cohort for people: a line per class, the most frequent first, and one for all.
 
     Parameters
     ----------
-    groups : sequence of Group
-        From `batch.summary.group`.
+    classes, totals : sequence of Group
+        From `batch.summary.group` and `batch.summary.totals`.
 
     Returns
     -------
     str
         Several lines; of many classes, the first 20.
     """
-    *classes, total = groups
     heads = [f"{head:>{width}}" for _, head, width, _ in _MEANS]
     lines = [f"{'class':24} {'maps':>6} {' '.join(heads)}"]
-    for each in [*classes[:20], total]:
+    for each in [*classes[:20], *totals]:
         cells = [
             f"{each.means[name]:{width}{shape}}" if name in each.means else f"{'-':>{width}}"
             for name, _, width, shape in _MEANS
         ]
         lines.append(f"{fit(each.name)} {each.maps:6} {' '.join(cells)}")
     if len(classes) > 20:
-        lines.insert(-1, f"... and {len(classes) - 20} classes more")
+        lines.insert(21, f"... and {len(classes) - 20} classes more")
     return shown(*lines)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from onnx_evidence.batch.journal import read_lines
-from onnx_evidence.batch.manifest import MANIFEST
+from onnx_evidence.batch.manifest import manifest_of
 from onnx_evidence.errors import DataError, StoreError, one_line
 from onnx_evidence.images import read_mask
 from onnx_evidence.store import write_bytes
@@ -81,9 +81,7 @@ def summarise(
     DataError
         If a mask does not fit its picture.
     """
-    path = folder / MANIFEST
-    if not path.exists():
-        raise StoreError(f"{folder}: holds no results: there is no {MANIFEST}")
+    path = manifest_of(folder)
     rows = []
     for line in read_lines(path):
         if line.problem and not line.torn:
@@ -229,7 +227,7 @@ _MEANT = ("probability", "log_odds_bits", "for_bits", "against_bits", "gap_share
 
 
 def group(rows: Sequence[Row]) -> Iterator[Group]:
-    """Means by class, the most frequent first, and over everything at the end.
+    """Means by class, the most frequent first.
 
     Parameters
     ----------
@@ -246,7 +244,23 @@ def group(rows: Sequence[Row]) -> Iterator[Group]:
     for members in sorted(classes.values(), key=len, reverse=True):
         first = members[0]
         yield _means(f"{first.label} rather than {first.versus}" if first.versus else first.label, members)
-    yield _means("all", rows)
+
+
+def totals(rows: Sequence[Row]) -> list[Group]:
+    """Means over all maps; those of one class rather than another answer another question, and have their own.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        From `summarise`.
+
+    Returns
+    -------
+    list of Group
+        'all', 'all rather than another', or both.
+    """
+    kinds = {"all": [row for row in rows if not row.versus], "all rather than another": [r for r in rows if r.versus]}
+    return [_means(name, members) for name, members in kinds.items() if members]
 
 
 def _means(name: str, rows: Sequence[Row]) -> Group:

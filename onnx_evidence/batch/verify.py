@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.failures import FAILURES
 from onnx_evidence.batch.journal import read_lines
-from onnx_evidence.batch.manifest import MANIFEST, file_sha256
+from onnx_evidence.batch.manifest import MANIFEST, file_sha256, manifest_of
 from onnx_evidence.batch.receipt import unlike
-from onnx_evidence.errors import StoreError
 
 _RESULTS = (".npz", ".png")
 
@@ -78,9 +77,7 @@ def check_hashes(
     StoreError
         If there is no manifest.
     """
-    path = folder / MANIFEST
-    if not path.exists():
-        raise StoreError(f"{folder}: holds no results: there is no {MANIFEST}")
+    path = manifest_of(folder)
     checked, maps = Checked(), set[str]()
     configurations = set[str]()
     for line in read_lines(path):

@@ -17,7 +17,7 @@ import numpy as np
 
 from onnx_evidence.batch import SCHEMA, fingerprint
 from onnx_evidence.batch.plan import Item
-from onnx_evidence.errors import DataError, DeviceError, EvidenceError, one_line
+from onnx_evidence.errors import DataError, DeviceError, EvidenceError, naming, one_line
 from onnx_evidence.explanation import Explanation, Extreme, Named, write_figure
 from onnx_evidence.images import printable
 from onnx_evidence.path import Budget
@@ -227,7 +227,7 @@ def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
     except DeviceError:
         raise
     except EvidenceError as error:
-        return Outcome(job, [], type(error).__name__, str(error))
+        return Outcome(job, [], type(error).__name__, naming(job.item.name, error))
     except Exception as error:
         # Whatever it is, it is this picture's: the others go on, and the line says what it was.
         log.info("%s", job.item.name, exc_info=True)

@@ -1,0 +1,88 @@
+"""Where picture, model and background are, seen from the folder of results: it may be checked from anywhere."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from onnx_evidence.images import printable
+
+
+def seen_from(folder: Path, entry: dict[str, Any], picture: Path) -> dict[str, str | None]:
+    """The places of what went into a map.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the results.
+    entry : dict
+        A manifest line, which names the model and the background as the user did.
+    picture : Path
+        As the user named it.
+
+    Returns
+    -------
+    dict
+        ``image``, ``model`` and ``background`` (null where it is no file or folder), relative to ``folder``; absolute
+        where that is on another drive.
+    """
+    given = entry["settings"]["background"]
+    background = None if entry["hashes"]["background"] is None else Path(given)
+    return {
+        "image": _relative(picture, folder),
+        "model": _relative(Path(entry["model"]), folder),
+        "background": None if background is None else _relative(background, folder),
+    }
+
+
+def moved(there: dict[str, str | None], source: Path, target: Path) -> dict[str, str | None]:
+    """The same places, seen from another folder of results.
+
+    Parameters
+    ----------
+    there : dict
+        From `seen_from`.
+    source, target : Path
+        The folder that they are seen from, and the other one.
+
+    Returns
+    -------
+    dict
+    """
+    return {name: None if place is None else _relative(_base(source) / place, target) for name, place in there.items()}
+
+
+def find(folder: Path, entry: dict[str, Any], name: str, named: str) -> Path:
+    """Where something is now: where it lies from the folder, else where the user named it.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the results.
+    entry : dict
+        A manifest line.
+    name : {'image', 'model', 'background'}
+        What is looked for.
+    named : str
+        As the user named it.
+
+    Returns
+    -------
+    Path
+        It need not exist.
+    """
+    place = (entry.get("places") or {}).get(name)
+    from_here = None if place is None else _base(folder) / place
+    return from_here if from_here is not None and from_here.exists() else Path(named)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    absolute = os.path.abspath(path)
+    try:
+        return printable(Path(os.path.relpath(absolute, _base(folder))).as_posix())
+    except ValueError:  # on another drive
+        return printable(absolute)
+
+
+def _base(folder: Path) -> Path:
+    # Without links: '..' would leave them by another way than it came.
+    return Path(os.path.realpath(folder))
