@@ -1,6 +1,10 @@
 """Signed evidence, in bits and in the pixels of the photograph, from a deployed .onnx image classifier."""
 
+import os
 from importlib.metadata import version
+
+# ONNX Runtime reports to its maker from the moment that it is imported, unless this is set before.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import (

@@ -36,6 +36,8 @@ _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 # Above its errors: what fails is raised, and said in our own line.
 _FATAL = 4
 RUNTIME_VERSION = str(ort.__version__)
+# The package forbids telemetry before ONNX Runtime is imported; where another library was quicker, from here on.
+ort.disable_telemetry_events()
 
 
 @dataclass(frozen=True)
