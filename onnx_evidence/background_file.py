@@ -2,35 +2,27 @@
 
 import hashlib
 import json
-import tokenize
-import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onnx_evidence.background import Background
 from onnx_evidence.errors import DataError, one_line
+from onnx_evidence.files.arrays import unpack_arrays
+from onnx_evidence.files.inside import open_regular
 from onnx_evidence.preprocessing.contract import make_preprocess
 from onnx_evidence.store import write_arrays
 from onnx_evidence.types import AnyArray, FloatArray
 
 FORMAT = 1
 # What numpy's reader raises on files that are no .npz, or damaged ones.
-_DAMAGED = (
-    AttributeError,
-    BadZipFile,
-    EOFError,
-    KeyError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    tokenize.TokenError,
-    zlib.error,
-)
+_DAMAGED = (KeyError, IndexError, TypeError, ValueError, RecursionError)
+# Sides of the largest patch: what its covariance is worth is lost in noise long before.
+_LARGEST_PATCH = 64
 
 
 class CutHeader(BaseModel):
@@ -56,7 +48,7 @@ class CutHeader(BaseModel):
 
     name: str
     shape: tuple[int, int, int]
-    patch: int
+    patch: Annotated[int, Field(ge=1, le=_LARGEST_PATCH)]
     window: int
     r2: float
     clipped: float
@@ -183,10 +175,11 @@ def load_background(path: Path, model_sha256: str, preprocess: str) -> Backgroun
         If the file cannot be read, or was fitted for another model or preprocessing.
     """
     try:
-        data = path.read_bytes()
-        with np.load(BytesIO(data), allow_pickle=False) as arrays:
-            header = Header.model_validate(json.loads(str(arrays["header"])))
-            backgrounds = tuple(_background(arrays, index, cut) for index, cut in enumerate(header.cuts))
+        with open_regular(path) as stream:
+            data = stream.read()
+        arrays = unpack_arrays(BytesIO(data))
+        header = Header.model_validate(json.loads(str(arrays["header"])))
+        backgrounds = tuple(_background(arrays, index, cut) for index, cut in enumerate(header.cuts))
     except ValidationError as error:
         raise DataError(f"{path}: not a background file of this version: {error.errors()[0]['msg']}") from error
     except OSError as error:
@@ -206,7 +199,7 @@ def load_background(path: Path, model_sha256: str, preprocess: str) -> Backgroun
     return BackgroundFile(header, backgrounds, hashlib.sha256(data).hexdigest())
 
 
-def _background(arrays: "np.lib.npyio.NpzFile", index: int, cut: CutHeader) -> Background:
+def _background(arrays: dict[str, AnyArray], index: int, cut: CutHeader) -> Background:
     mean = arrays[f"mean{index}"].astype(np.float64)
     low, high = arrays[f"range{index}"].astype(np.float64)
     covariance = _unpack(arrays[f"covariance{index}"].astype(np.float64), cut.patch**2)
@@ -216,6 +209,8 @@ def _background(arrays: "np.lib.npyio.NpzFile", index: int, cut: CutHeader) -> B
 
 
 def _unpack(packed: FloatArray, size: int) -> FloatArray:
+    if packed.ndim != 2 or packed.shape[1] != size * (size + 1) // 2:
+        raise ValueError(f"{packed.shape} covariances are none of {size} cells")
     rows, cols = np.triu_indices(size)
     covariance = np.empty((len(packed), size, size))
     covariance[:, rows, cols] = packed

@@ -1,6 +1,7 @@
 """The commands about folders of pictures: explain, and what is done with its results."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,12 +98,13 @@ def explain(
         items = items if part is None else take_shard(items, *part)
         items = _looked(items, interrupt)
         configuration = fingerprint.of_explainer(explainer)
+        recipe = replace(recipe, configuration=fingerprint.digest(configuration))
         place = out / f"{explainer.settings.method}-{fingerprint.digest(configuration)[:12]}" if subfolder else out
         with ResultFolder(place, configuration) as folder:
             _refuse_old(folder, resume)
             run = _Run(folder, explainer, _Say(quiet, as_json, explainer))
             if cluster is not None:
-                runner = on_cluster(recipe, cluster, configuration)
+                runner = on_cluster(recipe, cluster)
             elif workers > 1:
                 runner = spawned(recipe, workers, explainer.deployed.device.name)
             else:

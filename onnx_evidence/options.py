@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypedDict, TypeVar
 import click
 from tqdm import tqdm
 
+from onnx_evidence.batch.interrupt import Interrupt
 from onnx_evidence.choose import AUTO
 from onnx_evidence.class_kind import CLASS_KINDS
 from onnx_evidence.errors import EvidenceError, SettingError
@@ -56,7 +57,8 @@ def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with Interrupt(at_once=True):
+                return command(*args, **kwargs)
         except SettingError as error:
             raise click.UsageError(visible(str(error))) from error
         except EvidenceError as error:

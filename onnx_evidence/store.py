@@ -8,12 +8,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from onnx_evidence.errors import StoreError, one_line
+from onnx_evidence.files.inside import Folder, opened
 from onnx_evidence.types import AnyArray
 
 # How files are named that are not finished.
@@ -35,26 +36,26 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     StoreError
         If the folder or the file cannot be written; nothing is left behind.
     """
-    _put(path, write)
     with _writing(path):
-        sync_folder(path.parent)
+        make_folder(path.parent)
+        with opened(path.parent, path.name) as (folder, leaf):
+            _put(folder, leaf, write)
+            folder.sync()
 
 
-def _put(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def _put(folder: Folder, leaf: str, write: Callable[[BinaryIO], object]) -> None:
     """Write a file and rename it; only its folder's names may be lost still."""
     # Hidden, and short whatever the name is: file systems take 255 bytes.
-    temporary = path.with_name(f".{_digest(path.name)}.{os.getpid()}{PARTIAL}")
+    temporary = f".{_digest(leaf)}.{os.getpid()}{PARTIAL}"
+    folder.remove(temporary)
     try:
-        with _writing(path):
-            make_folder(path.parent)
-            with temporary.open("wb") as stream:
-                write(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
+        with folder.open(temporary, "xb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        folder.replace(temporary, leaf)
     finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+        folder.remove(temporary)
 
 
 @contextmanager
@@ -85,12 +86,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write several files as `write_atomic` does, and have each folder written to the disk once.
+    """Write several files as `write_atomic` does, through no link, and have each folder written to the disk once.
 
     Parameters
     ----------
     folder : Path
-        Where names start from.
+        Where names start from; made where it is missing.
     files : mapping of str to bytes
         By their names.
 
@@ -99,12 +100,14 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     StoreError
         If one cannot be written; others may be there then.
     """
-    paths = {folder / name: data for name, data in files.items()}
-    for path, data in paths.items():
-        _put(path, partial(_write, data))
-    for parent in dict.fromkeys(path.parent for path in paths):
-        with _writing(parent):
-            sync_folder(parent)
+    with _writing(folder):
+        make_folder(folder)
+    for name, data in files.items():
+        with _writing(folder / name), opened(folder, name, make=True) as (parent, leaf):
+            _put(parent, leaf, partial(_write, data))
+    for name in {str(PurePosixPath(name).parent): name for name in files}.values():
+        with _writing(folder / name), opened(folder, name) as (parent, _):
+            parent.sync()
 
 
 def _write(data: bytes, stream: BinaryIO) -> None:

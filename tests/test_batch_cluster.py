@@ -52,8 +52,8 @@ def shared(tmp_path_factory):
         yield address
 
 
-def work_off(address, recipe, pictures, configuration):
-    run = on_cluster(recipe, address, configuration)
+def work_off(address, recipe, pictures):
+    run = on_cluster(recipe, address)
     return list(run(jobs_of(pictures), lambda number, copies: None, lambda: None))
 
 
@@ -110,21 +110,21 @@ def test_a_picture_that_kills_its_workers_is_a_failure(tiny_model, pictures, tmp
 
 def test_workers_with_other_files_are_refused(tiny_model, pictures, shared):
     recipe = Recipe(tiny_model, {"device": "cpu"})
-    configuration = fingerprint.of_explainer(recipe.open())
-    assert len(work_off(shared, recipe, pictures, configuration)) == 6
-    with pytest.raises(DeviceError, match="have all workers see the same files"):
-        work_off(shared, Recipe(tiny_model, {"device": "cpu", "seed": 1}), pictures, configuration)
+    configuration = fingerprint.digest(fingerprint.of_explainer(recipe.open()))
+    assert len(work_off(shared, Recipe(tiny_model, {"device": "cpu"}, configuration), pictures)) == 6
+    with pytest.raises(DeviceError, match="have all processes see the same files"):
+        work_off(shared, Recipe(tiny_model, {"device": "cpu", "seed": 1}, configuration), pictures)
 
 
 def test_what_a_worker_refuses_ends_the_run_in_its_words(pictures, shared, tmp_path):
     with pytest.raises(ModelError, match=r"gone\.onnx: cannot read the model"):
-        work_off(shared, Recipe(tmp_path / "gone.onnx", {"device": "cpu"}), pictures, {})
+        work_off(shared, Recipe(tmp_path / "gone.onnx", {"device": "cpu"}), pictures)
 
 
 def test_workers_of_another_release_are_refused(tiny_model, pictures, shared, monkeypatch):
     monkeypatch.setattr(module, "version", lambda name: "0.0")
     with pytest.raises(DeviceError, match=r"a worker has onnx-evidence 0\.1\.0, and this is 0\.0"):
-        work_off(shared, Recipe(tiny_model, {"device": "cpu"}), pictures, {})
+        work_off(shared, Recipe(tiny_model, {"device": "cpu"}), pictures)
 
 
 def test_what_is_no_cluster_is_refused(tiny_model, pictures, tmp_path, monkeypatch):

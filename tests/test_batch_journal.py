@@ -180,3 +180,20 @@ def test_a_folder_is_held_by_one_process_and_free_again_when_that_is_killed(tmp_
     assert list(tmp_path.iterdir()) == []
     with FolderLock(tmp_path) as lock:
         assert not lock.left
+
+
+def test_zeros_in_the_middle_are_damage_and_nothing_behind_them_is_cut_off(path):
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged = b"".join([lines[0], b"\0" * len(lines[1]), b"\n", *lines[2:]])
+    path.write_bytes(damaged)
+    assert problems(path)[0] == (2, "the line is not finished")
+    with pytest.raises(StoreError, match="line 2: the line is not finished; nothing is added to it"):
+        reopened(path)
+    assert path.read_bytes() == damaged
+
+
+def test_a_line_without_end_is_not_read_to_its_end(path, monkeypatch):
+    monkeypatch.setattr("onnx_evidence.batch.journal._LONGEST", 1 << 10)
+    path.write_bytes(path.read_bytes() + b"x" * (1 << 12))
+    with pytest.raises(StoreError, match="line 5: is longer than any"):
+        list(read_lines(path))

@@ -7,10 +7,12 @@ import signal
 
 import pytest
 
+from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.pool import spawned
 from onnx_evidence.batch.work import Recipe
 from onnx_evidence.errors import DeviceError, ModelError
 from onnx_evidence.machine import available_threads, thread_share
+from tests import tiny
 from tests.batch import call, jobs_of, lines, manifest, same_but_for_threads, start, until, write_pictures
 
 
@@ -64,6 +66,26 @@ def test_what_a_process_refuses_ends_the_run_in_its_words(pictures, tmp_path):
     run = spawned(Recipe(tmp_path / "gone.onnx", {"device": "cpu"}), 1, "cpu")
     with pytest.raises(ModelError, match=r"gone\.onnx: cannot read the model"):
         list(run(jobs_of(pictures), lambda number, copies: None, lambda: None))
+
+
+def test_a_model_that_is_replaced_while_a_run_lasts_ends_it(pictures, tmp_path):
+    """Processes that are started later than others must not explain another model."""
+    path = tiny.save(tiny.classifier(seed=1), tmp_path / "model.onnx")
+    explainer = Recipe(path, {"device": "cpu"}).open()
+    recipe = Recipe(path, {"device": "cpu"}, fingerprint.digest(fingerprint.of_explainer(explainer)))
+    replaced = []
+
+    def tick(number: int, copies: int) -> None:
+        if not replaced:
+            replaced.append(tiny.save(tiny.classifier(seed=2), path))
+            for process in multiprocessing.active_children():
+                process.kill()
+
+    with pytest.raises(DeviceError, match=r"model\.onnx: another model.* than when the run began"):
+        list(spawned(recipe, 1, "cpu")(jobs_of(pictures), tick, lambda: None))
+    # Control: without the word of what is to be found there, the other model would have gone on.
+    again = spawned(Recipe(path, {"device": "cpu"}), 1, "cpu")
+    assert len(list(again(jobs_of(pictures), lambda number, copies: None, lambda: None))) == 4
 
 
 def test_ctrl_c_in_a_terminal_ends_all_processes_and_the_same_command_goes_on(tiny_model, pictures, tmp_path):

@@ -15,7 +15,6 @@ from importlib.metadata import version
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.loop import Runner
 from onnx_evidence.batch.pool import PATIENCE, worker_died
 from onnx_evidence.batch.work import Hand, Job, Outcome, Recipe, Tick, explain_job
@@ -33,18 +32,16 @@ _AHEAD = 2
 _ANSWER, _TRANSFER, _LOOK = 15, 30, 1.0
 
 
-def on_cluster(recipe: Recipe, address: str, configuration: dict[str, Any]) -> Runner:
+def on_cluster(recipe: Recipe, address: str) -> Runner:
     """The workers of a Dask cluster.
 
     Parameters
     ----------
     recipe : Recipe
         From which each worker process makes its own explainer, once. Its files, and the pictures, are there under the
-        same paths.
+        same paths; a worker that finds others there refuses, by the recipe's ``configuration``.
     address : str
         Of the scheduler, such as 'tcp://scheduler:8786'.
-    configuration : dict
-        From `fingerprint.of_explainer`: what every worker must arrive at, whose files may be others.
 
     Returns
     -------
@@ -65,7 +62,7 @@ def on_cluster(recipe: Recipe, address: str, configuration: dict[str, Any]) -> R
         raise SettingError(
             "--cluster needs Dask, which is not installed: pip install 'onnx-evidence[cluster]'"
         ) from error
-    told = (recipe, fingerprint.digest(configuration), version("onnx-evidence"))
+    told = (recipe, version("onnx-evidence"))
 
     def run(jobs: Sequence[Job], tick: Tick, check: Callable[[], None]) -> Iterator[Outcome]:
         client = _connect(address)
@@ -96,7 +93,7 @@ def _connect(address: str) -> "Client":
 class _Cluster:
     """Jobs that wait here, and those that are under way."""
 
-    def __init__(self, client: "Client", address: str, told: tuple[Recipe, str, str]) -> None:
+    def __init__(self, client: "Client", address: str, told: tuple[Recipe, str]) -> None:
         self._client, self._address, self._told = client, address, told
         self._under_way: dict[Future, Job] = {}
         self._done: SimpleQueue[Future] = SimpleQueue()
@@ -176,28 +173,21 @@ class _Opened:
         self.recipe: Recipe | None = None
         self.hand: Hand
 
-    def open(self, recipe: Recipe, configuration: str) -> Hand:
+    def open(self, recipe: Recipe) -> Hand:
         """The explainer of a recipe, made where it is not open."""
         if recipe != self.recipe:
             self.recipe = None
-            explainer = recipe.open()
-            found = fingerprint.digest(fingerprint.of_explainer(explainer))
-            if found != configuration:
-                raise DeviceError(
-                    f"{recipe.model}: a worker finds another model, preprocessing, background or labels under the same "
-                    "paths: have all workers see the same files"
-                )
-            self.hand, self.recipe = Hand(explainer, recipe), recipe
+            self.hand, self.recipe = Hand(recipe.open(), recipe), recipe
         return self.hand
 
 
 _opened = _Opened()
 
 
-def _explain(recipe: Recipe, configuration: str, release: str, job: Job) -> Outcome:
+def _explain(recipe: Recipe, release: str, job: Job) -> Outcome:
     """What a worker does."""
     own = version("onnx-evidence")
     if own != release:
         raise DeviceError(f"a worker has onnx-evidence {own}, and this is {release}: install the same everywhere")
     with _opened.lock:  # workers have threads, and a session already takes all processors
-        return explain_job(_opened.open(recipe, configuration), job, lambda number, copies: None)
+        return explain_job(_opened.open(recipe), job, lambda number, copies: None)

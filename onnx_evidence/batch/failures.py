@@ -6,6 +6,8 @@ from typing import Any
 from onnx_evidence.batch import SCHEMA
 from onnx_evidence.batch.journal import Journal
 from onnx_evidence.batch.plan import Item
+from onnx_evidence.batch.receipt import Failure, unlike
+from onnx_evidence.errors import StoreError
 
 FAILURES = "failures.jsonl"
 
@@ -27,7 +29,13 @@ class Failures:
     def __init__(self, folder: Path) -> None:
         self._lines: dict[str, dict[str, Any]] = {}
         self._stale = False  # whether the file holds more than there is to say
-        self._journal = Journal(folder / FAILURES, self._note)
+        self._path = folder / FAILURES
+        self._journal = Journal(self._path, self._see)
+
+    def _see(self, entry: dict[str, Any]) -> None:
+        if wrong := unlike(entry, Failure):
+            raise StoreError(f"{self._path}: a line is no failure of this version ({wrong}): remove the file")
+        self._note(entry)
 
     def _note(self, entry: dict[str, Any]) -> None:
         # Its line may be here twice, where a run ended before it could tidy up: the last one counts.
@@ -86,6 +94,8 @@ class Failures:
 
     def take(self, entry: dict[str, Any]) -> None:
         """Add a line of another folder, as it is, where there is none about the same."""
+        if wrong := unlike(entry, Failure):
+            raise StoreError(f"a line of {FAILURES} that is to be merged is no failure of this version ({wrong})")
         if _key(entry["image"], entry["targets"], entry["versus"]) not in self._lines:
             bare = {key: value for key, value in entry.items() if key not in ("previous", "seal")}
             self._note(self._journal.add([bare])[0])

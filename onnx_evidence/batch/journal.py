@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from onnx_evidence.errors import StoreError
+from onnx_evidence.files.inside import open_inside
 from onnx_evidence.store import json_line, make_folder, sync_folder, write_atomic
 
 _SEAL = re.compile(rb', "seal": "([0-9a-f]{64})"\}')
 _SEAL_LENGTH = 77
+# Bytes of the longest line that is read: far above any receipt.
+_LONGEST = 1 << 24
 
 
 class Line(NamedTuple):
@@ -89,10 +92,16 @@ def read_lines(path: Path) -> Iterator[Line]:
     previous: str | None = None
     end = 0
     try:
-        with path.open("rb") as stream:
-            for number, raw in enumerate(stream, start=1):
+        with open_inside(path.parent, path.name) as stream:
+            for number, raw in enumerate(iter(lambda: stream.readline(_LONGEST), b""), start=1):
+                if len(raw) == _LONGEST:
+                    raise StoreError(f"{path}: line {number}: is longer than any that is written here")
                 end += len(raw)
                 line = _line(number, raw, previous, end)
+                if line.torn and stream.read(1):
+                    # Only a last line may lack its end: behind another one nothing is cut off.
+                    line = line._replace(torn=False)
+                    stream.seek(end)
                 previous = line.seal
                 yield line
     except OSError as error:
@@ -106,7 +115,7 @@ def _line(number: int, raw: bytes, previous: str | None, end: int) -> Line:
     found = _SEAL.fullmatch(body[-_SEAL_LENGTH:])
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         return Line(number, {}, "", "the line is no JSON object", torn=False, end=end)
@@ -164,7 +173,7 @@ class Journal:
 
     def _cut(self) -> None:
         try:
-            with self.path.open("r+b") as stream:
+            with open_inside(self.path.parent, self.path.name, "r+b") as stream:
                 stream.truncate(self._size)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -205,7 +214,7 @@ class Journal:
         new = not self.path.exists()
         if new:
             make_folder(self.path.parent)
-        with self.path.open("ab", buffering=0) as stream:
+        with open_inside(self.path.parent, self.path.name, "ab") as stream:
             try:
                 rest = memoryview(data)
                 while rest:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from onnx_evidence.errors import StoreError
+from onnx_evidence.files.inside import open_inside
 from onnx_evidence.store import make_folder
 
 NAME = ".lock"
@@ -48,7 +49,7 @@ class FolderLock:
 
     def _take(self) -> BinaryIO | None:
         self.left = self.path.exists()
-        stream = self.path.open("a+b")
+        stream = open_inside(self.folder, self.path.name, "a+b")
         if not _locked(stream):
             stream.seek(0)
             owner = stream.read().decode("ascii", "replace").strip()

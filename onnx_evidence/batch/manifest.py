@@ -1,6 +1,5 @@
 """The list of maps in an output folder: what is there, what is finished, and for which configuration."""
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,11 +7,12 @@ from typing import Any, NamedTuple
 from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.journal import Journal
 from onnx_evidence.batch.plan import Item
+from onnx_evidence.batch.receipt import unlike_receipt
 from onnx_evidence.errors import StoreError
+from onnx_evidence.files.inside import open_inside, sha256_of
 from onnx_evidence.questions import TOP
 
 MANIFEST = "manifest.jsonl"
-_CHUNK = 1 << 20
 
 
 class Listed(NamedTuple):
@@ -53,11 +53,6 @@ def listed(entry: dict[str, Any]) -> Listed:
     Returns
     -------
     Listed
-
-    Raises
-    ------
-    KeyError, TypeError, IndexError
-        If it is no line of this version.
     """
     hashes = entry["hashes"]
     return Listed(
@@ -101,18 +96,16 @@ class Manifest:
         self._journal = Journal(folder / MANIFEST, self._see)
 
     def _see(self, entry: dict[str, Any]) -> None:
-        try:
-            short, configuration = listed(entry), entry["configuration"]
-            if self._digest is None:
-                self.configuration, self._digest = fingerprint.of_entry(entry), configuration
-            if configuration != self._digest:
-                self._refuse(fingerprint.of_entry(entry))
-        except (KeyError, TypeError, IndexError) as error:
+        if wrong := unlike_receipt(entry):
             raise StoreError(
-                f"{self.folder / MANIFEST}: cannot read the manifest: a line is of another version ({error!r}); take "
-                "another -o"
-            ) from error
-        self._note(short)
+                f"{self.folder / MANIFEST}: cannot read the manifest: a line is no receipt of this version ({wrong}); "
+                "take another -o"
+            )
+        if self._digest is None:
+            self.configuration, self._digest = fingerprint.of_entry(entry), entry["configuration"]
+        if entry["configuration"] != self._digest:
+            self._refuse(fingerprint.of_entry(entry))
+        self._note(listed(entry))
 
     def _refuse(self, there: dict[str, Any]) -> None:
         assert self.configuration is not None
@@ -201,7 +194,7 @@ class Manifest:
         return found
 
     def _is_there(self, line: Listed) -> bool:
-        return all(file_sha256(self.folder / path) == digest for path, digest in line.files.items())
+        return all(file_sha256(self.folder, path) == digest for path, digest in line.files.items())
 
     def unfinished(self, items: Sequence[Item], find_class: Callable[[str], int]) -> list[Item]:
         """What is left to do.
@@ -275,24 +268,30 @@ def manifest_of(folder: Path) -> Path:
     return path
 
 
-def file_sha256(path: Path) -> str | None:
-    """The SHA-256 of a file; None where it cannot be read.
+def file_sha256(folder: Path, name: str) -> str | None:
+    """The SHA-256 of a file of results; None where there is none.
 
     Parameters
     ----------
-    path : Path
-        The file.
+    folder : Path
+        Of the results.
+    name : str
+        Of the file, relative to it.
 
     Returns
     -------
     str or None
         In hexadecimal.
+
+    Raises
+    ------
+    StoreError
+        If it is there and cannot be read: a link, a pipe, a device, or not ours to read.
     """
-    total = hashlib.sha256()
     try:
-        with path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                total.update(chunk)
-    except OSError:
+        with open_inside(folder, name) as stream:
+            return sha256_of(stream)
+    except FileNotFoundError:
         return None
-    return total.hexdigest()
+    except OSError as error:
+        raise StoreError(f"{folder / name}: cannot read: {error.strerror or error}") from error

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onnx_evidence.batch import SCHEMA, fingerprint, places
+from onnx_evidence.batch import fingerprint, places
 from onnx_evidence.batch.failures import FAILURES
 from onnx_evidence.batch.folder import ResultFolder
 from onnx_evidence.batch.journal import read_lines
 from onnx_evidence.batch.manifest import MANIFEST, listed, manifest_of
+from onnx_evidence.batch.receipt import unlike_receipt
 from onnx_evidence.errors import StoreError
-from onnx_evidence.store import write_bytes
+from onnx_evidence.files.inside import open_inside
+from onnx_evidence.store import write_files
 
 # Lines that are added at once.
 _LINES = 32
@@ -103,7 +105,7 @@ class _Target:
         if there is not line:
             return False
         for path, digest in line.files.items():
-            _copy(found.source / path, self.folder.path / path, digest)
+            self._copy(found.source, path, digest)
         bare = {key: value for key, value in entry.items() if key not in ("previous", "seal")}
         if bare.get("places"):
             bare["places"] = places.moved(bare["places"], found.source, self.folder.path)
@@ -111,6 +113,16 @@ class _Target:
         if len(self._waiting) == _LINES:
             self.flush()
         return True
+
+    def _copy(self, source: Path, name: str, digest: str) -> None:
+        try:
+            with open_inside(source, name) as stream:
+                data = stream.read()
+        except OSError as error:
+            raise StoreError(f"{source / name}: cannot read: {error.strerror or error}") from error
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise StoreError(f"{source / name}: was changed since it was written: run the shard's command again")
+        write_files(self.folder.path, {name: data})
 
     def flush(self) -> None:
         """Add the lines whose files are there."""
@@ -129,8 +141,8 @@ def _lines(source: Path) -> list[_Found]:
             remedy = "let its run finish first" if line.torn else "'onnx-evidence verify' says more"
             raise StoreError(f"{source / MANIFEST}: line {line.number}: {line.problem}; {remedy}")
         value = line.value
-        if value.get("schema") != SCHEMA:
-            raise StoreError(f"{source / MANIFEST}: line {line.number}: is of another version: explain again")
+        if wrong := unlike_receipt(value):
+            raise StoreError(f"{source / MANIFEST}: line {line.number}: is no receipt of this version: {wrong}")
         found.append(_Found(value["image"], value["map"], source, start, value["configuration"]))
         start = line.end
     return found
@@ -144,23 +156,13 @@ def _common(found: Sequence[_Found]) -> dict[str, Any] | None:
     other = next((each for each in found if each.configuration != found[0].configuration), None)
     if other is not None:
         apart = fingerprint.differences(first, fingerprint.of_entry(_read(other)))
-        places = f"{found[0].source} and {other.source}"
-        raise StoreError(f"{places} hold maps of different configurations: {'; '.join(apart)}; merge shards of one run")
+        both = f"{found[0].source} and {other.source}"
+        raise StoreError(f"{both} hold maps of different configurations: {'; '.join(apart)}; merge shards of one run")
     return first
 
 
 def _read(found: _Found) -> dict[str, Any]:
-    with (found.source / MANIFEST).open("rb") as stream:
+    with open_inside(found.source, MANIFEST) as stream:
         stream.seek(found.start)
         entry: dict[str, Any] = json.loads(stream.readline())
     return entry
-
-
-def _copy(source: Path, target: Path, digest: str) -> None:
-    try:
-        data = source.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{source}: cannot read: {error.strerror or error}") from error
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise StoreError(f"{source}: was changed since it was written: run the shard's command again")
-    write_bytes(target, data)

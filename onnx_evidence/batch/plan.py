@@ -2,20 +2,17 @@
 
 import csv
 import glob
-import hashlib
-import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line
+from onnx_evidence.files.inside import open_regular, sha256_of
 from onnx_evidence.images import list_images, printable
 
 LISTS = (".txt", ".csv")
 _COLUMNS = ("image", "target", "versus")
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -221,21 +218,9 @@ def look(item: Item) -> Item:
     Item
     """
     try:
-        with open(item.path, "rb", opener=_open_regular) as stream:
-            total = hashlib.sha256()
-            while chunk := stream.read(_CHUNK):
-                total.update(chunk)
+        with open_regular(item.path) as stream:
+            digest = sha256_of(stream)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         return replace(item, problem=f"{item.name}: cannot read the picture: {reason}")
-    return replace(item, sha256=total.hexdigest())
-
-
-def _open_regular(path: str, flags: int) -> int:
-    """Open a file, never a pipe or a device: these would block, or have no end."""
-    found = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    mode = os.fstat(found).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # of a folder the system complains itself
-        return found
-    os.close(found)
-    raise OSError(0, "it is no regular file")
+    return replace(item, sha256=digest)

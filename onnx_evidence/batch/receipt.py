@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from onnx_evidence.batch import fingerprint
+from onnx_evidence.errors import one_line
+
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 # Relative, inside the output folder: one folder and a file, neither hidden.
@@ -138,8 +141,47 @@ class Receipt(_Part):
     seal: Sha256 = Field(description="SHA-256 of the bytes of this line before ', \"seal\"'.")
 
 
-def unlike(entry: dict[str, Any]) -> str:
-    """What keeps an object from being a manifest line.
+class Failure(_Part):
+    """A line of the list of pictures that could not be explained."""
+
+    version: Literal[3] = Field(alias="schema")
+    image: str
+    targets: list[str]
+    versus: str | None
+    picture: Sha256 | None
+    kind: str
+    reason: str
+    previous: Sha256 | None
+    seal: Sha256
+
+
+def unlike(entry: dict[str, Any], kind: type[BaseModel] = Receipt) -> str:
+    """What keeps an object from being a manifest line, or a line of another kind.
+
+    Parameters
+    ----------
+    entry : dict
+        Parsed JSON.
+    kind : type
+        `Receipt` or `Failure`.
+
+    Returns
+    -------
+    str
+        The first thing, in words; '' where there is none.
+    """
+    try:
+        kind.model_validate_json(json.dumps(entry))
+    except (RecursionError, ValueError) as error:
+        if not isinstance(error, ValidationError):
+            return one_line(error)
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return ""
+
+
+def unlike_receipt(entry: dict[str, Any]) -> str:
+    """What keeps an object from being a receipt: its form, or fingerprints that are not those of what it says.
 
     Parameters
     ----------
@@ -151,11 +193,17 @@ def unlike(entry: dict[str, Any]) -> str:
     str
         The first thing, in words; '' where there is none.
     """
+    if wrong := unlike(entry):
+        return wrong
+    if (entry["figure"] is None) != (entry["hashes"]["figure"] is None):
+        return "a figure and its hash are there or not, both of them"
     try:
-        Receipt.model_validate_json(json.dumps(entry))
-    except ValidationError as error:
-        first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        configuration = fingerprint.digest(fingerprint.of_entry(entry))
+    except (KeyError, TypeError) as error:
+        return f"settings are not complete: {error!r}"
+    work = fingerprint.of_work(configuration, entry["hashes"]["image"], entry["target"], entry["versus"])
+    if (entry["configuration"], entry["work"]) != (configuration, work):
+        return "its fingerprints are not those of its settings"
     return ""
 
 

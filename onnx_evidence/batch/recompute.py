@@ -3,11 +3,13 @@
 import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from onnx_evidence.batch import places
 from onnx_evidence.batch.summary import load_map
@@ -15,10 +17,13 @@ from onnx_evidence.batch.verify import Checked
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import EvidenceError, StoreError
 from onnx_evidence.explanation import Explanation
+from onnx_evidence.files.arrays import unpack_arrays
 from onnx_evidence.images import list_images
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.preprocessing.contract import make_preprocess
+from onnx_evidence.settings import Settings
 from onnx_evidence.store import json_line
+from onnx_evidence.types import FloatArray
 
 IDENTICAL, WITHIN, DIFFERENT, FAILED = "identical", "within tolerance", "different", "not recomputed"
 # Bits, of a cell or of a patch as people are shown: far below what is printed, far above rounding.
@@ -73,8 +78,7 @@ def reopen(entry: dict[str, Any], folder: Path, model: Path | None, device: str,
     EvidenceError
         If model or background cannot be used, or are not those of the receipt.
     """
-    settings = {name: value for name, value in entry["settings"].items() if name not in ("preprocess", "layers")}
-    settings["laplace"] = settings["laplace"] and tuple(settings["laplace"])
+    layers, settings = _settings(entry)
     settings["batch_size"] = batch_size or settings["batch_size"]
     preprocess = make_preprocess(json_line(entry["settings"]["preprocess"]), "the receipt")
     path = model or places.find(folder, entry, "model", entry["model"])
@@ -88,10 +92,23 @@ def reopen(entry: dict[str, Any], folder: Path, model: Path | None, device: str,
             f"{path}: is another model: its SHA-256 is {deployed.model.sha256[:12]}..., the receipts say "
             f"{entry['hashes']['model'][:12]}...; pass --model FILE"
         )
-    explainer = Explainer(deployed, layer=tuple(entry["settings"]["layers"]), **settings)
+    explainer = Explainer(deployed, layer=layers, **settings)
     if explainer.record["hashes"]["background"] != entry["hashes"]["background"]:
         raise StoreError(f"{settings['background']}: is another background: its SHA-256 is not that of the receipts")
     return explainer
+
+
+def _settings(entry: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The layers of a manifest line, and its other settings, as `Explainer` takes them."""
+    given = {name: value for name, value in entry["settings"].items() if name != "preprocess"}
+    try:
+        if unknown := set(given) - {field.name for field in fields(Settings)}:
+            raise ValueError(f"{min(unknown)} is none of them")
+        settings = asdict(TypeAdapter(Settings).validate_python(given))
+    except ValueError as error:
+        wrong = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise StoreError(f"the settings of a receipt are none of this version: {wrong}") from error
+    return settings.pop("layers"), settings
 
 
 def recompute(
@@ -126,7 +143,7 @@ def recompute(
         try:
             photograph = explainer.deployed.read(picture(entry))
             again = explainer.explain(photograph, target=entry["target"], versus=entry["versus"])
-            deviation, same = _deviation(folder / path, entry, again)
+            deviation, same = _deviation(load_map(folder, path), entry, again)
         except EvidenceError as error:
             yield Verdict(image, path, FAILED, None, str(error))
             continue
@@ -135,11 +152,9 @@ def recompute(
         yield Verdict(image, path, verdict, deviation, "the preprocessed picture differs" if moved else "")
 
 
-def _deviation(path: Path, entry: dict[str, Any], again: Explanation) -> tuple[float, bool]:
+def _deviation(there: dict[str, FloatArray], entry: dict[str, Any], again: Explanation) -> tuple[float, bool]:
     """The largest difference in bits, and whether there is none at all."""
-    with BytesIO(again.packed()) as stream, np.load(stream, allow_pickle=False) as loaded:
-        now = dict(loaded)
-    there = load_map(path)
+    now = unpack_arrays(BytesIO(again.packed()))
     if {name: each.shape for name, each in now.items()} != {name: each.shape for name, each in there.items()}:
         return float("inf"), False
     # A pixel's bits are few where they add up: as many pixels as a number shown to people stands for.

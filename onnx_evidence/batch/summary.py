@@ -10,7 +10,10 @@ import numpy as np
 
 from onnx_evidence.batch.journal import read_lines
 from onnx_evidence.batch.manifest import manifest_of
+from onnx_evidence.batch.receipt import unlike_receipt
 from onnx_evidence.errors import DataError, StoreError, one_line
+from onnx_evidence.files.arrays import unpack_arrays
+from onnx_evidence.files.inside import open_inside
 from onnx_evidence.images import read_mask
 from onnx_evidence.store import write_bytes
 from onnx_evidence.text import csv_text
@@ -87,6 +90,8 @@ def summarise(
         if line.problem and not line.torn:
             raise StoreError(f"{path}: line {line.number}: {line.problem}; 'onnx-evidence verify' says more")
         if not line.torn:
+            if wrong := unlike_receipt(line.value):
+                raise StoreError(f"{path}: line {line.number}: is no receipt of this version: {wrong}")
             rows.append(_row(folder, line.value, masks))
             progress(1)
     return rows
@@ -94,7 +99,7 @@ def summarise(
 
 def _row(folder: Path, entry: dict[str, Any], masks: Path | None) -> Row:
     budget = entry["budget"] or {}
-    arrays = load_map(folder / entry["map"])
+    arrays = load_map(folder, entry["map"])
     return Row(
         entry["image"],
         entry["map"],
@@ -112,13 +117,15 @@ def _row(folder: Path, entry: dict[str, Any], masks: Path | None) -> Row:
     )
 
 
-def load_map(path: Path) -> dict[str, FloatArray]:
+def load_map(folder: Path, name: str) -> dict[str, FloatArray]:
     """The arrays of a map's file.
 
     Parameters
     ----------
-    path : Path
-        The .npz file.
+    folder : Path
+        Of the results.
+    name : str
+        Of the .npz file, relative to it.
 
     Returns
     -------
@@ -130,12 +137,15 @@ def load_map(path: Path) -> dict[str, FloatArray]:
         If it cannot be read.
     """
     try:
-        # From memory: numpy leaves a damaged file open.
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as loaded:
-            return dict(loaded)
-    except Exception as error:
-        # A damaged archive raises one of many types.
-        raise StoreError(f"{path}: cannot read the map: {one_line(error)}") from error
+        with open_inside(folder, name) as stream:
+            arrays = unpack_arrays(stream)
+    except OSError as error:
+        raise StoreError(f"{folder / name}: cannot read the map: {error.strerror or one_line(error)}") from error
+    except ValueError as error:
+        raise StoreError(f"{folder / name}: cannot read the map: {error}") from error
+    if odd := [key for key, values in arrays.items() if values.dtype != np.float32]:
+        raise StoreError(f"{folder / name}: cannot read the map: {odd[0]!r} holds no float32")
+    return arrays
 
 
 def central(shape: tuple[int, ...]) -> Mask:

@@ -9,7 +9,9 @@ from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.failures import FAILURES
 from onnx_evidence.batch.journal import read_lines
 from onnx_evidence.batch.manifest import MANIFEST, file_sha256, manifest_of
-from onnx_evidence.batch.receipt import unlike
+from onnx_evidence.batch.receipt import Failure, unlike, unlike_receipt
+from onnx_evidence.errors import StoreError
+from onnx_evidence.files.inside import open_regular, sha256_of
 
 _RESULTS = (".npz", ".png")
 
@@ -84,7 +86,7 @@ def check_hashes(
         place = f"{MANIFEST} line {line.number}"
         problems = [line.problem] if line.problem else []
         checked.head = line.seal
-        known = bool(line.value) and not (wrong := _unlike_receipt(line.value))
+        known = bool(line.value) and not (wrong := unlike_receipt(line.value))
         if line.value and not known:
             problems.append(wrong)
         checked.problems += [Problem(place, what) for what in problems]
@@ -99,25 +101,9 @@ def check_hashes(
         checked.problems.append(Problem(MANIFEST, "lines are of more than one configuration"))
     checked.problems += _strangers(folder, maps)
     if (folder / FAILURES).exists():
-        bad = [line for line in read_lines(folder / FAILURES) if line.problem]
-        checked.problems += [Problem(f"{FAILURES} line {line.number}", line.problem) for line in bad]
+        said = [(line, line.problem or unlike(line.value, Failure)) for line in read_lines(folder / FAILURES)]
+        checked.problems += [Problem(f"{FAILURES} line {line.number}", wrong) for line, wrong in said if wrong]
     return checked
-
-
-def _unlike_receipt(entry: dict[str, Any]) -> str:
-    """What keeps a line from being a receipt; '' where nothing does."""
-    if wrong := unlike(entry):
-        return wrong
-    if (entry["figure"] is None) != (entry["hashes"]["figure"] is None):
-        return "a figure and its hash are there or not, both of them"
-    try:
-        configuration = fingerprint.digest(fingerprint.of_entry(entry))
-    except (KeyError, TypeError) as error:
-        return f"settings are not complete: {error!r}"
-    work = fingerprint.of_work(configuration, entry["hashes"]["image"], entry["target"], entry["versus"])
-    if (entry["configuration"], entry["work"]) != (configuration, work):
-        return "its fingerprints are not those of its settings"
-    return ""
 
 
 def _check_files(folder: Path, entry: dict[str, Any], picture: Path, checked: Checked) -> None:
@@ -125,14 +111,12 @@ def _check_files(folder: Path, entry: dict[str, Any], picture: Path, checked: Ch
     for name in ("map", "figure"):
         if entry[name] is None:
             continue
-        digest = file_sha256(folder / entry[name])
-        if digest != entry["hashes"][name]:
+        if wrong := _wrong_file(folder, entry[name], entry["hashes"][name]):
             sound = False
-            what = "is missing" if digest is None else "was changed: its SHA-256 is another"
-            checked.problems.append(Problem(entry[name], what))
+            checked.problems.append(Problem(entry[name], wrong))
         else:
             checked.files += 1
-    digest = file_sha256(picture)
+    digest = _picture_sha256(picture)
     if digest is None:
         checked.absent.append(entry["image"])
     elif digest != entry["hashes"]["image"]:
@@ -143,13 +127,37 @@ def _check_files(folder: Path, entry: dict[str, Any], picture: Path, checked: Ch
             checked.entries.append(entry)
 
 
+def _wrong_file(folder: Path, name: str, expected: str) -> str:
+    """What is wrong with a file of results; '' where nothing is."""
+    try:
+        digest = file_sha256(folder, name)
+    except StoreError as error:
+        return str(error)
+    if digest == expected:
+        return ""
+    return "is missing" if digest is None else "was changed: its SHA-256 is another"
+
+
+def _picture_sha256(path: Path) -> str | None:
+    try:
+        with open_regular(path) as stream:
+            return sha256_of(stream)
+    except (OSError, ValueError):  # names of old folders may hold what no name can
+        return None
+
+
 def _strangers(folder: Path, known: set[str]) -> Iterable[Problem]:
-    """Files that look like results, and that no line knows: a line was removed, or a run was killed."""
+    """Files that look like results and that no line knows: a line was removed, or a run was killed; and links."""
     for inner in sorted(folder.iterdir()):
-        for path in sorted(inner.iterdir()) if inner.is_dir() and not inner.name.startswith(".") else ():
-            name = path.relative_to(folder).as_posix()
-            if path.suffix in _RESULTS and name not in known:
-                yield Problem(name, "no line of the manifest knows it: a line is missing, or a run was killed")
+        if inner.is_symlink():
+            yield Problem(inner.name, "is a link: results are never kept behind links")
+        elif inner.is_dir() and not inner.name.startswith("."):
+            for path in sorted(inner.iterdir()):
+                name = path.relative_to(folder).as_posix()
+                if path.is_symlink():
+                    yield Problem(name, "is a link: results are never kept behind links")
+                elif path.suffix in _RESULTS and name not in known:
+                    yield Problem(name, "no line of the manifest knows it: a line is missing, or a run was killed")
 
 
 def take_sample(entries: Sequence[dict[str, Any]], count: int | None, head: str | None) -> list[dict[str, Any]]:

@@ -48,10 +48,13 @@ class Recipe:
         The .onnx file.
     options : dict
         Keyword arguments of `Explainer`.
+    configuration : str
+        Fingerprint of what is to be found there; '' before it is known.
     """
 
     model: Path
     options: dict[str, Any]
+    configuration: str = ""
 
     def open(self, **changed: Any) -> Explainer:
         """Make it.
@@ -69,8 +72,17 @@ class Recipe:
         ------
         EvidenceError
             As `Explainer`.
+        DeviceError
+            If something else lies there now: the whole run is of one model.
         """
-        return Explainer(self.model, **{**self.options, **changed})
+        explainer = Explainer(self.model, **{**self.options, **changed})
+        found = fingerprint.digest(fingerprint.of_explainer(explainer))
+        if self.configuration not in ("", found):
+            raise DeviceError(
+                f"{self.model}: another model, preprocessing, background or labels lie there than when the run began: "
+                "have all processes see the same files, and change none while it lasts"
+            )
+        return explainer
 
 
 class Hand:
