@@ -1,7 +1,7 @@
 """Shapes and types of every tensor of a graph, with the batch axis told apart from the others."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +18,19 @@ _BATCH = 7919
 _OTHER_BATCH = _BATCH + 1
 # Constants of more elements are weights, not shapes.
 _SMALL = 64
-# What exporters compute shapes with.
-_ARITHMETIC = frozenset(
-    "Constant Add Sub Mul Div Mod Min Max Neg Floor Ceil Cast Gather Concat Slice Squeeze Unsqueeze Reshape Identity "
-    "Transpose ConstantOfShape Expand Equal Where ReduceProd Size Not And Or Greater Less Range".split()
+# No arithmetic: chance, control flow, and sums over windows, which write much in between for a few numbers.
+_NO_ARITHMETIC = frozenset(
+    "If Loop Scan SequenceMap Optional RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial "
+    "Bernoulli Dropout Conv ConvInteger ConvTranspose DeformConv QLinearConv AveragePool MaxPool LpPool MaxUnpool "
+    "MaxRoiPool RoiAlign GridSample AffineGrid Col2Im LRN LSTM GRU RNN DFT STFT MelWeightMatrix".split()
 )
-
-_COMPARING = frozenset({"Equal", "Greater", "Less", "Min", "Max", "Not", "And", "Or", "Where"})
+# How long their results are depends on values, but they are no longer than what is read.
+_TAKING = frozenset({"NonZero", "Unique", "Compress"})
+# Where their results for two batch sizes are the same, they are for all: sums, products, and values put elsewhere.
+_EXACT = frozenset(
+    "Constant Shape Size Add Sub Mul Div Neg Sum ReduceProd ReduceSum Cast Gather GatherElements GatherND Concat Slice "
+    "Split Squeeze Unsqueeze Reshape Flatten Identity Transpose ConstantOfShape ScatterND ScatterElements".split()
+)
 
 # None is the batch where it is the first side, and a side that is not known elsewhere.
 Shape = tuple[int | None, ...]
@@ -116,10 +122,10 @@ def infer_with_values(
     if batch is None:
         _, others = _fold_all(proto, input_name, _OTHER_BATCH)
         equal = {name for name, value in values.items() if np.array_equal(value, others.get(name, ()))}
-        # What two large batch sizes compare alike with a third number, a batch of 7 may not.
+        # What two large batch sizes compare alike with a third number, or round alike, a batch of 7 may not.
         doubtful: set[str] = set()
         for node in proto.graph.node:
-            compares = node.op_type in _COMPARING and not equal.issuperset(name for name in node.input if name)
+            compares = node.op_type not in _EXACT and not equal.issuperset(name for name in node.input if name)
             if compares or not doubtful.isdisjoint(node.input):
                 # Doubt ends where data begins: its sides are known from elsewhere.
                 doubtful.update(name for name in node.output if name in values)
@@ -229,70 +235,67 @@ def _fold(numbered: onnx.ModelProto, inferred: onnx.ModelProto, values: dict[str
     folded = []
     for position, node in enumerate(graph.node):
         if node.op_type == "Shape" and node.input[0] in sides:
-            result: AnyArray | None = np.array(sides[node.input[0]][asked_sides(node)], np.int64)
-        elif is_arithmetic(node) and all(name in values for name in node.input if name):
-            result = evaluate(node, values, numbered.opset_import)
+            asked = np.array(sides[node.input[0]][asked_sides(node)], np.int64)
+            results: dict[str, AnyArray] | None = {node.output[0]: asked}
         else:
-            continue
-        if result is not None and result.size <= _SMALL:
-            values[node.output[0]], sides[node.output[0]] = result, list(result.shape)
+            results = evaluate(node, values, numbered.opset_import)
+        if results is not None:
+            values |= results
+            sides |= {name: list(result.shape) for name, result in results.items()}
             folded.append(position)
     for position in reversed(folded):
-        name = graph.node[position].output[0]
-        graph.initializer.append(numpy_helper.from_array(values[name], name))
+        names = [name for name in graph.node[position].output if name]
+        graph.initializer.extend(numpy_helper.from_array(values[name], name) for name in names)
         del graph.node[position]
     return bool(folded)
 
 
-def _makes_much(node: onnx.NodeProto, values: dict[str, AnyArray]) -> bool:
-    """Whether the result would be no shape but a tensor that a few numbers ask for."""
-    return node.op_type in ("ConstantOfShape", "Expand") and math.prod(values[node.input[-1]].tolist()) > _SMALL
-
-
-def is_arithmetic(node: onnx.NodeProto) -> bool:
-    """Whether a node is of the operators that exporters compute shapes with.
+def evaluate(
+    node: onnx.NodeProto, values: Mapping[str, AnyArray], opsets: Sequence[onnx.OperatorSetIdProto]
+) -> dict[str, AnyArray] | None:
+    """Compute one node of which all inputs are known, whatever its operator, if what it makes is small.
 
     Parameters
     ----------
     node : onnx.NodeProto
         The node.
-
-    Returns
-    -------
-    bool
-    """
-    return node.op_type in _ARITHMETIC and node.domain in ("", "ai.onnx")
-
-
-def evaluate(
-    node: onnx.NodeProto, values: dict[str, AnyArray], opsets: Sequence[onnx.OperatorSetIdProto]
-) -> AnyArray | None:
-    """Compute one node.
-
-    Parameters
-    ----------
-    node : onnx.NodeProto
-        The node; one output.
-    values : dict of str to ndarray
-        At least of its inputs.
+    values : mapping of str to ndarray
+        What is known: numbers of small constants.
     opsets : sequence of onnx.OperatorSetIdProto
         Of the model.
 
     Returns
     -------
-    ndarray or None
-        None where that makes no shape, so that what depends on it stays open.
+    dict of str to ndarray
+        All outputs, of at most 64 elements each. None where an input is not known, or where that makes no shape, so
+        that what depends on it stays open.
     """
-    if _makes_much(node, values):
+    known = all(name in values for name in node.input if name)
+    if not known or node.op_type in _NO_ARITHMETIC or node.domain not in ("", "ai.onnx"):
         return None
     inputs = [numpy_helper.from_array(values[name], name) for name in dict.fromkeys(node.input) if name]
-    output = helper.make_tensor_value_info(node.output[0], TensorProto.UNDEFINED, None)
-    alone = helper.make_graph([node], "alone", [], [output], inputs)
+    names = [name for name in node.output if name]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in names]
+    alone = helper.make_model(helper.make_graph([node], "alone", [], outputs, inputs), opset_imports=opsets)
     try:
-        (result,) = ReferenceEvaluator(helper.make_model(alone, opset_imports=opsets)).run(None, {})
+        if not _makes_little(alone):
+            return None
+        with np.errstate(divide="raise", invalid="raise", over="ignore"):
+            results = ReferenceEvaluator(alone).run(None, {})
     except Exception:  # noqa: BLE001 - a node that cannot be computed fails in the runtime, with its reason
         return None
-    return np.asarray(result)
+    found = {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
+    return found if all(each.dtype.kind in "biuf" and each.size <= _SMALL for each in found.values()) else None
+
+
+def _makes_little(alone: onnx.ModelProto) -> bool:
+    """Whether a model of one node makes no more than a shape has: a few numbers may ask for a thousand million."""
+    node = alone.graph.node[0]
+    if node.op_type in ("Constant", *_TAKING):
+        return True
+    inferred = shape_inference.infer_shapes(alone, data_prop=True).graph.output
+    sides = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in inferred]
+    return all(map(_is_settled, inferred)) and all(math.prod(each) <= _SMALL for each in sides)
 
 
 def _per_picture(sides: list[int | None], size: int, free: bool) -> Shape:

@@ -179,10 +179,10 @@ def fold_shapes(proto: onnx.ModelProto, image: str, batch: int | None) -> dict[s
     asked = {value.name for value in graph.output}
     kept, folded = [], []
     for node in graph.node:
-        value = values.get(node.output[0]) if len(node.output) == 1 else None
-        whole = value is not None and helper.np_dtype_to_tensor_dtype(value.dtype) in _INTEGERS
-        if whole and value is not None and node.output[0] not in asked:
-            folded.append(numpy_helper.from_array(np.asarray(value), node.output[0]))
+        found = {name: values[name] for name in node.output if name in values}
+        whole = all(helper.np_dtype_to_tensor_dtype(value.dtype) in _INTEGERS for value in found.values())
+        if whole and found and list(found) == list(node.output) and asked.isdisjoint(found):
+            folded += [numpy_helper.from_array(np.asarray(value), name) for name, value in found.items()]
         else:
             kept.append(node)
     if folded:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper, shape_inference
 
-from onnx_evidence.shapes import evaluate, is_arithmetic
+from onnx_evidence.shapes import evaluate
 from onnx_evidence.types import AnyArray
 
 # Constants of more elements are weights, not shapes.
@@ -96,8 +96,9 @@ class Sizes:
             self._types.pop(name, None)
             self.values.pop(name, None)
             self._data.pop(name, None)
-        if (value := self._value(node)) is not None:
-            self.add(numpy_helper.from_array(value, node.output[0]))
+        if (found := self._evaluate(node)) is not None:
+            for name, value in found.items():
+                self.add(numpy_helper.from_array(value, name))
             return None
         known = {name: self._types[name] for name in node.input if name in self._types}
         if node.domain not in ("", "ai.onnx") or len(known) < len({name for name in node.input if name}):
@@ -118,11 +119,8 @@ class Sizes:
         )
         return dict(found)
 
-    def _value(self, node: onnx.NodeProto) -> AnyArray | None:
+    def _evaluate(self, node: onnx.NodeProto) -> dict[str, AnyArray] | None:
         if node.op_type == "Shape" and (sides := self.shape(node.input[0])) is not None:
             bounds = {attribute.name: attribute.i for attribute in node.attribute}
-            return np.array(sides[bounds.get("start") : bounds.get("end")], np.int64)
-        if not is_arithmetic(node) or any(name not in self.values for name in node.input if name):
-            return None
-        value = evaluate(node, self.values, self._opsets)
-        return value if value is not None and value.size <= _SMALL else None
+            return {node.output[0]: np.array(sides[bounds.get("start") : bounds.get("end")], np.int64)}
+        return evaluate(node, self.values, self._opsets)
