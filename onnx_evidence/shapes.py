@@ -243,10 +243,14 @@ def _fold(numbered: onnx.ModelProto, inferred: onnx.ModelProto, values: dict[str
             values |= results
             sides |= {name: list(result.shape) for name, result in results.items()}
             folded.append(position)
+    made = {name for position in folded for name in graph.node[position].output if name}
+    graph.initializer.extend(numpy_helper.from_array(values[name], name) for name in sorted(made))
     for position in reversed(folded):
-        names = [name for name in graph.node[position].output if name]
-        graph.initializer.extend(numpy_helper.from_array(values[name], name) for name in names)
         del graph.node[position]
+    # What the file says of their shapes may leave sides open, and inference would believe it.
+    for position in reversed(range(len(graph.value_info))):
+        if graph.value_info[position].name in made:
+            del graph.value_info[position]
     return bool(folded)
 
 

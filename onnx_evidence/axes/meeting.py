@@ -25,6 +25,7 @@ def meet(reading: Reading) -> Layout | None:
             lost.append(reading.shapes.get(name))
         else:
             known.append(_lengthened(layout, len(reading.result)))
+    known = alike(known)
     whole = [layout for layout in known if layout.is_placed and fits(layout, reading.result)]
     summed = reading.node.op_type in _SUMS
     axes = shared_axes(known)
@@ -74,6 +75,22 @@ def together(layouts: list[Layout], axes: tuple[Axis, ...]) -> Layout:
         added=next((each.added for each in cells if each.added), ""),
     )
     return layout.sees_everything() if len(cells) < len(layouts) else layout
+
+
+def alike(layouts: list[Layout]) -> list[Layout]:
+    """The same layouts, all counted in cells where some count in cells and others in what lies inside them.
+
+    Parameters
+    ----------
+    layouts : list of Layout
+        That meet.
+
+    Returns
+    -------
+    list of Layout
+    """
+    extents = {layout.extent for layout in layouts if layout.is_placed}
+    return layouts if len(extents) < 2 else [layout.settled() for layout in layouts]
 
 
 def shared_axes(layouts: list[Layout]) -> tuple[Axis, ...] | None:

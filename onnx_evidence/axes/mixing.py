@@ -7,6 +7,7 @@ from onnx_evidence.axes.meeting import shared_axes
 from onnx_evidence.axes.reading import Reading
 from onnx_evidence.fields import CONVOLUTIONS, attributes_of, kernel_of, slid
 from onnx_evidence.geometry import Field
+from onnx_evidence.geometry import slide as field_after
 from onnx_evidence.layout import BATCH, COLUMNS, ROWS, SPREAD, Axis, Layout, Part, channels, is_placed, merged
 from onnx_evidence.shapes import Shape
 
@@ -29,13 +30,15 @@ def slide(reading: Reading) -> Layout | None:
     layout = reading.first
     if layout is None or len(layout.axes) < 3 or len(reading.result) != len(layout.axes):
         return None
-    layout = _in_cells(layout)
+    pointwise = set(kernel_of(reading.node, reading.shapes)) == {1} and reading.shape()[2:] == reading.result[2:]
+    if not pointwise or is_placed(layout.axes[1]):
+        layout = _in_cells(layout)
     batch, mixed, *placed = layout.axes
     if is_placed(mixed) or is_placed(batch):
         return None
     if reading.node.op_type in CONVOLUTIONS:
         mixed = channels(reading.result[1] or 1)
-    if set(kernel_of(reading.node, reading.shapes)) == {1} and reading.shape()[2:] == reading.result[2:]:
+    if pointwise:
         return layout.with_axes((batch, mixed, *placed))
     if not _is_picture(layout):
         return None
@@ -52,6 +55,22 @@ def resample(reading: Reading) -> Layout | None:
     return resized(layout.settled(), reading.result, layout.field if same else None)
 
 
+def pad(reading: Reading) -> Layout | None:
+    """More rows or columns, or fewer where pads are negative; cells are as far apart as they were."""
+    layout, pads = reading.first, reading.numbers("pads", 1)
+    if layout is None or pads is None or len(reading.result) != len(layout.axes):
+        return resample(reading)
+    settled = layout.settled()
+    given = reading.numbers("axes", 3) or range(len(layout.axes))
+    begins = {axis % len(layout.axes): begin for axis, begin in zip(given, pads, strict=False)}
+    shift = [0, 0]
+    for place, axis in enumerate(settled.axes):
+        if axis and axis[0].kind in (ROWS, COLUMNS):
+            shift[axis[0].kind == COLUMNS] += begins.get(place, 0)
+    field = settled.field and field_after(settled.field, (1, 1), (1, 1), (1, 1), shift)
+    return resized(settled, reading.result, field)
+
+
 def blocks(reading: Reading) -> Layout | None:
     """DepthToSpace and SpaceToDepth."""
     layout = reading.first
@@ -62,7 +81,8 @@ def blocks(reading: Reading) -> Layout | None:
 
 def _in_cells(layout: Layout) -> Layout:
     """Settled so that rows and columns of the picture, the last two axes, are cells."""
-    steps = [axis[-1].step if is_placed(axis) else 1 for axis in layout.axes[-2:]]
+    pairs = zip((ROWS, COLUMNS), layout.axes[-2:], strict=True)
+    steps = [axis[-1].step if axis and axis[-1].kind == kind else 1 for kind, axis in pairs]
     return layout.settled((steps[0], steps[1]))
 
 

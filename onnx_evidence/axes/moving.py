@@ -3,6 +3,8 @@
 from dataclasses import replace
 from math import prod
 
+import numpy as np
+
 from onnx_evidence.axes.meeting import shared_axes, together
 from onnx_evidence.axes.mixing import resized
 from onnx_evidence.axes.reading import Reading
@@ -21,6 +23,7 @@ from onnx_evidence.layout import (
     merged,
     regrouped,
 )
+from onnx_evidence.types import AnyArray
 
 
 def same(reading: Reading) -> Layout | None:
@@ -142,11 +145,14 @@ def split(reading: Reading) -> Layout | None:
 
 
 def gather(reading: Reading) -> Layout | None:
-    """Gather with constant indices: one of an axis, or several."""
+    """Gather with constant indices: one of an axis, or several, or all of them as patches."""
     layout, place = reading.first, reading.axis(0)
     indices = reading.values(reading.node.input[1])
-    if layout is None or indices is None or indices.ndim > 1:
+    if layout is None or indices is None:
         return None
+    if indices.ndim > 1:
+        axes = _unfolded(layout, place, indices)
+        return None if axes is None else layout.with_axes((*layout.axes[:place], *axes, *layout.axes[place + 1 :]))
     layout = layout.settled()
     if any(part.kind == BATCH for part in layout.axes[place]) or not indices.size:
         return None
@@ -161,6 +167,23 @@ def gather(reading: Reading) -> Layout | None:
     if taken is None or indices.ndim == 1:
         return taken
     return taken.with_axes(axis for number, axis in enumerate(taken.axes) if number != place)
+
+
+def _unfolded(layout: Layout, place: int, indices: AnyArray) -> tuple[Axis, ...] | None:
+    """What an axis becomes where each of its steps is taken once, as by a reshape and a transpose.
+
+    So exporters write the unfolding of an image into patches that do not overlap.
+    """
+    axis, sides = layout.axes[place], indices.shape
+    if any(part.kind == BATCH for part in axis) or indices.size != prod(part.side for part in axis):
+        return None
+    strides = [int(np.take(indices, 1, number).flat[0]) if side > 1 else 0 for number, side in enumerate(sides)]
+    order = sorted(range(len(sides)), key=lambda number: -strides[number])
+    turned = np.arange(indices.size).reshape([sides[number] for number in order]).transpose(np.argsort(order))
+    if not np.array_equal(turned, indices % indices.size):
+        return None
+    found = regrouped(layout.with_axes((axis,)), tuple(sides[number] for number in order))
+    return None if found is None else tuple(found.axes[order.index(number)] for number in range(len(sides)))
 
 
 def _taken(layout: Layout, place: int, found: range) -> Layout | None:
