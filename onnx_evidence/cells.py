@@ -6,6 +6,7 @@ and cast for that; `parts` writes it into heads and tails.
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import NamedTuple
 
 from onnx import TensorProto
 
@@ -137,6 +138,21 @@ class Cut:
     def grid(self) -> tuple[int, int]:
         """Rows and columns of cells."""
         return self.shape[1:]
+
+
+class Lost(NamedTuple):
+    """What became of rows and columns behind the last cut.
+
+    Attributes
+    ----------
+    tensor : str
+        The first tensor that would be a cut.
+    words : str
+        Why it is none.
+    """
+
+    tensor: str
+    words: str
 
 
 def cells_inside(layout: Layout, info: TensorInfo) -> Inside | None:

@@ -1,16 +1,20 @@
-"""The certificate of a cut: proof, on the picture explained, that the split model is the model."""
+"""What is tried of a cut: that the split model is the model, on the picture explained; that its cells are read."""
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from onnx_evidence.cells import HALF
-from onnx_evidence.errors import CutError
+from onnx_evidence.errors import CutError, ModelError
 from onnx_evidence.graph import Cut
-from onnx_evidence.types import FloatArray
+from onnx_evidence.types import Features, FloatArray, Predict
 
 # A split is refused where it changes a logit by more than this share of the largest one.
 CERTIFICATE_TOLERANCE = 1e-4
 # At a cut in half precision: its rounding, which runtimes leave out between operators that they compute in float32.
 HALF_TOLERANCE = 1e-3
+# Sizes of the noise that is tried in the place of features, in their own standard deviations.
+_NOISE = (1.0, 30.0)
 
 
 def certify(cut: Cut, split_logits: FloatArray, logits: FloatArray) -> float:
@@ -44,3 +48,41 @@ def certify(cut: Cut, split_logits: FloatArray, logits: FloatArray) -> float:
             f"largest logit (at most {tolerance:g}): take another layer"
         )
     return certificate
+
+
+def are_read(tail: Predict, features: Features, kept: int) -> bool:
+    """Whether the scores change with what the cells of a cut hold.
+
+    Cells are replaced by others, very different ones: where not a single bit of a score changes, whatever they are
+    replaced by, nothing behind the cut reads them.
+
+    Parameters
+    ----------
+    tail : Predict
+        The model behind the cut.
+    features : ndarray of float32, shape (C, A, B)
+        Of some picture.
+    kept : int
+        How many of the last channels hold tokens that are no cells (`Cut.kept`): they stay as they are.
+
+    Returns
+    -------
+    bool
+        True also where the scores are no numbers: nothing is known then.
+    """
+    try:
+        # One at a time: the same values may round otherwise in another row of a batch.
+        logits = tail(features[None])
+        return any(not np.array_equal(tail(other[None]), logits) for other in _others(features, kept))
+    except ModelError:
+        return True
+
+
+def _others(features: Features, kept: int) -> Iterator[Features]:
+    """Features with other cells."""
+    cells, rest = features[: len(features) - kept], features[len(features) - kept :]
+    rng = np.random.default_rng(0)
+    mean, spread = cells.mean(), cells.std() + 1
+    noise = (mean + size * spread * rng.standard_normal(cells.shape) for size in _NOISE)
+    for other in (*noise, -cells, np.zeros_like(cells)):
+        yield np.concatenate([other.astype(np.float32), rest])

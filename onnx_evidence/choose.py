@@ -1,11 +1,11 @@
 """Which cuts ``--layer auto`` takes, from the graph alone, and why each was taken or left."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from onnx_evidence.errors import CutError, SettingError
 from onnx_evidence.fields import ACTIVATIONS
-from onnx_evidence.graph import Cut
+from onnx_evidence.graph import Cut, Lost
 
 AUTO, DEEP = "auto", "deep"
 # A grid with fewer cells along a side places nothing.
@@ -20,8 +20,22 @@ _SHARES: tuple[float, ...] = (0.75, 0.5, 0.25)
 _EARLY_SHARES: tuple[float, ...] = (0.75, 0.5)
 # What only pads or reorders values: grids that come of nothing else are no stages.
 _MOVING = frozenset({"Pad", "Slice", "Transpose", "Reshape"})
+# Cuts of a plain transformer leave half of the work on purpose; whoever leaves clearly more has lost the deep stages.
+_SHALLOW = 0.6
+# What is behind the last grid that can be followed is a head, if it is less than this share of the work.
+_HEAD = 0.1
 # Windows are removed in the deepest stages alone: their cost grows with the grid.
 _STAGES_OF_WINDOWS = 2
+
+
+UNREAD = "no score changes, whatever its cells hold"
+# Whether the scores change with what the cells of a cut hold.
+IsRead = Callable[[Cut], bool]
+
+
+def _believed(cut: Cut) -> bool:
+    """Whatever is not known to be unread is read."""
+    return True
 
 
 class Verdict(NamedTuple):
@@ -39,7 +53,7 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def judge_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, Verdict]:
+def judge_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True, is_read: IsRead = _believed) -> dict[Cut, Verdict]:
     """Judge every cut for ``--layer auto``: a few are taken, spread over the resolutions.
 
     A stage is all cuts with grids of one size; stages whose grids are too coarse to place anything, or so fine that
@@ -57,16 +71,33 @@ def judge_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, Ve
         All cuts of a model, the input first.
     integrate : bool
         Whether evidence is integrated there, or windows removed.
+    is_read : callable
+        Asked of the cuts that would be taken alone, as it may take a while; see `DeployedModel.is_read`.
 
     Returns
     -------
     dict of Cut to Verdict
         In graph order.
     """
+    believed = verdicts = _judge(cuts, {}, integrate)
+    unread: dict[Cut, str] = {}
+    while dead := next((cut for cut in cuts if verdicts[cut].taken and not is_read(cut)), None):
+        behind = cuts[cuts.index(dead) + 1 :]
+        unread[dead] = UNREAD
+        unread |= {cut: f"its cells come of {dead.name!r}, whose cells change no score" for cut in behind}
+        verdicts = _judge(cuts, unread, integrate)
+    # A model whose scores nothing moved is no model whose cuts can be told apart: what is explained will say so.
+    return verdicts if any(verdict.taken for verdict in verdicts.values()) else believed
+
+
+def _judge(cuts: tuple[Cut, ...], unread: Mapping[Cut, str], integrate: bool) -> dict[Cut, Verdict]:
+    """The verdicts where some cuts are known to be unread."""
     verdicts: dict[Cut, Verdict] = {}
     stages: dict[tuple[int, int], list[Cut]] = {}
     for cut in cuts:
-        if cut.unread_by is not None:
+        if cut in unread:
+            verdicts[cut] = Verdict(False, unread[cut])
+        elif cut.unread_by is not None:
             verdicts[cut] = Verdict(False, f"{cut.unread_by!r} reads none of its cells")
         elif cut.op_type == "Input":
             verdicts[cut] = Verdict(False, "the pixels themselves; methods like occlusion work there")
@@ -78,8 +109,8 @@ def judge_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, Ve
     for grid in moved if len(moved) < len(stages) else ():
         words = "pads or reorders the values of another stage"
         verdicts.update((cut, Verdict(False, words)) for cut in stages.pop(grid))
-    for number, (grid, stage) in enumerate(stages.items(), start=1):
-        if reason := _why_left(grid, cuts[0].grid, len(stages) - number, integrate):
+    for number, stage in enumerate(stages.values(), start=1):
+        if reason := _why_left(stage, cuts[0].grid, len(stages) - number, integrate):
             verdicts.update((cut, Verdict(False, reason)) for cut in stage)
         elif len(stages) == 1 and sum(cut.joins for cut in stage) >= _MANY_JOINS:
             verdicts.update(_judge_depth(stage, integrate))
@@ -88,15 +119,22 @@ def judge_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, Ve
     return {cut: verdicts[cut] for cut in cuts}
 
 
-def _why_left(grid: tuple[int, int], size: tuple[int, int], deeper: int, integrate: bool) -> str:
+def _why_left(stage: Sequence[Cut], size: tuple[int, int], deeper: int, integrate: bool) -> str:
     """Why a whole stage is left; empty where it is not."""
     if not deeper:
         return ""  # the deepest is always judged: there may be no other
     if not integrate and deeper >= _STAGES_OF_WINDOWS:
         return "windows are removed in the deepest stages alone"
-    if integrate and any(side * _FEWEST_PIXELS > pixels for side, pixels in zip(grid, size, strict=True)):
+    if integrate and min(_pixels_of_a_cell(stage, size)) < _FEWEST_PIXELS:
         return f"cells of fewer than {_FEWEST_PIXELS} pixels along a side carry the noise of pixels"
     return ""
+
+
+def _pixels_of_a_cell(stage: Sequence[Cut], size: tuple[int, int]) -> tuple[int, int]:
+    """Pixels from one cell to the next; where that is not known, those that a grid with a padded end makes likely."""
+    strides = [cut.field.stride for cut in stage if cut.field is not None and min(cut.field.stride) > 0]
+    rows, cols = stage[0].grid
+    return strides[0] if strides else (-(-size[0] // rows), -(-size[1] // cols))
 
 
 def _judge_depth(stage: list[Cut], integrate: bool) -> dict[Cut, Verdict]:
@@ -144,7 +182,7 @@ def _judge_stage(stage: list[Cut]) -> dict[Cut, Verdict]:
     return verdicts
 
 
-def choose_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, str]:
+def choose_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True, is_read: IsRead = _believed) -> dict[Cut, str]:
     """The cuts that `judge_cuts` takes.
 
     Parameters
@@ -152,6 +190,8 @@ def choose_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, s
     cuts : tuple of Cut
         All cuts of a model, the input first.
     integrate : bool
+        As in `judge_cuts`.
+    is_read : callable
         As in `judge_cuts`.
 
     Returns
@@ -164,29 +204,29 @@ def choose_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True) -> dict[Cut, s
     CutError
         If no cut inside the model has a grid of at least 5 x 5 cells.
     """
-    _with_grids(cuts)
-    return {cut: verdict.reason for cut, verdict in judge_cuts(cuts, integrate=integrate).items() if verdict.taken}
+    verdicts = judge_cuts(cuts, integrate=integrate, is_read=is_read)
+    taken = {cut: verdict.reason for cut, verdict in verdicts.items() if verdict.taken}
+    if not taken:
+        raise _no_grid()
+    return taken
 
 
-def _with_grids(cuts: tuple[Cut, ...]) -> list[Cut]:
-    """The cuts inside the model whose grids place something; in the deepest of their stages one is always taken."""
-    inside = [cut for cut in cuts if cut.op_type != "Input" and cut.unread_by is None]
-    found = [cut for cut in inside if min(cut.grid) >= _FEWEST_CELLS]
-    if not found:
-        raise CutError(
-            f"no cut inside the model has a grid of {_FEWEST_CELLS} x {_FEWEST_CELLS} cells or more: name one with "
-            "--layer, or work on pixels with --method integrated-gradients or occlusion"
-        )
-    return found
+def _no_grid() -> CutError:
+    return CutError(
+        f"no cut inside the model has a grid of {_FEWEST_CELLS} x {_FEWEST_CELLS} cells or more: name one with "
+        "--layer, or work on pixels with --method integrated-gradients or occlusion"
+    )
 
 
-def last_cut(cuts: tuple[Cut, ...]) -> str:
+def last_cut(cuts: tuple[Cut, ...], *, is_read: IsRead = _believed) -> str:
     """The last cut that has a grid: where class activation mapping looks by custom.
 
     Parameters
     ----------
     cuts : tuple of Cut
         All cuts of a model, the input first.
+    is_read : callable
+        As in `judge_cuts`.
 
     Returns
     -------
@@ -198,10 +238,43 @@ def last_cut(cuts: tuple[Cut, ...]) -> str:
     CutError
         If no cut inside the model has a grid of at least 5 x 5 cells.
     """
-    return _with_grids(cuts)[-1].name
+    inside = [cut for cut in reversed(cuts) if cut.op_type != "Input" and cut.unread_by is None]
+    gridded = [cut for cut in inside if min(cut.grid) >= _FEWEST_CELLS]
+    if not gridded:
+        raise _no_grid()
+    return next((cut for cut in gridded if is_read(cut)), gridded[0]).name
 
 
-def resolve_layers(layers: Sequence[str], cuts: tuple[Cut, ...], *, integrate: bool) -> list[str]:
+def why_shallow(taken: Sequence[Cut], cuts: tuple[Cut, ...], lost: Lost | None) -> str | None:
+    """What the cuts taken miss of the depth of a model.
+
+    Parameters
+    ----------
+    taken : sequence of Cut
+        Those that were chosen.
+    cuts : tuple of Cut
+        All cuts of the model, the input first.
+    lost : Lost or None
+        What became of coarser grids behind the last cut; see `Graph.lost`.
+
+    Returns
+    -------
+    str or None
+        In words; None where stages are as they should be.
+    """
+    deepest = min(taken, key=lambda cut: cut.tail_share)
+    if deepest.op_type == "Input":
+        return None  # pixels were asked for
+    if lost is not None and cuts[-1].tail_share > _HEAD:
+        return f"{lost.words}: {cuts[-1].tail_share:.0%} of the work is behind {cuts[-1].name!r}, the last cut"
+    if deepest.tail_share > _SHALLOW:
+        return f"{deepest.tail_share:.0%} of the work is behind {deepest.name!r}, the deepest cut taken"
+    return None
+
+
+def resolve_layers(
+    layers: Sequence[str], cuts: tuple[Cut, ...], *, integrate: bool, is_read: IsRead = _believed
+) -> list[str]:
     """Names of the cuts that a user asked for, each once.
 
     'auto' stands for the choice of `choose_cuts`, 'deep' for its choice in the two deepest stages alone.
@@ -213,6 +286,8 @@ def resolve_layers(layers: Sequence[str], cuts: tuple[Cut, ...], *, integrate: b
     cuts : tuple of Cut
         All cuts of the model, the input first.
     integrate : bool
+        As in `judge_cuts`.
+    is_read : callable
         As in `judge_cuts`.
 
     Returns
@@ -233,4 +308,4 @@ def resolve_layers(layers: Sequence[str], cuts: tuple[Cut, ...], *, integrate: b
             raise SettingError(f"layer {word!r} chooses alone: name layers, or leave the choice to it")
     if names not in ([AUTO], [DEEP]):
         return names
-    return [cut.name for cut in choose_cuts(cuts, integrate=integrate and names == [AUTO])]
+    return [cut.name for cut in choose_cuts(cuts, integrate=integrate and names == [AUTO], is_read=is_read)]

@@ -113,8 +113,10 @@ def background(
     set_verbosity(quiet, verbose)
     deployed = DeployedModel(model, **opening)
     # For every method: what integration takes by itself, and what removal of windows does.
-    cuts = deployed.graph.cuts
-    names = list(dict.fromkeys(name for each in (True, False) for name in resolve_layers(layers, cuts, integrate=each)))
+    cuts = [
+        resolve_layers(layers, deployed.graph.cuts, integrate=each, is_read=deployed.is_read) for each in (True, False)
+    ]
+    names = list(dict.fromkeys(name for each in cuts for name in each))
     paths = list_images([folder])
     if out.is_dir():
         raise StoreError(f"{out}: this is a folder; name the .npz file to write")
@@ -239,7 +241,8 @@ def links(
     from onnx_evidence.render import draw_links  # matplotlib is slow to import; only pictures need it
 
     deployed = DeployedModel(model, **opening)
-    names = [layer] if layer else resolve_layers(["auto"], deployed.graph.cuts, integrate=True)
+    cuts = deployed.graph.cuts
+    names = [layer] if layer else resolve_layers(["auto"], cuts, integrate=True, is_read=deployed.is_read)
     cut = deployed.graph.find(names[len(names) // 2])
     check_targets(deployed, [target], versus)
     photograph, inputs, placement = deployed.prepare(image)

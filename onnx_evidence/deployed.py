@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from onnx_evidence.certificate import are_read
 from onnx_evidence.class_kind import ClassKind
 from onnx_evidence.errors import DataError, GradientError, ModelError
 from onnx_evidence.graph import Cut, Graph
@@ -23,6 +24,7 @@ from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.found import not_recorded
 from onnx_evidence.preprocessing.geometry import MAX_PIXELS
 from onnx_evidence.projection import CellField, input_field, measure_field
+from onnx_evidence.rng import generator, natural_noise
 from onnx_evidence.runtime import Classifier, Differentiator, Session, finite_logits, settle_device
 from onnx_evidence.types import AnyArray, Features, FloatArray, Gradient, Head, Predict
 from onnx_evidence.vjp import build_vjp, missing_rules
@@ -86,6 +88,7 @@ class DeployedModel:
         self.labels = name_both(names) if self.model.binary else names
         self.device = settle_device(device)
         self._fields: dict[str, CellField] = {}
+        self._read: dict[str, bool] = {}
         log.info("preprocessing: %s", self.model.preprocess_source or "not known")
         log.info("device: %s (%s)", self.device.name, self.device.reason)
 
@@ -123,16 +126,7 @@ class DeployedModel:
         return int(result.size)
 
     def logits(self, inputs: Features) -> FloatArray:
-        """Logits of inputs (N, channels, H, W), float64 (N, K).
-
-        Parameters
-        ----------
-        inputs : ndarray of float32, shape (N, channels, H, W)
-            Preprocessed pictures, as `prepare` makes them.
-
-        Returns
-        -------
-        ndarray of float64, shape (N, K)
+        """Logits of inputs (N, channels, H, W), preprocessed as by `prepare`: float64 (N, K).
 
         Raises
         ------
@@ -265,6 +259,13 @@ class DeployedModel:
             head, channels = self.head(cut), cut.cell_shape[0]
             self._fields[cut.name] = measure_field(lambda batch: head(batch)[:, :channels], shape, cut.grid)
         return self._fields[cut.name]
+
+    def is_read(self, cut: Cut) -> bool:
+        """Whether the scores change with what the cells of a cut hold; tried once, see `certificate.are_read`."""
+        if cut.name not in self._read:
+            picture = natural_noise(self.model.input_shape, generator(0))
+            self._read[cut.name] = are_read(self.tail(cut), self.head(cut)(picture[None])[0], cut.kept)
+        return self._read[cut.name]
 
     def gradient(self, cut: Cut, *, only_rectified: bool = False) -> Gradient:
         """The backward graph of the tail, ready to run; 0 by channels that hold tokens which are no cells.

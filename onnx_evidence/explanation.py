@@ -11,7 +11,7 @@ import numpy as np
 
 from onnx_evidence.images import Photograph
 from onnx_evidence.intervals import CONFIDENCE, half_width
-from onnx_evidence.path import Budget, mean_budget
+from onnx_evidence.path import Budget, heard, mean_budget
 from onnx_evidence.placement import Placement, spread_to_original, to_original
 from onnx_evidence.store import pack_arrays, write_bytes
 from onnx_evidence.types import Features, FloatArray, Mask
@@ -103,7 +103,7 @@ class Explanation:
         Standard error of `values`; NaN where nothing was sampled.
     grids : tuple of ndarray of float32
         The maps on the grids of the cuts, (rows, columns) each, in bits per cell; `values` is the mean of what
-        they come to in pixels.
+        they come to in pixels, those of `silent` cuts left out.
     budgets : tuple of Budget
         What the cells of every cut add up to, for maps that add up along a path; empty otherwise.
     target : Named
@@ -126,6 +126,9 @@ class Explanation:
         Degrees of freedom of `stderr`; None where nothing was sampled, or so much that they do not matter.
     looks : int
         How often sampling looked whether to stop, at most: 1 where the number of draws was fixed.
+    silent : tuple of bool
+        For every cut, whether its cells change no score: all of its map is 0, or nothing reads them. Such a cut has no
+        part in `values`, unless all are silent; empty where none is.
     """
 
     values: Features
@@ -142,6 +145,7 @@ class Explanation:
     record: dict[str, Any]
     freedom: FloatArray | None = None
     looks: int = 1
+    silent: tuple[bool, ...] = ()
 
     @property
     def adds_up(self) -> bool:
@@ -249,8 +253,8 @@ class Explanation:
 
     @property
     def budget(self) -> Budget | None:
-        """The mean budget of the cuts, with the steps of all; None for maps that do not add up along a path."""
-        return mean_budget(self.budgets) if self.budgets else None
+        """The mean budget of the cuts that are not silent; None for maps that do not add up along a path."""
+        return mean_budget(heard(self.budgets, self.silent)) if self.budgets else None
 
     @property
     def title(self) -> str:

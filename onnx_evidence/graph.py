@@ -9,13 +9,14 @@ behind the cut.
 from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
 from functools import cached_property
+from math import prod
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from onnx_evidence.axes import find_layouts, find_unread
-from onnx_evidence.cells import Cut, Inside, cells_inside
+from onnx_evidence.cells import Cut, Inside, Lost, cells_inside
 from onnx_evidence.errors import CutError
 from onnx_evidence.fields import UNARY, attributes_of, steps_over_cells
 from onnx_evidence.layout import Layout, image_layout
@@ -24,7 +25,7 @@ from onnx_evidence.nodes import ancestors, multiply_adds, node_inputs
 from onnx_evidence.parts import End, part, rounding
 from onnx_evidence.types import AnyArray
 
-__all__ = ["Cut", "Graph"]
+__all__ = ["Cut", "Graph", "Lost"]
 
 # Constants of more elements are weights, whose values no rule of layouts asks for.
 _SMALL = 4096
@@ -99,6 +100,23 @@ class Graph:
     def cuts(self) -> tuple[Cut, ...]:
         """Every cut with a grid of cells, from the input to the output."""
         return tuple(self._describe(name, inside) for name in self._sweep() if (inside := self._inside(name)))
+
+    @cached_property
+    def lost(self) -> Lost | None:
+        """What keeps a coarser grid behind the last cut from being one; None where there is none."""
+        last = self.cuts[-1]
+        behind = {name for name in self._position if self._position[name] > self._position[last.name]}
+        for name in self._sweep():
+            if name in behind and self._layouts.get(name) is None:
+                operator = self.producer[name].op_type
+                return Lost(name, f"rows and columns cannot be followed from {name!r} ({operator}) on")
+        for name in sorted(behind, key=self._position.__getitem__):
+            layout, info = self._layouts.get(name), self.model.tensors.get(name)
+            inside = cells_inside(layout, info) if layout is not None and info is not None else None
+            if inside is not None and min(inside.grid) >= 2 and prod(inside.grid) < prod(last.grid):
+                other, (rows, cols) = self.bypassing(name), inside.grid
+                return Lost(name, f"{other[0]!r} bypasses the {rows} x {cols} grid of {name!r}") if other else None
+        return None
 
     def _sweep(self) -> Iterator[str]:
         """Tensors that are the only live one after their node: exactly the separating ones.

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from onnx_evidence.choose import Verdict, choose_cuts, judge_cuts
+from onnx_evidence.choose import Verdict, choose_cuts, judge_cuts, why_shallow
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError
 from onnx_evidence.graph import Cut
@@ -15,7 +15,8 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
     Parameters
     ----------
     deployed : DeployedModel
-        The model; it is run once on zeros, to count its classes.
+        The model; it is run on zeros, to count its classes, and behind the cuts that 'auto' would take, to see whether
+        their cells are read.
 
     Returns
     -------
@@ -32,7 +33,7 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
         known), ``kept`` (channels, of those, that hold tokens which are no cells), ``skipped_by`` (what steps over its
         cells), ``unread_by`` (what reads none of them), ``auto`` (the reason, where
         'auto' takes it) and ``left`` (the reason where it does not). ``without_rule`` lists operators without a
-        backward rule.
+        backward rule. ``shallow`` says, where deep stages are no cuts, which and why (or null).
 
     Raises
     ------
@@ -40,10 +41,11 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
         If the output is no vector of class scores, or the labels are not as many.
     """
     model = deployed.model
-    verdicts = judge_cuts(deployed.graph.cuts)
-    refusal = None
+    cuts = deployed.graph.cuts
+    verdicts = judge_cuts(cuts, is_read=deployed.is_read)
+    refusal = shallow = None
     try:
-        choose_cuts(deployed.graph.cuts)
+        shallow = why_shallow(list(choose_cuts(cuts, is_read=deployed.is_read)), cuts, deployed.graph.lost)
     except CutError as error:
         refusal = str(error)
     return {
@@ -77,6 +79,7 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
         "multiply_adds": deployed.graph.total_cost,
         "auto": [cut.name for cut, verdict in verdicts.items() if verdict.taken],
         "auto_refusal": refusal,
+        "shallow": shallow,
         "cuts": [_describe(cut, verdict, model.input_shape[1:]) for cut, verdict in verdicts.items()],
         "without_rule": deployed.missing_rules(model.input_name),
     }

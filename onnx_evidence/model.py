@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 
 from onnx_evidence.class_kind import ClassKind
+from onnx_evidence.errors import ModelError
 from onnx_evidence.intake.entry import Entry
 from onnx_evidence.intake.external import INLINE_LIMIT
 from onnx_evidence.intake.labels import recorded_labels
@@ -13,6 +14,7 @@ from onnx_evidence.intake.outputs import settle_output
 from onnx_evidence.intake.peek import peek
 from onnx_evidence.intake.probe import probe
 from onnx_evidence.intake.proof import Proof
+from onnx_evidence.intake.reach import where_picture_ends
 from onnx_evidence.intake.read import metadata_of, read_file
 from onnx_evidence.intake.take_in import take_in
 from onnx_evidence.preprocessing.contract import Preprocess
@@ -153,6 +155,11 @@ def load_model(
         recorded=recorded_classes or beside.classes,
         probe=lambda name: probe(proto, tensors, entry.name, taken.batch, name, path.parent),
     )
+    if (last := where_picture_ends(proto, tensors, entry.name, found.logits)) is not None:
+        raise ModelError(
+            f"{path}: the scores do not depend on the picture: nothing of it comes through {last.op_type} at "
+            f"{last.output[0]!r}; export the trained model"
+        )
     return Model(
         path=path,
         sha256=file.sha256,

@@ -16,6 +16,8 @@ order lose to halving panels (docs/integrated.md).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +30,9 @@ FIRST_STEPS = 9
 NEXT_STEPS = 4
 # Panels are not halved below this: float32 logits carry no more.
 _NARROWEST = 2.0**-12
+
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -230,6 +235,23 @@ def budget_of(cells: FloatArray, with_features: float, without: float, steps: in
     """
     positive, negative = float(cells[cells > 0].sum()), float(cells[cells < 0].sum())
     return Budget(with_features, without, positive, negative, steps, carried=positive + negative)
+
+
+def heard(answers: Sequence[Answer], silent: Sequence[bool]) -> list[Answer]:
+    """The answers of cuts that are not silent; of all where all are.
+
+    Parameters
+    ----------
+    answers : sequence
+        One per cut.
+    silent : sequence of bool
+        One per cut; empty where none is.
+
+    Returns
+    -------
+    list
+    """
+    return [answer for answer, left in zip_longest(answers, silent) if not left] or list(answers)
 
 
 def mean_budget(budgets: Sequence[Budget]) -> Budget:

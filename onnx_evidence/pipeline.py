@@ -18,7 +18,7 @@ from onnx_evidence.evidence import LN2
 from onnx_evidence.explanation import Explanation, Named
 from onnx_evidence.images import Photograph
 from onnx_evidence.intervals import combined_freedom
-from onnx_evidence.path import Budget
+from onnx_evidence.path import Budget, heard
 from onnx_evidence.prepare import prepare
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.questions import TOP, ask, check_targets
@@ -57,6 +57,7 @@ class Combined(TypedDict):
     looks: int
     grids: tuple[Features, ...]
     budgets: tuple[Budget, ...]
+    silent: tuple[bool, ...]
 
 
 class Explainer:
@@ -138,7 +139,9 @@ class Explainer:
         prepared = prepare(model, self.settings)
         self.settings, self.reason, self.engines = prepared.settings, prepared.reason, prepared.engines
         self.background = prepared.background
-        self.record = fixed_record(model, self.settings, self.reason, (self.background, prepared.background_sha256))
+        self._unread = prepared.unread
+        words = self.background, prepared.background_sha256
+        self.record = fixed_record(model, self.settings, self.reason, words, prepared.shallow)
         self._look = self.deployed.looker([engine.cut for engine in self.engines])
 
     def rows(self, questions: int = 1) -> int:
@@ -258,19 +261,24 @@ class Explainer:
     def _named(self, number: int) -> Named:
         return Named(number, self.deployed.label(number))
 
-    @staticmethod
-    def _combine(maps: Sequence[CutMap]) -> Combined:
+    def _combine(self, maps: Sequence[CutMap]) -> Combined:
         """The mean over cuts of their maps in input pixels, its standard error, and the freedom of that."""
-        mean = np.mean([each.values for each in maps], axis=0).astype(np.float32)
-        variances = np.stack([each.variance for each in maps])
+        silent = tuple(
+            engine.cut.name in self._unread or not each.cells.any()
+            for engine, each in zip(self.engines, maps, strict=True)
+        )
+        spoken = heard(maps, silent)
+        mean = np.mean([each.values for each in spoken], axis=0).astype(np.float32)
+        variances = np.stack([each.variance for each in spoken])
         # The same draws at every cut err alike: their errors add up, which bounds that of the mean.
-        total = np.sqrt(variances).sum(axis=0) if maps[0].alike else np.sqrt(variances.sum(axis=0))
-        error = (total / len(maps)).astype(np.float32)
+        total = np.sqrt(variances).sum(axis=0) if spoken[0].alike else np.sqrt(variances.sum(axis=0))
+        error = (total / len(spoken)).astype(np.float32)
         return Combined(
             values=mean,
             stderr=error,
-            freedom=combined_freedom([(each.variance, each.freedom) for each in maps], alike=maps[0].alike),
-            looks=max(each.looks for each in maps),
+            freedom=combined_freedom([(each.variance, each.freedom) for each in spoken], alike=spoken[0].alike),
+            looks=max(each.looks for each in spoken),
             grids=tuple(each.cells.astype(np.float32) for each in maps),
             budgets=tuple(each.budget for each in maps if each.budget is not None),
+            silent=silent if any(silent) else (),
         )

@@ -10,7 +10,7 @@ from onnx_evidence import baselines
 from onnx_evidence.background_file import BackgroundFile, load_background
 from onnx_evidence.baselines import Baselines
 from onnx_evidence.certificate import certify
-from onnx_evidence.choose import AUTO, last_cut, resolve_layers
+from onnx_evidence.choose import AUTO, DEEP, last_cut, resolve_layers, why_shallow
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import Engine, Question, View
 from onnx_evidence.errors import DataError, GradientError, one_line
@@ -43,6 +43,10 @@ class Prepared:
         What stands in for removed features, in words.
     background_sha256 : str or None
         Of the background file, or of the pictures in its folder, where there is one.
+    shallow : str or None
+        What the cuts miss of the model's depth, where the choice was left to us; see `choose.why_shallow`.
+    unread : frozenset of str
+        Cuts of which no cell is read.
     """
 
     settings: Settings
@@ -50,6 +54,8 @@ class Prepared:
     engines: list[Engine]
     background: str
     background_sha256: str | None
+    shallow: str | None
+    unread: frozenset[str]
 
 
 def prepare(deployed: DeployedModel, settings: Settings) -> Prepared:
@@ -89,8 +95,18 @@ def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepar
     if path is not None and not path.is_dir():
         file = load_background(path, deployed.model.sha256, deployed.preprocess.model_dump_json())
     maker = _Maker(deployed, settings, file)
-    engines = [maker.engine(deployed.graph.find(name)) for name in _cut_names(deployed, settings)]
-    return Prepared(settings, reason, engines, _words(settings), file.sha256 if file else _folder_sha256(path))
+    cuts = [deployed.graph.find(name) for name in _cut_names(deployed, settings)]
+    engines = [maker.engine(cut) for cut in cuts]
+    chosen = settings.layers in ((AUTO,), (DEEP,))
+    return Prepared(
+        settings,
+        reason,
+        engines,
+        _words(settings),
+        file.sha256 if file else _folder_sha256(path),
+        why_shallow(cuts, deployed.graph.cuts, deployed.graph.lost) if chosen else None,
+        frozenset(cut.name for cut in cuts if cut.op_type != "Input" and not deployed.is_read(cut)),
+    )
 
 
 def _folder_sha256(folder: Path | None) -> str | None:
@@ -109,8 +125,9 @@ def _cut_names(deployed: DeployedModel, settings: Settings) -> list[str]:
     if preset.at_input and settings.layers == (AUTO,):
         return [deployed.model.input_name]
     if preset.at == "last" and settings.layers == (AUTO,):
-        return [last_cut(deployed.graph.cuts)]
-    return resolve_layers(settings.layers, deployed.graph.cuts, integrate=preset.engine != "removal")
+        return [last_cut(deployed.graph.cuts, is_read=deployed.is_read)]
+    integrate = preset.engine != "removal"
+    return resolve_layers(settings.layers, deployed.graph.cuts, integrate=integrate, is_read=deployed.is_read)
 
 
 def _words(settings: Settings) -> str:

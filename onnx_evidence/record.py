@@ -25,7 +25,11 @@ TOP_CLASSES = 5
 
 
 def fixed_record(
-    deployed: DeployedModel, settings: Settings, reason: str, background: tuple[str, str | None]
+    deployed: DeployedModel,
+    settings: Settings,
+    reason: str,
+    background: tuple[str, str | None],
+    shallow: str | None = None,
 ) -> dict[str, Any]:
     """What is the same for every picture: settings, device, machine, versions, hashes.
 
@@ -39,6 +43,8 @@ def fixed_record(
         Why this method.
     background : (str, str or None)
         What removed features were replaced by, in words; SHA-256 of its file or of the files in its folder.
+    shallow : str or None
+        What the cuts miss of the model's depth.
 
     Returns
     -------
@@ -55,6 +61,7 @@ def fixed_record(
         "classes": deployed.class_kind.name,
         "method_reason": reason,
         "background": words,
+        "shallow": shallow,
         "device": deployed.device.name,
         "device_reason": deployed.device.reason,
         "machine": describe_machine(deployed.device.name),

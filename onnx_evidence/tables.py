@@ -33,6 +33,7 @@ def explain_header(explainer: Explainer) -> str:
         f"device: {device.name} ({device.reason})",
         f"method: {settings.method} ({explainer.reason})",
         f"cuts: {cuts}",
+        *([f"Warning: {explainer.record['shallow']}"] if explainer.record["shallow"] else []),
         f"removed features are replaced by {explainer.background}{_error_words(settings)}",
         f"{'image':24} {'class':24} {'p':>8} {'log-odds':>9}  {'strongest for':>28}  {'strongest against':>28}"
         f"{'   for / against / missed' if settings.preset.engine in ('path', 'order') else ''}",
@@ -59,7 +60,7 @@ def explain_row(entry: dict[str, Any]) -> str:
 
 
 def unmet(entry: dict[str, Any]) -> list[str]:
-    """What to say of paths that ran out of steps, and windows that ran out of samples, before they met what was asked.
+    """What to say of cuts that say nothing, and of paths and windows that ran out of steps or samples too early.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def unmet(entry: dict[str, Any]) -> list[str]:
     Returns
     -------
     list of str
-        One line per cut that missed it.
+        One line per cut that missed what was asked, or that is silent.
     """
     asked, tolerance = entry["settings"]["completeness"], entry["settings"]["tolerance"]
     paths = [
@@ -84,7 +85,17 @@ def unmet(entry: dict[str, Any]) -> list[str]:
         for cut in entry["cuts"]
         if cut.get("windows_unmet")
     ]
-    return paths + windows
+    return _silent(entry) + paths + windows
+
+
+def _silent(entry: dict[str, Any]) -> list[str]:
+    names = [cut["name"] for cut in entry["cuts"] if cut.get("silent")]
+    if names and len(names) == len(entry["cuts"]):
+        return [f"{visible(entry['image'])}: no score changes with what the cells hold: the map says nothing"]
+    return [
+        f"{visible(entry['image'])}: no score changes with what the cells of {name!r} hold: it is left out of the map"
+        for name in names
+    ]
 
 
 def unaccounted(shares: Sequence[float], settings: Settings) -> str | None:
@@ -169,6 +180,7 @@ def inspection_table(report: dict[str, Any]) -> str:
         if cut["auto"] and cut["axes"] not in ("", PLAIN_AXES):
             lines.append(f"    axes: {cut['axes']}")
     lines += ["", "* taken by --layer auto" if report["auto"] else f"--layer auto: {report['auto_refusal']}"]
+    lines += [f"Warning: {report['shallow']}"] if report["shallow"] else []
     return shown(*lines, *_golden(report))
 
 

@@ -11,6 +11,7 @@ _KINDS = {
     "number": (int, float),
     "integer": int,
     "null": type(None),
+    "boolean": bool,
 }
 
 
@@ -22,7 +23,7 @@ def breaks(value: Any, rule: dict[str, Any], root: dict[str, Any], place: str = 
         found = [breaks(value, each, root, place) for each in rule["anyOf"]]
         return [] if [] in found else found[0]
     kind = rule.get("type")
-    if kind is not None and (not isinstance(value, _KINDS[kind]) or isinstance(value, bool)):
+    if kind is not None and (not isinstance(value, _KINDS[kind]) or isinstance(value, bool) != (kind == "boolean")):
         return [f"{place} is no {kind}"]
     if isinstance(value, dict):
         return _object(value, rule, root, place)

@@ -30,6 +30,7 @@ HOMES = {
         "intake.proof",
         "intake.qoperator",
         "intake.ranges",
+        "intake.reach",
         "intake.read",
         "intake.refusals",
         "intake.rewrite",

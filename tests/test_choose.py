@@ -10,6 +10,7 @@ import pytest
 from onnx_evidence.cells import Inside
 from onnx_evidence.choose import choose_cuts, judge_cuts, last_cut, resolve_layers
 from onnx_evidence.errors import CutError, SettingError
+from onnx_evidence.geometry import Axis, Field
 from onnx_evidence.graph import Cut
 
 
@@ -159,7 +160,7 @@ def test_integration_takes_the_last_of_every_stage_of_coarse_cells():
 
 
 def test_cells_of_fewer_than_eight_pixels_carry_their_noise_and_are_passed_over():
-    eight, seven = (cut(name, "Input", side, 1.0) for name, side in (("input", 8 * 10), ("input", 8 * 10 - 1)))
+    eight, seven = (cut(name, "Input", side, 1.0) for name, side in (("input", 8 * 10), ("input", 7 * 10)))
     both = [*adds(10, "fine"), *adds(5, "coarse")]
     assert integrated(eight, *both) == ["fine", "coarse"]
     assert integrated(seven, *both) == ["coarse"]
@@ -168,8 +169,24 @@ def test_cells_of_fewer_than_eight_pixels_carry_their_noise_and_are_passed_over(
 
 @pytest.mark.parametrize("grid", [(10, 5), (5, 10)])
 def test_the_side_of_the_smaller_cells_counts(grid: tuple[int, int]):
-    small = cut("input", "Input", (79, 79), 1.0)
+    small = cut("input", "Input", (70, 70), 1.0)
     assert integrated(small, *adds(grid, "fine"), *adds(5, "coarse")) == ["coarse"]
+
+
+@pytest.mark.parametrize("side", [260, 300, 350, 380])
+def test_cells_count_by_their_stride_where_the_end_of_a_grid_is_padded(side: int):
+    """As many cells as strides begin: 260 / 33 is 7.88, and the stride is 8."""
+    image = cut("input", "Input", side, 1.0)
+    cells = -(-side // 8)
+    both = [*adds(cells, "fine"), *adds(-(-side // 16), "coarse")]
+    assert side % 8, "the control: a side that is no multiple"
+    assert integrated(image, *both) == ["fine", "coarse"]
+    known = [replace(each, field=Field(Axis(stride), Axis(stride))) for each, stride in zip(both, (8, 16), strict=True)]
+    assert integrated(image, *known) == ["fine", "coarse"]
+    seven = replace(both[0], field=Field(Axis(7), Axis(8)))
+    assert integrated(image, seven, both[1]) == ["coarse"], "what is known goes before what is likely"
+    nowhere = replace(both[0], field=Field(Axis(0), Axis(0)))
+    assert integrated(image, nowhere, both[1]) == ["fine", "coarse"]
 
 
 def test_where_all_cells_are_fine_the_deepest_stage_is_taken():

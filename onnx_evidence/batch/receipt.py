@@ -64,6 +64,10 @@ class CutPart(BaseModel):
         description="Largest difference of a logit between split and whole model, as a share of the largest logit."
     )
     resolution_pixels: Annotated[float, Field(ge=0)]
+    silent: bool = Field(
+        default=False,
+        description="Whether the cells of this cut change no score here: it has no part in the map, unless all are so.",
+    )
     budget: BudgetPart | None = None
 
 
@@ -127,6 +131,9 @@ class Receipt(_Part):
     settings: dict[str, Any] = Field(description="Every setting, the seed and the preprocessing among them.")
     method_reason: str
     background: str
+    shallow: str | None = Field(
+        default=None, description="What the cuts chosen miss of the model's depth; null where they miss nothing."
+    )
     device: Literal["cpu", "cuda"]
     device_reason: str
     machine: MachinePart

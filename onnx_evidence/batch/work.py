@@ -310,8 +310,8 @@ def _entry(item: Item, explanation: Explanation, base: str, files: dict[str, byt
         "strongest_against": _extreme(explanation.strongest(-1)),
         **record,
         "cuts": [
-            cut if budget is None else {**cut, "budget": _budget(budget)}
-            for cut, budget in zip_longest(record["cuts"], explanation.budgets)
+            {**cut, "silent": bool(silent), **({} if budget is None else {"budget": _budget(budget)})}
+            for cut, silent, budget in zip_longest(record["cuts"], explanation.silent, explanation.budgets)
         ],
         "hashes": {**record["hashes"], "map": hashes[f"{base}.npz"], "figure": figure and hashes[figure]},
     }
