@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from onnx_evidence.axes import Reading, find_unread, follow
 from onnx_evidence.cells import cells_inside
-from onnx_evidence.geometry import Field
+from onnx_evidence.geometry import Axis, Field
 from onnx_evidence.layout import Layout, Part, agreed, fits, image_layout, merged, regrouped
 from onnx_evidence.shapes import TensorInfo
 
@@ -221,3 +221,59 @@ def test_what_one_reader_leaves_and_another_reads_is_read():
     assert find_unread(nodes, layouts, "y") == {"b": "c"}
     without = [item for item in nodes if item.output[0] != "d"]
     assert set(find_unread(without, layouts, "y")) == {"x", "b"}
+
+
+# Unfolding by Gather, and pads
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_axis_taken_apart_by_indices_is_the_axis_reshaped(turned: bool):
+    image = image_layout((CHANNELS, ROWS, COLS))
+    places = np.arange(2)[:, None] + 2 * np.arange(5)[None]
+    if turned:
+        places = places.T
+    after = (None, CHANNELS, ROWS, *places.shape)
+    found = step(node("Gather", ["x", "i"], ["y"], axis=3), image, (None, CHANNELS, ROWS, COLS), after, i=places)
+    assert found is not None
+    fine, coarse = (Part("L", 2, 1),), (Part("L", 5, 2),)
+    assert found.axes[3:] == ((coarse, fine) if turned else (fine, coarse))
+    # The control: values, taken by numpy, are where the parts say.
+    columns = np.arange(COLS)
+    taken = columns[places]
+    expected = columns.reshape(5, 2) if turned else columns.reshape(5, 2).T
+    np.testing.assert_array_equal(taken, expected)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        np.arange(3)[:, None] + 2 * np.arange(4)[None],  # they overlap
+        np.arange(9, -1, -1).reshape(2, 5),  # mirrored
+        np.array([[0, 1, 2, 3, 4], [5, 6, 7, 9, 8]]),
+        np.zeros((2, 5), np.int64),
+        np.arange(8).reshape(2, 4),  # some are left out
+    ],
+)
+def test_control_indices_that_take_cells_twice_or_out_of_order_are_not_followed(places: np.ndarray):
+    image = image_layout((CHANNELS, ROWS, COLS))
+    after = (None, CHANNELS, ROWS, *places.shape)
+    made = node("Gather", ["x", "i"], ["y"], axis=3)
+    assert step(made, image, (None, CHANNELS, ROWS, COLS), after, i=places) is None
+
+
+def test_pads_move_the_field_and_leave_its_stride():
+    image = image_layout((CHANNELS, ROWS, COLS))
+    before, after = (None, CHANNELS, ROWS, COLS), (None, CHANNELS, ROWS + 3, COLS - 1)
+    made = node("Pad", ["x", "p"], ["y"])
+    found = step(made, image, before, after, p=np.array([0, 0, 1, -2, 0, 0, 2, 1]))
+    assert found is not None
+    assert found.extent == (ROWS + 3, COLS - 1)
+    assert found.field is not None
+    assert (found.field.rows, found.field.cols) == (Axis(1, -1, -1), Axis(1, 2, 2))
+    named = step(
+        node("Pad", ["x", "p", "", "a"], ["y"]), image, before, after, p=np.array([-2, 1, 1, 2]), a=np.array([3, 2])
+    )
+    assert named is not None
+    assert named.field == found.field
+    unknown = step(node("Pad", ["x", "z"], ["y"]), image, before, after)
+    assert unknown is None or unknown.field is None

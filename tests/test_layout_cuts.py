@@ -48,6 +48,17 @@ PLACES = [
     ("convnext", "b1", 5, 8),
     ("half", "sum", 10, 4),
     ("quantised", "sum.again", 10, 4),
+    ("class attention", "before", 6, 8),
+    ("class attention", "given", 6, 8),
+    ("unrolled", "a", 20, 2),
+    ("unrolled", "b", 10, 4),
+    ("unrolled", "b.gated", 10, 4),
+    ("unrolled", "c.gated", 5, 8),
+    ("unfolded", "mixed0", 10, 4),
+    ("unfolded", "mixed1", 10, 4),
+    ("unfolded", "out", 10, 4),
+    ("unfolded, gathered", "mixed0", 10, 4),
+    ("unfolded, gathered", "mixed1", 10, 4),
 ]
 
 
@@ -118,7 +129,7 @@ def test_gradients_at_the_cuts_of_auto_are_slopes_and_their_logits_the_models(na
     model = opened(name)
     x = pictures(model, 1)
     logits = model.logits(x)
-    for cut in choose_cuts(model.graph.cuts):
+    for cut in choose_cuts(model.graph.cuts, is_read=model.is_read):
         features, score = model.head(cut)(x), Score.of(5, 1, None, "log-odds")
         found, gradient = model.gradient(cut)(features, score.direction, score.rest)
         certify(cut, found[0], logits[0])
@@ -299,6 +310,10 @@ def test_a_background_is_fitted_to_cells_and_windows_are_drawn_from_it(opened, t
         ("swin", ["b1"]),
         ("quantised", ["sum.again"]),
         ("half", ["sum"]),
+        ("unrolled", ["c.gated"]),
+        ("unfolded", ["deep"]),
+        ("unfolded, gathered", ["deep"]),
+        ("same padded", ["sum"]),
     ],
 )
 def test_auto_goes_along_the_depth_of_one_grid_and_down_the_stages_of_several(name: str, taken: list[str], opened):

@@ -231,6 +231,103 @@ def quantised() -> onnx.ModelProto:
     return tiny.make_model(net.nodes, net.weights, input_shape=("N", 3, 40, 40), metadata=metadata)
 
 
+def class_attention() -> onnx.ModelProto:
+    """Patches mixed one by one, then a class token that looks at them: behind 'seen' nothing reads cells.
+
+    'before' and 'given' are of 6 x 6 patches and a token, whose cells are read; 'seen' and 'last' add to the token what
+    it saw, and to the patches what only patches hold, as blocks of class attention are exported.
+    """
+    net = Net(6)
+    patches = net.op("Conv", "input", net.weight(WIDTH, 3, 8, 8), name="patches", strides=[8, 8])
+    x = net.transpose(net.reshape(patches, 0, WIDTH, 36), 0, 2, 1)
+    x = net.op("Add", net.mixer(x), x, name="before")
+    size = net.op("Concat", net.op("Shape", "input", start=0, end=1), net.constant(np.array([1, 1])), axis=0)
+    x = net.op("Concat", net.op("Expand", net.weight(1, 1, WIDTH), size), x, name="tokens", axis=1)
+    x = net.op("Add", x, net.weight(1, 37, WIDTH), name="given")
+    normal = net.norm(x, WIDTH)
+    looked = net.slice(net.attention(normal, 37), 1, 0, 1)
+    x = net.op("Add", net.op("Concat", looked, net.slice(normal, 1, 1, 37), axis=1), x, name="seen")
+    normal = net.norm(x, WIDTH)
+    told = net.mixer(net.slice(normal, 1, 0, 1))
+    x = net.op("Add", net.op("Concat", told, net.slice(normal, 1, 1, 37), axis=1), normal, name="last")
+    return net.model(net.op("Gather", net.norm(x, WIDTH), net.constant(np.array(0)), name="read", axis=1), WIDTH, 48)
+
+
+def unrolled() -> onnx.ModelProto:
+    """Tokens in the order of their pooling, the finest first: 'a' of 20 x 20, 'b' of 10 x 10, 'c' of 5 x 5 cells."""
+    net = Net(7)
+    conv = net.op("Conv", "input", net.weight(WIDTH, 3, 2, 2), name="patches", strides=[2, 2])
+    x = net.transpose(net.reshape(conv, 0, WIDTH, 5, 2, 2, 5, 2, 2), 0, 4, 7, 3, 6, 2, 5, 1)
+    x = net.reshape(x, -1, 400, WIDTH)
+    for stage, tokens in (("a", 400), ("b", 100), ("c", 25)):
+        if stage != "a":
+            wide = net.reshape(net.dense(net.norm(x, WIDTH), WIDTH, WIDTH), -1, 4, tokens, WIDTH)
+            x = net.op("ReduceMax", wide, axes=[1], keepdims=0)
+        if stage == "c":
+            x = net.op("Add", x, net.attention(net.norm(x, WIDTH), tokens))
+        x = net.op("Add", x, net.mixer(net.norm(x, WIDTH)), name=stage)
+        # What takes some channels counts in cells from there on.
+        x = net.op("Add", x, net.op("Tanh", net.slice(x, 2, 0, 1)), name=f"{stage}.gated")
+    return net.model(net.op("ReduceMean", x, axes=[1], keepdims=0), WIDTH, 40)
+
+
+def unfolded(*, gathered: bool = False) -> onnx.ModelProto:
+    """Patches of 2 x 2 cells beside each other for a while: 'in' and 'out' of 10 x 10 cells, and 'deep' of 5 x 5.
+
+    The way into patches is a reshape and a transpose, or two Gathers with indices of two axes.
+    """
+    net = Net(8)
+    x = net.op("Conv", "input", net.weight(WIDTH, 3, 4, 4), name="in", strides=[4, 4])
+    if gathered:
+        places = net.constant(np.arange(2)[:, None] + 2 * np.arange(5)[None])
+        x = net.op("Gather", net.op("Gather", x, places, axis=2), places, axis=4)
+        x = net.reshape(net.transpose(x, 0, 1, 2, 4, 3, 5), 0, WIDTH, 4, 25)
+    else:
+        x = net.transpose(net.reshape(x, 0, WIDTH, 5, 2, 5, 2), 0, 1, 3, 5, 2, 4)
+        x = net.reshape(x, 0, WIDTH, 4, 25)
+    for number in range(2):
+        joint = net.op("Conv", x, net.weight(1 + 2 * WIDTH, WIDTH, 1, 1))
+        query, key, value = net.op("Split", joint, net.constant(np.array([1, WIDTH, WIDTH])), outputs=3, axis=1)
+        weighed = net.op("Mul", key, net.op("Softmax", query, axis=-1))
+        context = net.op("ReduceSum", weighed, net.constant(np.array([-1])), keepdims=1)
+        looked = net.op("Mul", net.op("Relu", value), context)
+        x = net.op("Add", x, net.op("Conv", looked, net.weight(WIDTH, WIDTH, 1, 1, scale=0.3)), name=f"mixed{number}")
+    x = net.transpose(net.reshape(x, 0, WIDTH, 2, 2, 5, 5), 0, 1, 4, 2, 5, 3)
+    x = net.op("Conv", net.reshape(x, 0, WIDTH, 10, 10), net.weight(WIDTH, WIDTH, 1, 1), name="out")
+    x = net.op("Conv", x, net.weight(WIDTH, WIDTH, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1])
+    x = net.op("Add", x, net.op("Conv", net.op("Relu", x), net.weight(WIDTH, WIDTH, 1, 1)), name="deep")
+    return net.model(net.op("Flatten", net.op("GlobalAveragePool", x)), WIDTH, 40)
+
+
+def same_padded(side: int = 40) -> onnx.ModelProto:
+    """Two strided convolutions and a block, padded to SAME by arithmetic on shapes as exporters write it.
+
+    'stem' of half the side, rounded up, 'deep' and 'sum' of a quarter; ``max((ceil(n / 2) - 1) * 2 + 3 - n, 0)`` pads.
+    """
+    net = Net(9)
+
+    def pads(x: str, axis: int) -> tuple[str, str]:
+        size = net.op("Gather", net.op("Shape", x), net.constant(np.array(axis)), axis=0)
+        half = net.op("Div", net.op("Cast", size, to=TensorProto.FLOAT), net.constant(np.float32(2)))
+        steps = net.op("Sub", net.op("Cast", net.op("Ceil", half), to=TensorProto.INT64), net.constant(np.array(1)))
+        span = net.op("Add", net.op("Mul", steps, net.constant(np.array(2))), net.constant(np.array(3)))
+        need = net.op("Clip", net.op("Sub", span, size), net.constant(np.array(0)))
+        before = net.op("Div", need, net.constant(np.array(2)))
+        both = before, net.op("Sub", need, before)
+        first, last = (net.op("Unsqueeze", each, net.constant(np.array([0]))) for each in both)
+        return first, last
+
+    def strided(x: str, inside: int, name: str) -> str:
+        (top, bottom), (left, right) = pads(x, 2), pads(x, 3)
+        none = net.constant(np.array([0, 0]))
+        padded = net.op("Pad", x, net.op("Concat", none, top, left, none, bottom, right, axis=0))
+        return str(net.op("Conv", padded, net.weight(WIDTH, inside, 3, 3), strides=[2, 2], name=name))
+
+    x = strided(strided("input", 3, "stem"), WIDTH, "deep")
+    x = net.op("Add", x, net.op("Conv", net.op("Relu", x), net.weight(WIDTH, WIDTH, 3, 3), pads=[1] * 4), name="sum")
+    return net.model(net.op("Flatten", net.op("GlobalAveragePool", x)), WIDTH, side)
+
+
 MODELS = {
     "vit": vit,
     "vit, decomposed": lambda: vit(decomposed=True),
@@ -240,4 +337,9 @@ MODELS = {
     "convnext": convnext,
     "half": half,
     "quantised": quantised,
+    "class attention": class_attention,
+    "unrolled": unrolled,
+    "unfolded": unfolded,
+    "unfolded, gathered": lambda: unfolded(gathered=True),
+    "same padded": same_padded,
 }
