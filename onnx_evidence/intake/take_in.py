@@ -24,6 +24,7 @@ from onnx_evidence.intake.outputs import choose_output
 from onnx_evidence.intake.proof import Proof, prove
 from onnx_evidence.intake.qoperator import rewrite_integers
 from onnx_evidence.intake.read import File
+from onnx_evidence.intake.standard import rewrite_special
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.shapes import TensorInfo, infer
 
@@ -98,11 +99,12 @@ def take_in(
     entry = find_entry(proto, preprocess, path, layout)
     settled = _checked(lambda: settle_branches(proto, entry.name, entry.batch), path)
     changes = canonical_input(proto, entry)
-    rewritten = rewrite_integers(proto)
+    rewritten, special = rewrite_integers(proto), rewrite_special(proto)
     counted = (
         (inlined, "local functions put in place"),
         (settled, "branches and loops that constants decide put in place"),
         (rewritten, "integer operators written as float ones between codes"),
+        (special, "special or outdated operators written as standard ones"),
     )
     changes += [f"{number} {words}" for number, words in counted if number]
     if mixing := next((node.op_type for node in proto.graph.node if node.op_type in _MIXING), None):
