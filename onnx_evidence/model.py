@@ -142,7 +142,7 @@ def load_model(
     """
     file = read_file(path, inline_limit)
     metadata = metadata_of(file.proto)
-    beside = find_preprocess(preprocess, metadata, path, peek(file.proto))
+    beside = find_preprocess(preprocess, metadata, path, peek(file.proto, path))
     taken = take_in(file, beside.preprocess, layout=layout, output=output)
     proto, tensors, entry = taken.proto, taken.tensors, taken.entry
     found = settle_output(

@@ -36,6 +36,7 @@ HOMES = {
         "intake.sizes",
         "intake.standard",
         "intake.take_in",
+        "intake.trial",
         "intake.winners",
         "model",
         "arranging",
