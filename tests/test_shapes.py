@@ -139,3 +139,16 @@ def test_values_are_known_only_where_the_batch_size_does_not_decide_them():
     # The control: with a batch size that the file insists on, they are known.
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     assert infer_with_values(model, "input", 4)[1]["odd"] == 1
+
+
+@pytest.mark.parametrize(
+    ("op_type", "opset"), [("GroupNormalization", 18), ("GroupNormalization", 21), ("MeanVarianceNormalization", 13)]
+)
+def test_normalisations_that_inference_does_not_know_keep_the_shape(op_type: str, opset: int):
+    inputs = ["input", "s", "s"] if op_type == "GroupNormalization" else ["input"]
+    given = {"num_groups": 2} if op_type == "GroupNormalization" else {}
+    last = [helper.make_node(op_type, inputs, ["y"], **given), helper.make_node("Relu", ["y"], ["logits"])]
+    model = tiny.make_model(
+        last, {"s": np.ones(2, np.float32)}, input_shape=("N", 2, 8, 6), output_shape=None, opset=opset
+    )
+    assert infer(model, "input", None)["logits"].shape == (None, 2, 8, 6)
