@@ -17,6 +17,7 @@ from onnx_evidence.intake.proof import Proof
 from onnx_evidence.intake.reach import where_picture_ends
 from onnx_evidence.intake.read import metadata_of, read_file
 from onnx_evidence.intake.take_in import take_in
+from onnx_evidence.intake.winners import class_names
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.found import find_preprocess
 from onnx_evidence.shapes import TensorInfo
@@ -71,7 +72,7 @@ class Model:
     preprocess_source : str or None
         Where it comes from, in words.
     labels : tuple of str or None
-        Class names as recorded in the file or beside it.
+        Class names as recorded in the file or beside it, or as its ZipMap has them.
     """
 
     path: Path
@@ -143,7 +144,7 @@ def load_model(
     """
     file = read_file(path, inline_limit)
     metadata = metadata_of(file.proto)
-    beside = find_preprocess(preprocess, metadata, path, peek(file.proto))
+    beside = find_preprocess(preprocess, metadata, path, peek(file.proto, path))
     taken = take_in(file, beside.preprocess, layout=layout, output=output)
     proto, tensors, entry = taken.proto, taken.tensors, taken.entry
     found = settle_output(
@@ -181,5 +182,5 @@ def load_model(
         other_outputs=found.others,
         preprocess=beside.preprocess,
         preprocess_source=beside.source,
-        labels=recorded_labels(metadata, path) or beside.labels,
+        labels=recorded_labels(metadata, path) or beside.labels or class_names(proto, tensors, found.name),
     )

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from onnx.external_data_helper import uses_external_data
 
 from onnx_evidence.errors import DeviceError, ModelError, SettingError, one_line
-from onnx_evidence.kernels import why_not
+from onnx_evidence.kernels import why_not, without_source
 from onnx_evidence.machine import available_threads
 from onnx_evidence.types import AnyArray, Features, FloatArray
 
@@ -248,7 +248,9 @@ class Session:
         try:
             results = self._session.run(None, dict(zip(self._inputs, batches, strict=True)))
         except Exception as error:
-            raise ModelError(f"ONNX Runtime failed while running the model: {one_line(error)}") from error
+            raise ModelError(
+                f"ONNX Runtime failed while running the model: {without_source(one_line(error))}"
+            ) from error
         for result in results:
             rows = len(result) if np.ndim(result) else "no"
             if rows != len(batches[0]):

@@ -31,6 +31,8 @@ _EXACT = frozenset(
     "Constant Shape Size Add Sub Mul Div Neg Sum ReduceProd ReduceSum Cast Gather GatherElements GatherND Concat Slice "
     "Split Squeeze Unsqueeze Reshape Flatten Identity Transpose ConstantOfShape ScatterND ScatterElements".split()
 )
+# Operators that keep the shape of what they read, though inference does not know it.
+_KEEPING = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
 
 # None is the batch where it is the first side, and a side that is not known elsewhere.
 Shape = tuple[int | None, ...]
@@ -197,7 +199,7 @@ def _number(proto: onnx.ModelProto, input_name: str, size: int) -> onnx.ModelPro
         if tensor.name not in listed
     ]
     graph = helper.make_graph(
-        whole.node,
+        [_known(node) for node in whole.node],
         whole.name,
         [*whole.input, *weights],
         whole.output,
@@ -210,6 +212,13 @@ def _number(proto: onnx.ModelProto, input_name: str, size: int) -> onnx.ModelPro
     return helper.make_model(
         graph, opset_imports=proto.opset_import, ir_version=proto.ir_version, functions=proto.functions
     )
+
+
+def _known(node: onnx.NodeProto) -> onnx.NodeProto:
+    """The node, or one that inference knows, where it keeps the shape and has none."""
+    if node.op_type not in _KEEPING or node.domain not in ("", "ai.onnx"):
+        return node
+    return helper.make_node("Relu", node.input[:1], node.output)
 
 
 def _infer_numbered(numbered: onnx.ModelProto, values: dict[str, AnyArray]) -> onnx.ModelProto:

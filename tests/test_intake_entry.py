@@ -12,6 +12,8 @@ from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import ModelError
 from onnx_evidence.inspection import inspect_model
 from onnx_evidence.intake.entry import find_entry
+from onnx_evidence.intake.peek import look
+from onnx_evidence.kernels import why_not
 from onnx_evidence.model import load_model
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.tables import inspection_table
@@ -225,6 +227,109 @@ def test_what_is_no_picture_is_refused_with_the_reason(shape: tuple, kind: int, 
     with pytest.raises(ModelError, match=f"input 'input' {message}") as caught:
         load_model(write(model, tmp_path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), ("N", 3), ("N", 3, 4, 8, 8)])
+@pytest.mark.parametrize("given", [None, "unit", "torchvision", "none"])
+def test_a_preset_does_not_hide_what_is_wrong_with_the_input(shape: tuple, given: str | None, tmp_path: Path):
+    path = write(tiny.make_model([node("Identity", ["input"], ["logits"])], {}, input_shape=shape), tmp_path)
+    with pytest.raises(ModelError, match=f"input 'input' has {len(shape)} axes"):
+        load_model(path, given)
+    with pytest.raises(ModelError, match=f"input 'input' has {len(shape)} axes"):
+        look(path, given)
+
+
+SWITCH = "seems to switch between training and inference: export the model for inference, without it"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "shape", "is_switch"),
+    [
+        ("is_training", TensorProto.BOOL, (), True),
+        ("flag", TensorProto.BOOL, (1,), True),
+        ("keep_prob", TensorProto.FLOAT, (), True),
+        ("keras_learning_phase", TensorProto.INT32, (1,), True),
+        ("dropout_rate", TensorProto.FLOAT, (1, 1), True),
+        ("training_pictures", TensorProto.FLOAT, ("N", 3, 8, 8), False),
+        ("age", TensorProto.FLOAT, (1,), False),
+    ],
+)
+@pytest.mark.parametrize("given", [None, "unit"])
+def test_a_second_input_is_named_and_a_switch_told(
+    tmp_path: Path, name: str, kind: int, shape: tuple, is_switch: bool, given: str | None
+):
+    model = tiny.classifier(recorded=False)
+    model.graph.input.append(helper.make_tensor_value_info(name, kind, shape))
+    path = write(model, tmp_path)
+    with pytest.raises(ModelError, match=f"has 2 inputs \\('input', '{name}'\\); one image input is needed") as caught:
+        load_model(path, given)
+    assert str(caught.value).endswith(f"; {name!r} {SWITCH}") == is_switch
+    # With a value of its own it need not be given, nor is it by us.
+    model.graph.initializer.append(
+        numpy_helper.from_array(np.zeros([1 if s == "N" else s for s in shape], np.float32), name)
+    )
+    model.graph.input[1].type.tensor_type.elem_type = TensorProto.FLOAT
+    assert load_model(write(model, tmp_path)).input_name == "input"
+
+
+def test_an_old_opset_is_named_where_the_runtime_has_no_kernels(tmp_path: Path):
+    """Weights are float32: to convert them would not help."""
+    model = tiny.classifier(recorded=False)
+    model.opset_import[0].version = 6
+    path = write(model, tmp_path)
+    words = (
+        r"no kernel of Add \(node ''\); the file is of opset 6, below 7, .*convert the opset \(onnx.version_converter"
+    )
+    for given in (None, "unit"):
+        with pytest.raises(ModelError, match=words) as caught:
+            load_model(path, given)
+        assert "float32" not in str(caught.value)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    converted = onnx.version_converter.convert_version(model, 13)
+    assert load_model(write(converted, tmp_path)).opset == 13, "the remedy helps"
+
+
+def test_a_shape_of_old_that_is_an_attribute_is_refused_as_old(tmp_path: Path):
+    """Up to opset 4 Reshape has one input."""
+    model = tiny.appended(node("Reshape", ["deep.add"], ["y"], shape=[0, 12, 8, 8]))
+    model.opset_import[0].version = 4
+    with pytest.raises(ModelError, match="of opset 4, below 7"):
+        load_model(write(model, tmp_path))
+
+
+def test_an_old_opset_whose_operators_have_kernels_is_taken(tmp_path: Path):
+    nodes = [
+        node("Conv", ["input", "kernel"], ["c"]),
+        node("Relu", ["c"], ["r"]),
+        node("GlobalAveragePool", ["r"], ["pool"]),
+        node("Flatten", ["pool"], ["logits"]),
+    ]
+    path = write(tiny.make_model(nodes, {"kernel": KERNEL}, input_shape=("N", 3, 9, 8), opset=6), tmp_path)
+    x = RNG.normal(size=(2, 3, 9, 8)).astype(np.float32)
+    np.testing.assert_allclose(DeployedModel(path, device="cpu").logits(x), run_file(path, x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("opset", "words"),
+    [
+        (999, "Opset 999 is under development and support for this is limited"),
+        (17, "export the model with operators that it has, or with another opset"),
+    ],
+)
+def test_the_place_in_the_runtimes_source_is_left_out(opset: int, words: str):
+    """And a missing kernel of a float32 operator is no matter of types."""
+    model = tiny.classifier()
+    model.opset_import[0].version = opset
+    error: Exception = RuntimeError("Could not find an implementation for Conv(11) node with name ''")
+    if opset > 26:
+        with pytest.raises(Exception, match="onnxruntime_src") as caught:
+            ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        error = caught.value
+    said = why_not(model, error, "cpu")
+    assert words in said
+    assert "onnxruntime_src" not in said
+    assert "convert the model to float32" not in said
 
 
 def test_an_input_that_is_no_tensor_is_refused(tmp_path: Path):

@@ -484,10 +484,6 @@ def suppressed() -> onnx.ModelProto:
     return plain(*nodes, outputs={"out": ("N", K)}, weights={"box": np.array([0, 1, 4]), "three": np.array([0, 4, 1])})
 
 
-def named_boxes() -> onnx.ModelProto:
-    return plain(node("Neg", ["z"], ["detection_boxes"]), outputs={"z": ("N", K), "detection_boxes": ("N", K)})
-
-
 def steps() -> onnx.ModelProto:
     return plain(
         node("Reshape", ["c", "to"], ["r"]),
@@ -517,19 +513,16 @@ def topped() -> onnx.ModelProto:
     return plain(node("TopK", ["z", "two"], ["out", "i"]), outputs={"out": ("N", 2)}, weights={"two": np.array([2])})
 
 
-def zipped() -> onnx.ModelProto:
-    last = node("ZipMap", ["z"], ["out"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2, 3])
-    model = plain(last, outputs={"out": ("N", K)})
-    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
-    entry = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
-    model.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(entry))
+def listed() -> onnx.ModelProto:
+    model = plain(node("SequenceConstruct", ["z", "z"], ["out"]), outputs={"out": ("N", K)})
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    model.graph.output[0].type.CopyFrom(kind)
     return model
 
 
 REFUSALS: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
     "boxes": (boxes, ("this is a detector", "N x 400 x 9", "explain a classifier of its crops")),
     "suppression": (suppressed, ("this is a detector", "NonMaxSuppression")),
-    "named boxes": (named_boxes, ("this is a detector", "'detection_boxes'")),
     "maps of several sizes": (
         lambda: plain(
             node("MaxPool", ["c"], ["d"], kernel_shape=[2, 2]), outputs={"c": ("N", K, 6, 6), "d": ("N", K, 5, 5)}
@@ -570,7 +563,7 @@ REFUSALS: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
         ("an embedding",),
     ),
     "best two": (topped, ("the best classes (TopK)", "pass --output z")),
-    "a map of names": (zipped, ("is a sequence, not a tensor", "pass --output z")),
+    "a sequence": (listed, ("is a sequence, not a tensor", "made of 'z'", "pass --output")),
     "one number for all": (
         lambda: plain(node("ReduceMean", ["z"], ["out"], keepdims=0), outputs={"out": ()}),
         ("a single number, whatever the number of pictures",),

@@ -293,3 +293,16 @@ def test_pads_of_same_are_what_they_are_by_the_runtime(side: int, tmp_path: Path
     field = graph.find("sum").field
     assert field is not None
     assert field.stride == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "opset"), [("GroupNormalization", 18), ("GroupNormalization", 21), ("MeanVarianceNormalization", 13)]
+)
+def test_normalisations_that_inference_does_not_know_keep_the_shape(op_type: str, opset: int):
+    inputs = ["input", "s", "s"] if op_type == "GroupNormalization" else ["input"]
+    given = {"num_groups": 2} if op_type == "GroupNormalization" else {}
+    last = [helper.make_node(op_type, inputs, ["y"], **given), helper.make_node("Relu", ["y"], ["logits"])]
+    model = tiny.make_model(
+        last, {"s": np.ones(2, np.float32)}, input_shape=("N", 2, 8, 6), output_shape=None, opset=opset
+    )
+    assert infer(model, "input", None)["logits"].shape == (None, 2, 8, 6)

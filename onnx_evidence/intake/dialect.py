@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 from onnx_evidence.errors import ModelError, one_line
 from onnx_evidence.intake.rewrite import replace_nodes
 from onnx_evidence.nodes import node_inputs
-from onnx_evidence.shapes import TensorInfo, infer_with_values
+from onnx_evidence.shapes import TensorInfo, infer, infer_with_values
 from onnx_evidence.types import AnyArray
 
 # Domains whose operators ONNX Runtime has.
@@ -123,6 +123,60 @@ def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
     if attribute.name not in _KINDS:
         return None
     return numpy_helper.from_array(np.array(value, _KINDS[attribute.name]), node.output[0])
+
+
+def forget_told(proto: onnx.ModelProto, image: str, batch: int | None) -> bool:
+    """Drop what the file says of the shapes of tensors that inference settles by itself.
+
+    What it says may be wrong, or be said twice: ONNX Runtime does not mind, but inference would go astray.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model, changed in place; channels, height and width of its input are settled.
+    image : str
+        Its input.
+    batch : int or None
+        The batch size that the file insists on.
+
+    Returns
+    -------
+    bool
+        Whether it contradicts inference in the type of a tensor, which ONNX Runtime does mind.
+    """
+    graph = proto.graph
+    values = [*graph.value_info, *graph.output]
+    told = {value.name: onnx.TypeProto.FromString(value.type.SerializeToString()) for value in values}
+    tensors = [value for value in graph.output if value.type.HasField("tensor_type")]
+    del graph.value_info[:]
+    for value in tensors:
+        value.type.Clear()
+    known = infer(proto, image, batch)
+    outputs = {value.name for value in graph.output}
+    for value in tensors:
+        if value.name in known and not _fits(told[value.name], known[value.name]):
+            told[value.name].tensor_type.ClearField("shape")
+        value.type.CopyFrom(told[value.name])
+    graph.value_info.extend(
+        onnx.ValueInfoProto(name=name, type=kind)
+        for name, kind in told.items()
+        if name not in outputs and not _is_settled(known.get(name)) and _fits(kind, known.get(name))
+    )
+    elem_types = {name: kind.tensor_type.elem_type for name, kind in told.items()}
+    return any(name in known and kind not in (0, known[name].elem_type) for name, kind in elem_types.items())
+
+
+def _is_settled(info: TensorInfo | None) -> bool:
+    return info is not None and None not in info.shape[1:] and info.shape[:1] != (0,)
+
+
+def _fits(kind: onnx.TypeProto, info: TensorInfo | None) -> bool:
+    """Whether what is told of a tensor goes with what is known of it; the batch aside."""
+    if info is None or not kind.tensor_type.HasField("shape"):
+        return True
+    sides = [dim.dim_value or None for dim in kind.tensor_type.shape.dim]
+    pairs = zip(sides[1:], info.shape[1:], strict=False)
+    return len(sides) == len(info.shape) and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 def known_values(proto: onnx.ModelProto, image: str, batch: int | None) -> dict[str, AnyArray]:

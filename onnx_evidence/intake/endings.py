@@ -25,8 +25,8 @@ MOVES = frozenset("Cast Identity Flatten Reshape Squeeze Unsqueeze Dropout Trans
 # Operators that endings are made of besides; those that make probabilities are among them.
 _MAKERS = frozenset("Softmax LogSoftmax Sigmoid Exp Tanh".split())
 _ARITHMETIC = frozenset(
-    "Add Sub Mul Div Neg Reciprocal Log Max Min Clip ReduceSum ReduceMax ReduceLogSumExp Concat Slice Gather Expand "
-    "Shape Split".split()
+    "Add Sub Mul Div Neg Abs Reciprocal Log Max Min Clip ReduceSum ReduceMax ReduceLogSumExp Concat Slice Gather "
+    "Expand Shape Split".split()
 )
 # Longer endings are no endings.
 _LONGEST = 40

@@ -1,5 +1,6 @@
 """The image input: which one it is, its axes, its type, its size."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,16 @@ INTEGERS: dict[int, tuple[int, int]] = {
 _TOKENS = frozenset({TensorProto.INT32, TensorProto.INT64, TensorProto.STRING})
 # Numbers of channels that tell where they are.
 _USUAL = (1, 3)
+_RANK = 4
 _AXES = {
     1: "one number or row per run",
     2: "rows of features: a table, or text",
     3: "a sequence, or a picture without batch; export it with four axes",
     5: "a video or a volume; only single pictures are explained",
 }
+# What decides between training and inference while a model is trained.
+_SWITCH = re.compile(r"train|keep_?prob|dropout|learning_?phase|phase|is_test|inference", re.IGNORECASE)
+_SWITCH_WORDS = "seems to switch between training and inference: export the model for inference, without it"
 # Pictures of a fixed batch; every question about one picture would fill it.
 _LARGEST_BATCH = 4096
 
@@ -96,7 +101,7 @@ def find_entry(proto: onnx.ModelProto, preprocess: Preprocess | None, path: Path
     ModelError, DataError
         If there is no image input, or more than one, or the preprocessing makes another picture.
     """
-    image = _image_input(proto, path)
+    image = image_input(proto, path)
     dims = image.type.tensor_type.shape.dim
     # Some exporters write an open side as -1.
     batch, *sides = (dim.dim_value if dim.dim_value > 0 else None for dim in dims)
@@ -114,16 +119,40 @@ def find_entry(proto: onnx.ModelProto, preprocess: Preprocess | None, path: Path
     return entry
 
 
-def _image_input(proto: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
-    inputs = list(proto.graph.input)
+def image_input(proto: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
+    """The only input of a model besides weights, if it may hold pictures.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model.
+    path : Path
+        The model's file, for messages.
+
+    Returns
+    -------
+    onnx.ValueInfoProto
+        A tensor of four axes; the model's own.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or more than one input, or it is no tensor of pictures.
+    """
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in constants]
     if len(inputs) != 1:
         names = ", ".join(repr(value.name) for value in inputs) or "none"
-        raise ModelError(f"{path}: the model has {len(inputs)} inputs ({names}); one image input is needed")
+        switch = next((f"; {value.name!r} {_SWITCH_WORDS}" for value in inputs if _is_switch(value)), "")
+        raise ModelError(f"{path}: the model has {len(inputs)} inputs ({names}); one image input is needed{switch}")
     image: onnx.ValueInfoProto = inputs[0]
     if not image.type.HasField("tensor_type"):
         kind = (image.type.WhichOneof("value") or "unknown").removesuffix("_type")
         raise ModelError(f"{path}: input {image.name!r} is a {kind}, no tensor; one image input is needed")
     tensor = image.type.tensor_type
+    if not tensor.HasField("shape"):
+        # As many as a picture has, all of them open; ONNX Runtime takes what it is given.
+        tensor.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in range(_RANK))
     rank = len(tensor.shape.dim)
     kind = type_name(tensor.elem_type)
     if tensor.elem_type in _TOKENS:
@@ -131,7 +160,7 @@ def _image_input(proto: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
         raise ModelError(
             f"{path}: input {image.name!r} is {kind}: {what}; an image input is float, uint8, int8 or uint16"
         )
-    if rank != 4:
+    if rank != _RANK:
         axes = f"{rank} axes ({_AXES.get(rank, 'no picture')})"
         raise ModelError(
             f"{path}: input {image.name!r} has {axes}; an image input has 4: batch, channels, height, width"
@@ -139,6 +168,15 @@ def _image_input(proto: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
     if tensor.elem_type not in FLOATS and tensor.elem_type not in INTEGERS:
         raise ModelError(f"{path}: input {image.name!r} is {kind}; an image input is float, uint8, int8 or uint16")
     return image
+
+
+def _is_switch(value: onnx.ValueInfoProto) -> bool:
+    """Whether an input is a single number that tells training from inference, by its type or its name."""
+    tensor = value.type.tensor_type
+    sides = [dim.dim_value for dim in tensor.shape.dim]
+    return all(side == 1 for side in sides) and (
+        tensor.elem_type == TensorProto.BOOL or _SWITCH.search(value.name) is not None
+    )
 
 
 def _layout(name: str, sides: list[int | None], preprocess: Preprocess | None, path: Path) -> str:

@@ -88,7 +88,8 @@ def find_class(name: str | int, labels: tuple[str, ...] | None, classes: int) ->
     Parameters
     ----------
     name : str or int
-        A class number, or a class name (case does not matter); one of several that are set apart by commas will do.
+        A class number, or a class name (case does not matter); one of several that are set apart by commas will do. A
+        text that is the number of one class and the name of another is ambiguous, an int is a number.
     labels : tuple of str or None
         Class names in class order.
     classes : int
@@ -105,6 +106,9 @@ def find_class(name: str | int, labels: tuple[str, ...] | None, classes: int) ->
         If there is no such class, or two classes share the name (their numbers are listed).
     """
     text = str(name).strip()
+    named = [index for index, label in enumerate(labels or ()) if label.strip() == text]
+    if text.isdecimal() and isinstance(name, str) and named not in ([], [int(text)]):
+        return _named_by_number(text, named, labels or (), classes)
     if text.isdecimal():
         if int(text) < classes:
             return int(text)
@@ -121,6 +125,17 @@ def find_class(name: str | int, labels: tuple[str, ...] | None, classes: int) ->
         numbers = " and ".join(str(index) for index in matches)
         raise TargetError(f"class {text!r} is ambiguous: classes {numbers} have that name; give the number")
     raise TargetError(f"class {text!r} is unknown{_suggestion(text, labels)}")
+
+
+def _named_by_number(text: str, named: list[int], labels: tuple[str, ...], classes: int) -> int:
+    """A class whose name is a number, but not its own."""
+    if len(named) == 1 and int(text) >= classes:
+        return named[0]
+    other = f"class {text} is named {labels[int(text)]!r}" if int(text) < classes else "none has that number"
+    raise TargetError(
+        f"class {text!r} is ambiguous: {other}, and class {' and '.join(map(str, named))} is named {text!r}; pass "
+        "--labels FILE with names that are no numbers"
+    )
 
 
 def _names(label: str) -> list[str]:

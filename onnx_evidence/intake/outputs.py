@@ -18,7 +18,8 @@ from onnx_evidence.errors import ModelError, SettingError
 from onnx_evidence.intake.append import Builder
 from onnx_evidence.intake.endings import MOVES, Ending, find_ending, shape_words
 from onnx_evidence.intake.ranges import value_range
-from onnx_evidence.intake.refusals import is_time_first, why_no_scores
+from onnx_evidence.intake.refusals import is_time_first, why_never, why_no_scores
+from onnx_evidence.intake.winners import find_behind
 from onnx_evidence.shapes import TensorInfo, type_name
 from onnx_evidence.types import AnyArray
 
@@ -51,7 +52,7 @@ class Output:
     note : str or None
         How the logits were made, where the file has none.
     others : tuple of str
-        The file's other outputs, which are not looked at.
+        The file's other outputs, which are not looked at; none that stands for the same scores.
     """
 
     name: str
@@ -107,6 +108,7 @@ def settle_output(
         if kind is not None and kind not in CLASS_KINDS:
             raise SettingError(f"classes {kind!r} is unknown: take one of {', '.join(CLASS_KINDS)}")
     name = choose_output(proto, tensors, path, output)
+    base = _base(proto, tensors, name)
     builder = Builder(proto, tensors)
     try:
         ending = find_ending(proto, tensors, name)
@@ -122,7 +124,9 @@ def settle_output(
             f"classes {classes!r}: output {name!r} of {path} makes probabilities by {told}, so its classes are "
             f"{found.class_kind.name}; leave it out"
         )
-    others = tuple(value.name for value in proto.graph.output if value.name != name)
+    behind = find_behind(proto)
+    same = {name, *(each for each, found in behind.items() if _base(proto, tensors, found.scores) == base)}
+    others = tuple(value.name for value in proto.graph.output if value.name not in same)
     return replace(found, logits=builder.as_float32(found.logits), others=others)
 
 
@@ -130,7 +134,8 @@ def choose_output(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], path: 
     """The output that holds class scores.
 
     Of several, the only one that looks like class scores: floats, one axis of two or more for every picture. Logits and
-    what a softmax or sigmoid makes of them are the same scores: the first of such outputs is taken.
+    what a softmax or sigmoid makes of them are the same scores: the first of such outputs is taken. A ZipMap, and the
+    name of the winner, stand for the scores that they are made of.
 
     Parameters
     ----------
@@ -141,27 +146,34 @@ def choose_output(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], path: 
     path : Path
         The model's file, for messages.
     wanted : str, optional
-        The output, or another tensor of the graph.
+        The output, or another tensor of the graph; taken if it is one row of numbers per picture.
 
     Returns
     -------
     str
+        An output, or the tensor that one stands for.
 
     Raises
     ------
     ModelError
         With the outputs and their shapes, and what kind of model this seems to be.
     """
-    outputs = [str(value.name) for value in proto.graph.output]
+    behind = find_behind(proto)
     if wanted is not None:
-        if wanted not in outputs and wanted not in tensors:
-            raise ModelError(f"{path}: there is no output {wanted!r}; the model has {_listed(proto, tensors)}")
-        outputs = [wanted]
-    scores = [name for name in outputs if _classes(proto, tensors, name) != 0]
+        return _wanted(proto, tensors, path, behind[wanted].scores if wanted in behind else wanted)
+    outputs = [behind[value.name].scores if value.name in behind else str(value.name) for value in proto.graph.output]
+    told = {value.name for value in proto.graph.output} | {
+        each.scores for each in behind.values() if not each.is_winner
+    }
+    winners = {each.scores for each in behind.values() if each.is_winner}
+    scores = [name for name in dict.fromkeys(outputs) if _classes(proto, tensors, name) != 0]
+    # What a winner was chosen by counts only where nothing else does: it may be probabilities before the last step.
+    scores = [name for name in scores if name not in winners - told] or scores
     likely = [name for name in scores if _classes(proto, tensors, name) != 1] or scores
-    ends = list({_base(proto, tensors, name): name for name in reversed(likely)}.values())[::-1]
-    said = next((line for name in ends or outputs if (line := why_no_scores(proto, tensors, name))), None)
-    if said or not ends:
+    fit = [name for name in likely if not why_no_scores(proto, tensors, [name])]
+    ends = list({_base(proto, tensors, name): name for name in reversed(fit)}.values())[::-1]
+    if not ends:
+        said = why_no_scores(proto, tensors, likely) or why_no_scores(proto, tensors, outputs)
         said = said or "no output holds one row of class scores per picture"
         raise ModelError(f"{path}: {said} (outputs: {_listed(proto, tensors)})")
     if len(ends) > 1:
@@ -172,18 +184,31 @@ def choose_output(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], path: 
     return ends[0]
 
 
+def _wanted(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], path: Path, name: str) -> str:
+    """An output that somebody names is taken, whatever it looks like, if it is one row of numbers per picture."""
+    if name not in tensors and name not in {made for node in proto.graph.node for made in node.output}:
+        raise ModelError(f"{path}: there is no output {name!r}; the model has {_listed(proto, tensors)}")
+    is_row = _classes(proto, tensors, name) != 0
+    said = why_never(proto, tensors, name) if is_row else why_no_scores(proto, tensors, [name])
+    if said or not is_row:
+        said = said or f"output {name!r} is not one row of class scores per picture"
+        raise ModelError(f"{path}: {said} (outputs: {_listed(proto, tensors)})")
+    return name
+
+
 def _listed(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], names: list[str] | None = None) -> str:
     values = {value.name: value for value in proto.graph.output}
-    return ", ".join(f"{name!r} ({_kind_words(values[name], tensors)})" for name in names or values)
+    return ", ".join(f"{name!r} ({_kind_words(name, values.get(name), tensors)})" for name in names or values)
 
 
-def _kind_words(value: onnx.ValueInfoProto, tensors: dict[str, TensorInfo]) -> str:
-    form = value.type.WhichOneof("value") or "tensor_type"
+def _kind_words(name: str, value: onnx.ValueInfoProto | None, tensors: dict[str, TensorInfo]) -> str:
+    form = (value.type.WhichOneof("value") if value is not None else None) or "tensor_type"
     if form != "tensor_type":
         return form.removesuffix("_type")
-    elem_type = value.type.tensor_type.elem_type
+    info = tensors.get(name)
+    elem_type = (value.type.tensor_type.elem_type if value is not None else 0) or (info.elem_type if info else 0)
     kind = type_name(elem_type) if elem_type else "tensor"
-    return f"{kind} {shape_words(tensors[value.name].shape)}" if value.name in tensors else kind
+    return f"{kind} {shape_words(info.shape)}" if info is not None else kind
 
 
 def _classes(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], name: str) -> int | None:
@@ -226,7 +251,7 @@ def _without_ending(builder: "Builder", name: str, kind: ClassKind, probe: Probe
         rows = probe(name).astype(np.float64)
         rows = rows.reshape(len(rows), -1)
         sums = rows.sum(axis=1)
-        if rows.shape[1] > 1 and np.abs(sums - 1).max() < SUM_TOLERANCE and np.ptp(rows) > 0:
+        if rows.shape[1] > 1 and np.abs(sums - 1).max() < SUM_TOLERANCE and np.ptp(rows) > 0 and rows.min() >= 0:
             note = "made: logarithms of the probabilities, as no softmax of logits was found"
             return Output(name, "probabilities", builder.logarithm(name), EXCLUSIVE, note=note), "a sum of 1"
         if most <= 1 + _ROUNDING and np.ptp(rows) > 0:

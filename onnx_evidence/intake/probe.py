@@ -44,8 +44,11 @@ def probe(
     ModelError
         If ONNX Runtime cannot run the model.
     """
-    whole, info = proto.graph, tensors[name]
-    value = helper.make_tensor_value_info(name, info.elem_type, None)
+    whole, info = proto.graph, tensors.get(name)
+    # Without a type where it is not known: ONNX Runtime infers it.
+    value = (
+        onnx.ValueInfoProto(name=name) if info is None else helper.make_tensor_value_info(name, info.elem_type, None)
+    )
     graph = helper.make_graph(whole.node, whole.name, whole.input, [value], whole.initializer)
     model = helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
     model.functions.extend(proto.functions)

@@ -49,6 +49,25 @@ class Proof:
         return self.deviation <= self.tolerance and self.told_apart >= _POWER * self.tolerance
 
 
+def refuse_unopened(file: File) -> None:
+    """Refuse a file that ONNX Runtime does not open, before it is changed into one that it would open.
+
+    Parameters
+    ----------
+    file : File
+        As it was read.
+
+    Raises
+    ------
+    ModelError
+        With the reason.
+    """
+    try:
+        Session(onnx.load_model_from_string(file.data), _CPU, folder=file.path.parent)
+    except ModelError as error:
+        raise ModelError(f"{file.path}: {error}") from error
+
+
 def prove(file: File, proto: onnx.ModelProto, entry: Entry, target: str, *, rows: int, freed: bool = False) -> Proof:
     """Run the file and its canonical form on pictures of noise.
 

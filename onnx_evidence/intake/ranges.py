@@ -7,9 +7,12 @@ import onnx
 from onnx import numpy_helper
 
 from onnx_evidence.intake.endings import MOVES
+from onnx_evidence.intake.winners import CLASSIFIERS, ML
 
 Range = tuple[float, float]
 ANYTHING: Range = (-inf, inf)
+# What trees and the like give is probabilities as a rule: worth a look at what a run gives.
+MAYBE: Range = (0.0, inf)
 # What operators give whatever they get.
 _ALWAYS: dict[str, Range] = {
     "Softmax": (0.0, 1.0),
@@ -66,6 +69,8 @@ class _Ranges:
         if tensor in self.constants:
             return _constant_range(self.constants[tensor])
         node = self.producer.get(tensor)
+        if node is not None and node.domain == ML and node.op_type in CLASSIFIERS:
+            return MAYBE
         if node is None or not depth or node.domain not in ("", "ai.onnx"):
             return ANYTHING
         if node.op_type in _ALWAYS:

@@ -11,6 +11,7 @@ from onnx import checker, external_data_helper, numpy_helper
 from onnx_evidence.errors import ModelError, one_line
 from onnx_evidence.intake.external import INLINE_LIMIT, as_text, digest, settle_external, tensors_of, without_outside
 from onnx_evidence.intake.rewrite import sort_nodes
+from onnx_evidence.intake.trial import put_right, runtime_refusal
 from onnx_evidence.shapes import type_name
 
 # Where protobuf ends.
@@ -30,12 +31,15 @@ class File(NamedTuple):
         The same, with the weights that lie beside it as far as they fit.
     sha256 : str
         Of the file and the weights beside it.
+    objection : str or None
+        What the ONNX checker holds against it, where ONNX Runtime opens it all the same.
     """
 
     path: Path
     data: bytes
     proto: onnx.ModelProto
     sha256: str
+    objection: str | None = None
 
 
 def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
@@ -55,9 +59,11 @@ def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
     Raises
     ------
     ModelError
-        If it cannot be read, or is no valid ONNX model, or refers to files outside its folder.
+        If it cannot be read, or is no valid ONNX model, or refers to files outside its folder. A file that the ONNX
+        checker objects to is taken if ONNX Runtime opens it; that is tried in a process of its own.
     """
     data = _read(path)
+    objection = None
     try:
         proto = onnx.load_model_from_string(data)
         files = settle_external(proto, path, limit)
@@ -66,10 +72,18 @@ def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
         checker.check_model(without_outside(proto) if changed else data)
     except (DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: not an ONNX model, or a truncated one: {one_line(error)}") from error
-    except (checker.ValidationError, OSError, ValueError) as error:
+    except checker.ValidationError as error:
+        objection = one_line(error)
+        if (refusal := runtime_refusal(path)) is not None:
+            # The checker stops at the first thing that it dislikes, which may not be what matters.
+            objection = objection.rstrip(".")
+            more = f"; ONNX Runtime: {refusal}" if refusal and objection not in refusal else ""
+            raise ModelError(f"{path}: not a valid ONNX model, or a truncated one: {objection}{more}") from error
+        put_right(proto)
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path}: not a valid ONNX model, or a truncated one: {one_line(error)}") from error
     _check_values(proto, path)
-    return File(path, data, proto, digest(data, files))
+    return File(path, data, proto, digest(data, files), objection)
 
 
 def _check_values(proto: onnx.ModelProto, path: Path) -> None:

@@ -1,12 +1,13 @@
 """Why a tensor is not the class scores of one picture: what kind of model this seems to be, and what would help."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 
 import onnx
 from onnx import TensorProto
 
 from onnx_evidence.intake.endings import MOVES, shape_words
+from onnx_evidence.nodes import ancestors
 from onnx_evidence.shapes import Shape, TensorInfo, type_name
 
 _INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT8})
@@ -14,11 +15,12 @@ _SUPPRESSION = frozenset(
     "NonMaxSuppression EfficientNMS_TRT BatchedNMS_TRT BatchedNMSDynamic_TRT RoiAlign MaxRoiPool".split()
 )
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN", "Scan"})
-_BOX_NAMES = re.compile(r"box|bbox|detection|rois?\b|num_dets|keypoint|anchor", re.IGNORECASE)
 # Fewer places along an axis are steps of a sequence, more are candidates for boxes.
 _MANY_PLACES = 300
 # Four corners and a score for each of at least one class.
 _BOX_NUMBERS = 5
+# Numbers of a box, with an angle, a score, a class and a picture or without.
+_CORNERS = range(4, 8)
 # Operators between a vector and its length.
 _BETWEEN = MOVES | frozenset("Clip Max Add Expand Sqrt Pow Mul Abs Reciprocal Div".split())
 
@@ -28,8 +30,31 @@ _ONE_PLACE = "append to the graph what makes one row of class scores of it (a me
 _Facts = tuple[onnx.ModelProto, Mapping[str, TensorInfo], str]
 
 
-def why_no_scores(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], name: str) -> str | None:
-    """Why a tensor is not the class scores of one picture, in words, with what would help.
+def why_no_scores(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], names: Sequence[str]) -> str | None:
+    """Why tensors are not the class scores of one picture, in words, with what would help.
+
+    What they are called has no say in it: their shapes do, and what computes them.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model.
+    tensors : mapping of str to TensorInfo
+        Types and shapes.
+    names : sequence of str
+        Outputs, or other tensors.
+
+    Returns
+    -------
+    str or None
+        The most telling of the reasons; None where nothing speaks against any of them.
+    """
+    facts: list[_Facts] = [(proto, tensors, name) for name in names]
+    return next((reason for look in _LOOKS for each in facts if (reason := look(each))), None)
+
+
+def why_never(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], name: str) -> str | None:
+    """Why one row of numbers per picture is no class scores even where somebody says that it is.
 
     Parameters
     ----------
@@ -38,14 +63,13 @@ def why_no_scores(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], nam
     tensors : mapping of str to TensorInfo
         Types and shapes.
     name : str
-        An output, or another tensor.
+        The tensor.
 
     Returns
     -------
     str or None
-        None where nothing speaks against it.
     """
-    return next((reason for look in _LOOKS if (reason := look((proto, tensors, name)))), None)
+    return _ranks((proto, tensors, name))
 
 
 def regression(name: str) -> str:
@@ -74,27 +98,62 @@ def _no_tensor(facts: _Facts) -> str | None:
         return None
     words = form.removesuffix("_type") if form else ""
     producer = _producer(proto).get(name)
-    inside = f"; the scores are in {producer.input[0]!r}: pass --output {producer.input[0]}" if producer else ""
+    made = producer.input[0] if producer is not None and producer.input else None
+    inside = f"; it is made of {made!r}: pass --output with what holds the scores" if made else ""
     return f"output {name!r} is a {words}, not a tensor{inside}"
 
 
 def _detector(facts: _Facts) -> str | None:
     proto, tensors, name = facts
-    kinds = {node.op_type for node in proto.graph.node}
-    named = [value.name for value in proto.graph.output if _BOX_NAMES.search(value.name)]
+    kinds = _kinds_before(proto, name)
     sides = _sides(tensors, name)
     maps = {each[1:] for value in proto.graph.output if len(each := _sides(tensors, value.name)) >= 3}
     if suppressed := sorted(kinds & _SUPPRESSION):
-        found = f"it has {suppressed[0]} inside"
-    elif named:
-        found = f"it gives {named[0]!r}"
+        found = f"output {name!r} has {suppressed[0]} before it"
+    elif beside := _boxes_beside(proto, tensors, name):
+        found = f"output {beside!r} with {_words(tensors, beside)} holds a box for each of the scores in {name!r}"
     elif _is_boxes(sides) and not kinds & _RECURRENT and not _is_softmax(proto, name):
         found = f"output {name!r} has {_words(tensors, name)}: some numbers for each of many boxes"
     elif len(sides) >= 3 and len(maps) > 1:
         found = "its outputs are maps of several sizes"
     else:
         return None
-    return f"this is a detector ({found}), not a classifier of whole pictures: explain a classifier of its crops"
+    is_row = sum(side != 1 for side in sides) == 1
+    way_out = f", or pass --output {name} if it holds scores of the whole picture" if is_row else ""
+    return (
+        f"this is a detector ({found}), not a classifier of whole pictures: explain a classifier of its crops{way_out}"
+    )
+
+
+def _kinds_before(proto: onnx.ModelProto, name: str) -> set[str]:
+    """Operators that a tensor comes from, those inside of branches and loops too."""
+    found: set[str] = set()
+    waiting = list(ancestors(name, _producer(proto)))
+    while waiting:
+        node = waiting.pop()
+        found.add(node.op_type)
+        for attribute in node.attribute:
+            for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
+                waiting += graph.node
+    return found
+
+
+def _boxes_beside(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], name: str) -> str | None:
+    """Another output, with the numbers of a box for each place of this one; of a softmax over classes it is none."""
+    sides = _sides(tensors, name)
+    places = [side for side in sides if side != 1]
+    if not 0 < len(places) <= 2 or (len(places) == 1 and _is_softmax(proto, name)):
+        return None
+    for value in proto.graph.output:
+        other = _sides(tensors, value.name)
+        if value.name == name or len(other) != 2:
+            continue
+        for place, numbers in (other, other[::-1]):
+            many = place is None or place >= _MANY_PLACES
+            boxes = numbers in _CORNERS or (many and numbers is not None and _CORNERS.start <= numbers < (place or inf))
+            if boxes and place in places and place != 1 and other != sides:
+                return str(value.name)
+    return None
 
 
 def _is_boxes(sides: Shape) -> bool:
@@ -147,7 +206,7 @@ def _sequence(facts: _Facts) -> str | None:
     time_first = name in tensors and is_time_first(tensors[name].shape)
     if not time_first and (len(sides) != 2 or 1 in sides):
         return None
-    recurrent = sorted({node.op_type for node in proto.graph.node} & _RECURRENT)
+    recurrent = sorted(_kinds_before(proto, name) & _RECURRENT)
     if recurrent or time_first or _is_softmax(proto, name):
         how = f", with {recurrent[0]} inside" if recurrent else ""
         kind = f"class scores for every step of a sequence (a recogniser of text or speech{how})"
@@ -221,9 +280,9 @@ def _other_shape(facts: _Facts) -> str | None:
 
 
 _LOOKS: tuple[Callable[[_Facts], str | None], ...] = (
+    _detector,
     _no_tensor,
     _ranks,
-    _detector,
     _sequence,
     _map,
     _embedding,

@@ -16,14 +16,16 @@ from onnx_evidence.errors import ModelError, one_line
 from onnx_evidence.intake.batch import FreedBatch, free_batch
 from onnx_evidence.intake.branches import settle_branches
 from onnx_evidence.intake.canonical import canonical_input
-from onnx_evidence.intake.dialect import fold_shapes, plain
+from onnx_evidence.intake.dialect import fold_shapes, forget_told, plain
 from onnx_evidence.intake.endings import find_ending
 from onnx_evidence.intake.entry import Entry, find_entry
 from onnx_evidence.intake.extent import refuse_absurd
 from onnx_evidence.intake.outputs import choose_output
-from onnx_evidence.intake.proof import Proof, prove
+from onnx_evidence.intake.proof import Proof, prove, refuse_unopened
 from onnx_evidence.intake.qoperator import rewrite_integers
 from onnx_evidence.intake.read import File
+from onnx_evidence.intake.standard import rewrite_special
+from onnx_evidence.kernels import OLDEST
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.shapes import TensorInfo, infer
 
@@ -96,17 +98,22 @@ def take_in(
     inlined = len(file.proto.functions)
     proto = plain(file.proto, path)
     entry = find_entry(proto, preprocess, path, layout)
+    if _is_old(proto) or _checked(lambda: forget_told(proto, entry.name, entry.batch), path):
+        refuse_unopened(file)
     settled = _checked(lambda: settle_branches(proto, entry.name, entry.batch), path)
     changes = canonical_input(proto, entry)
-    rewritten = rewrite_integers(proto)
+    rewritten, special = rewrite_integers(proto), rewrite_special(proto)
     counted = (
         (inlined, "local functions put in place"),
         (settled, "branches and loops that constants decide put in place"),
         (rewritten, "integer operators written as float ones between codes"),
+        (special, "special or outdated operators written as standard ones"),
     )
     changes += [f"{number} {words}" for number, words in counted if number]
     if mixing := next((node.op_type for node in proto.graph.node if node.op_type in _MIXING), None):
         changes.append(f"one picture at a time: {mixing} takes its scale from the whole batch")
+    if file.objection:
+        changes.append(f"the ONNX checker objects ({file.objection}), ONNX Runtime does not")
     tensors = _infer(proto, entry.name, entry.batch, path)
     refuse_absurd(tensors, (tensor.name for tensor in proto.graph.initializer), entry.shape, path)
     chosen = choose_output(proto, tensors, path, output)
@@ -118,6 +125,11 @@ def take_in(
         taken.proof = _proved(taken, file)
     taken.tensors |= _checked(lambda: fold_shapes(proto, entry.name, taken.batch), path)
     return taken
+
+
+def _is_old(proto: onnx.ModelProto) -> bool:
+    """Whether operators are not those that all the rest knows."""
+    return any(each.domain in ("", "ai.onnx") and each.version < OLDEST for each in proto.opset_import)
 
 
 def _scores(path: Path, own: set[str], proto: onnx.ModelProto, tensors: dict[str, TensorInfo], output: str) -> str:

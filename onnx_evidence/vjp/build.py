@@ -229,7 +229,7 @@ def _facts(forward: onnx.ModelProto) -> tuple[Mapping[str, TensorInfo], Mapping[
     """Types, shapes and small constants; where the batch is fixed, no constant's side is taken for it."""
     source = forward.graph.input[0]
     size = source.type.tensor_type.shape.dim[0].dim_value or None
-    tensors, values = infer_with_values(_with_known_shapes(forward), source.name, size)
+    tensors, values = infer_with_values(forward, source.name, size)
     if size is None:
         return tensors, values
     reached = {source.name}
@@ -239,19 +239,6 @@ def _facts(forward: onnx.ModelProto) -> tuple[Mapping[str, TensorInfo], Mapping[
     constant = {name: info for name, info in tensors.items() if name not in reached and info.shape[:1] == (None,)}
     told = {name: info._replace(shape=(size, *info.shape[1:])) for name, info in constant.items()}
     return {**tensors, **told}, values
-
-
-def _with_known_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A stand-in for inference: GroupNormalization has none, but keeps the shape."""
-    graph = model.graph
-    if all(node.op_type != "GroupNormalization" for node in graph.node):
-        return model
-    nodes = [
-        helper.make_node("Identity", node.input[:1], node.output) if node.op_type == "GroupNormalization" else node
-        for node in graph.node
-    ]
-    bare = helper.make_graph(nodes, graph.name, graph.input, graph.output, graph.initializer)
-    return helper.make_model(bare, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
 def _unique(name: str, taken: Iterable[str]) -> str:
