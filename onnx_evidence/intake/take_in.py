@@ -1,7 +1,8 @@
 """A file taken in: its graph made canonical, step by step, and proved to be the file's still.
 
-Canonical: no local functions, constants as initializers, no control flow that constants decide, quantised operators
-as float ones between QuantizeLinear and DequantizeLinear, one image input, float32, channels first, with a free batch.
+Canonical: no local functions, constants as initializers, no control flow that constants decide, fused operators spelt
+out, quantised ones as float operators between QuantizeLinear and DequantizeLinear, one image input, float32, channels
+first, with a free batch.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from onnx import shape_inference
 
 from onnx_evidence.errors import ModelError, one_line
 from onnx_evidence.intake.batch import FreedBatch, free_batch
+from onnx_evidence.intake.blocked import unblock
 from onnx_evidence.intake.branches import settle_branches
 from onnx_evidence.intake.canonical import canonical_input
 from onnx_evidence.intake.dialect import fold_shapes, plain
@@ -24,6 +26,7 @@ from onnx_evidence.intake.outputs import choose_output
 from onnx_evidence.intake.proof import Proof, prove
 from onnx_evidence.intake.qoperator import rewrite_integers
 from onnx_evidence.intake.read import File
+from onnx_evidence.intake.vendor import spell_out
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.shapes import TensorInfo, infer
 
@@ -99,10 +102,14 @@ def take_in(
     settled = _checked(lambda: settle_branches(proto, entry.name, entry.batch), path)
     changes = canonical_input(proto, entry)
     rewritten = rewrite_integers(proto)
+    unblocked, beside = _checked(lambda: unblock(proto, entry.name, entry.batch, path), path)
+    spelt = beside + _checked(lambda: spell_out(proto, entry.name, entry.batch), path)
     counted = (
         (inlined, "local functions put in place"),
         (settled, "branches and loops that constants decide put in place"),
         (rewritten, "integer operators written as float ones between codes"),
+        (unblocked, "operators on blocks of channels, as one kind of processor has them, written as plain ones"),
+        (spelt, "fused operators spelt out in standard ones"),
     )
     changes += [f"{number} {words}" for number, words in counted if number]
     if mixing := next((node.op_type for node in proto.graph.node if node.op_type in _MIXING), None):
