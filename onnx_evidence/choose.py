@@ -173,9 +173,11 @@ def _with_grids(cuts: tuple[Cut, ...]) -> list[Cut]:
     inside = [cut for cut in cuts if cut.op_type != "Input" and cut.unread_by is None]
     found = [cut for cut in inside if min(cut.grid) >= _FEWEST_CELLS]
     if not found:
+        place = next((cut.lost_at for cut in cuts if cut.lost_at), None)
+        lost = f" (rows and columns are lost at {place})" if place else ""
         raise CutError(
-            f"no cut inside the model has a grid of {_FEWEST_CELLS} x {_FEWEST_CELLS} cells or more: name one with "
-            "--layer, or work on pixels with --method integrated-gradients or occlusion"
+            f"no cut inside the model has a grid of {_FEWEST_CELLS} x {_FEWEST_CELLS} cells or more{lost}: name one "
+            "with --layer, or work on pixels with --method integrated-gradients or occlusion"
         )
     return found
 

@@ -31,6 +31,21 @@ def node_inputs(node: onnx.NodeProto) -> list[str]:
     return names
 
 
+def kind_of(node: onnx.NodeProto) -> str:
+    """An operator's name, with its domain where that is not the standard one.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+        The node.
+
+    Returns
+    -------
+    str
+    """
+    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else str(node.op_type)
+
+
 def multiply_adds(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
     """Multiply-adds of one node for one picture; 0 for operators that only move or map values.
 

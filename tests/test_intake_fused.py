@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from onnx_evidence import Explainer
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import ModelError
+from onnx_evidence.errors import CutError, ModelError
 from onnx_evidence.intake.blocked import BLOCKED, in_rows
 from onnx_evidence.intake.dialect import plain
 from onnx_evidence.intake.rewrite import VENDOR, name_strays
@@ -240,3 +240,16 @@ def test_attention_that_crashes_onnx_runtime_is_refused(tmp_path: Path):
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(ModelError, match=r"^[^\n]*'Attention' of com.microsoft leaves its bias out[^\n]*$"):
         DeployedModel(tmp_path / "model.onnx", device="cpu")
+
+
+def test_what_axes_cannot_be_followed_through_is_named(tmp_path: Path):
+    """Inverses of matrices that are taken of channels: no rule spells them out."""
+    net = Net(4)
+    x = net.op("Conv", net.op("Inverse", "input", domain=VENDOR, name="inverse"), net.weight(WIDTH, 3, 8, 8))
+    model = net.model(net.op("Flatten", net.op("GlobalAveragePool", x)), WIDTH, 48)
+    model.opset_import.append(helper.make_opsetid(VENDOR, 1))
+    onnx.save(model, tmp_path / "model.onnx")
+    words = r"^[^\n]*\(rows and columns are lost at com.microsoft.Inverse at 'inverse'\): name one[^\n]*$"
+    with pytest.raises(CutError, match=words):
+        Explainer(tmp_path / "model.onnx", device="cpu")
+    assert Explainer(tmp_path / "model.onnx", device="cpu", method="occlusion").settings.method == "occlusion"

@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnx_evidence.errors import GradientError
-from onnx_evidence.nodes import ancestors, node_inputs
+from onnx_evidence.nodes import ancestors, kind_of, node_inputs
 from onnx_evidence.shapes import TensorInfo, infer_with_values
 from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp.elementwise import Rule
@@ -146,8 +146,8 @@ class _Sweep:
             if not live.isdisjoint(self.wanted.intersection(node.output)):
                 live.update(node.input)
                 if _rule(node) is None:
-                    found.pop(_kind(node), None)
-                    found[_kind(node)] = node.output[0]
+                    found.pop(kind_of(node), None)
+                    found[kind_of(node)] = node.output[0]
         return [f"{kind} (at {place!r})" for kind, place in reversed(found.items())]
 
     def check(self) -> None:
@@ -199,12 +199,8 @@ def _moved(nodes: Iterable[onnx.NodeProto], source: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _kind(node: onnx.NodeProto) -> str:
-    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else str(node.op_type)
-
-
 def _rule(node: onnx.NodeProto) -> Rule | None:
-    return RULES.get(_kind(node))
+    return RULES.get(kind_of(node))
 
 
 def _sum(values: Sequence[Value]) -> Value | None:
