@@ -60,10 +60,10 @@ def multiply_adds(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
     -------
     int
     """
-    if node.op_type not in ("Conv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger"):
+    if node.op_type not in ("Conv", "ConvInteger", "DeformConv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger"):
         return 0
     data, weight, result = (shapes.get(name, ()) for name in (node.input[0], node.input[1], node.output[0]))
-    if node.op_type in ("Conv", "ConvInteger"):
+    if node.op_type in ("Conv", "ConvInteger", "DeformConv"):
         return _size(result) * _size(weight[1:])
     if node.op_type == "ConvTranspose":
         return _size(data) * _size(weight[1:])

@@ -57,9 +57,12 @@ HOMES = {
         "vjp.attention",
         "vjp.build",
         "vjp.elementwise",
+        "vjp.indexing",
         "vjp.modern",
+        "vjp.normalization",
         "vjp.pooling",
         "vjp.reduction",
+        "vjp.sampling",
         "vjp.shaping",
     },
     "onnxruntime": {"runtime", "vjp.shaping"},  # the latter asks what the matrix of a Resize is

@@ -19,8 +19,10 @@ def normal(reading: Reading) -> Layout | None:
     over = layout.axes[1:]
     if reading.node.op_type in ("LayerNormalization", "RMSNormalization"):
         over = layout.axes[reading.axis(-1) :]
-    elif reading.node.op_type in ("Softmax", "LogSoftmax"):
+    elif reading.node.op_type in ("Softmax", "LogSoftmax", "Hardmax", "LpNormalization"):
         over = layout.axes[reading.axis(-1) : reading.axis(-1) + 1]
+    elif reading.node.op_type == "MeanVarianceNormalization":
+        over = tuple(layout.axes[axis] for axis in reading.numbers("axes", 1) or (0, 2, 3))
     return layout.sees_everything() if any(is_placed(axis) for axis in over) else layout
 
 
@@ -43,6 +45,23 @@ def slide(reading: Reading) -> Layout | None:
     return _picture(layout, batch, mixed, reading.result, field)
 
 
+def rearrange(reading: Reading) -> Layout | None:
+    """DepthToSpace, SpaceToDepth, DeformConv: rows stay rows and columns columns, of other numbers."""
+    layout = reading.first
+    if layout is None or not _is_picture(layout := _in_cells(layout)):
+        return None
+    return _picture(layout, layout.axes[0], channels(reading.result[1] or 1), reading.result, None)
+
+
+def accumulate(reading: Reading) -> Layout | None:
+    """CumSum over what has no place."""
+    layout, axis = reading.first, reading.values(reading.node.input[1])
+    if layout is None or axis is None:
+        return None
+    summed = layout.axes[int(axis.reshape(-1)[0])]
+    return None if is_placed(summed) or any(part.kind == BATCH for part in summed) else layout
+
+
 def resample(reading: Reading) -> Layout | None:
     """Rows stay rows and columns columns, but where they are is not followed."""
     layout = reading.first
@@ -50,14 +69,6 @@ def resample(reading: Reading) -> Layout | None:
         return None
     same = reading.shape() == reading.result
     return resized(layout.settled(), reading.result, layout.field if same else None)
-
-
-def blocks(reading: Reading) -> Layout | None:
-    """DepthToSpace and SpaceToDepth."""
-    layout = reading.first
-    if layout is None or not _is_picture(layout := _in_cells(layout)):
-        return None
-    return _picture(layout, layout.axes[0], channels(reading.result[1] or 1), reading.result, None)
 
 
 def _in_cells(layout: Layout) -> Layout:

@@ -14,6 +14,7 @@ import onnx
 from onnx import shape_inference
 
 from onnx_evidence.errors import ModelError, one_line
+from onnx_evidence.fields import attributes_of
 from onnx_evidence.intake.batch import FreedBatch, free_batch
 from onnx_evidence.intake.blocked import unblock
 from onnx_evidence.intake.branches import settle_branches
@@ -31,7 +32,7 @@ from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.shapes import TensorInfo, infer
 
 Result = TypeVar("Result")
-# What they give for one picture depends on the others in its batch.
+# They take their scale from all pictures of a batch.
 _MIXING = frozenset({"DynamicQuantizeLinear"})
 
 
@@ -112,7 +113,7 @@ def take_in(
         (spelt, "fused operators spelt out in standard ones"),
     )
     changes += [f"{number} {words}" for number, words in counted if number]
-    if mixing := next((node.op_type for node in proto.graph.node if node.op_type in _MIXING), None):
+    if mixing := next((node.op_type for node in proto.graph.node if _mixes(node)), None):
         changes.append(f"one picture at a time: {mixing} takes its scale from the whole batch")
     tensors = _infer(proto, entry.name, entry.batch, path)
     refuse_absurd(tensors, (tensor.name for tensor in proto.graph.initializer), entry.shape, path)
@@ -125,6 +126,13 @@ def take_in(
         taken.proof = _proved(taken, file)
     taken.tensors |= _checked(lambda: fold_shapes(proto, entry.name, taken.batch), path)
     return taken
+
+
+def _mixes(node: onnx.NodeProto) -> bool:
+    """Whether what a node gives for one picture depends on the others in its batch."""
+    if node.op_type == "MeanVarianceNormalization":
+        return any(axis in (0, -4) for axis in attributes_of(node).get("axes", (0,)))
+    return node.op_type in _MIXING
 
 
 def _scores(path: Path, own: set[str], proto: onnx.ModelProto, tensors: dict[str, TensorInfo], output: str) -> str:
