@@ -237,8 +237,9 @@ class Graph:
         """The first operator that has rows and columns before it, and behind it none that can be followed."""
         for node in self.nodes:
             read = [self._layouts.get(name) for name in node_inputs(node)]
+            made = [self._layouts.get(name) for name in node.output if name in self.data]
             placed = any(layout is not None and layout.is_placed for layout in read)
-            if placed and any(name in self.data and self._layouts.get(name) is None for name in node.output):
+            if placed and made and not any(made):
                 return f"{kind_of(node)} at {node.output[0]!r}"
         return None
 

@@ -160,6 +160,9 @@ def _read(proto: onnx.ModelProto, inferred: onnx.ModelProto, size: int, free: bo
         if tensor.HasField("shape") and value.name not in known:
             sides = [dim.dim_value or None for dim in tensor.shape.dim]
             known[value.name] = TensorInfo(tensor.elem_type, _per_picture(sides, size, free))
+    for made in graph.initializer:  # those that were computed
+        if made.name not in known:
+            known[made.name] = TensorInfo(made.data_type, _per_picture(list(made.dims), size, free))
     return known
 
 
@@ -237,6 +240,10 @@ def _fold(numbered: onnx.ModelProto, inferred: onnx.ModelProto, values: dict[str
         if result is not None and result.size <= _SMALL:
             values[node.output[0]], sides[node.output[0]] = result, list(result.shape)
             folded.append(position)
+    done = {graph.node[position].output[0] for position in folded}
+    # What the file says of their shapes may be vaguer, and inference would believe it.
+    for place in reversed([place for place, value in enumerate(graph.value_info) if value.name in done]):
+        del graph.value_info[place]
     for position in reversed(folded):
         name = graph.node[position].output[0]
         graph.initializer.append(numpy_helper.from_array(values[name], name))

@@ -263,7 +263,7 @@ def test_scales_taken_from_the_whole_batch_make_pictures_run_singly(tmp_path):
     np.testing.assert_allclose(ours[0], alone, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("axes", [None, [0, 2, 3], [-4], [2, 3]])
+@pytest.mark.parametrize("axes", [None, [0, 2, 3], [2, 3]])
 def test_statistics_of_the_whole_batch_make_pictures_run_singly(axes: list[int] | None, tmp_path: Path):
     given = {} if axes is None else {"axes": axes}
     scaled = helper.make_node("MeanVarianceNormalization", ["input"], ["x"], **given)

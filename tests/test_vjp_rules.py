@@ -1035,7 +1035,7 @@ CASES: dict[str, list[Case]] = {
     "SpaceToDepth": [space_to_depth],
 }
 # Straight through has no central differences: these have tests of their own.
-CLOSED_FORM = {"QuantizeLinear", "DequantizeLinear"}
+CLOSED_FORM = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 MANY = {"Conv": 20, "ConvTranspose": 25, "AveragePool": 25, "MaxPool": 20, "Resize": 20, "Gather": 12, "Pad": 12}
 
 

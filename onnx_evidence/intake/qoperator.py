@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_evidence.intake.rewrite import Rewriter, new_name
+from onnx_evidence.intake.rewrite import VENDOR, Rewriter, new_name
+from onnx_evidence.nodes import node_inputs
 
 # Scale and zero point of a tensor of codes; the zero point may be ''.
 Codes = tuple[str, str]
@@ -30,7 +31,16 @@ _MOVES = frozenset("MaxPool Reshape Flatten Squeeze Unsqueeze Transpose Identity
 # Attributes that the float operators do not have.
 _OWN = frozenset({"channels_last", "opset"})
 # Inputs that each has at least; ONNX's checker knows no operators of com.microsoft.
-_LEAST = {"QGemm": 6, "QLinearConcat": 5, **dict.fromkeys(_UNARY, 4), **dict.fromkeys(_BINARY, 7)}
+_LEAST = {
+    "QGemm": 6,
+    "QLinearConcat": 5,
+    "QLinearWhere": 9,
+    "DynamicQuantizeMatMul": 3,
+    "MatMulIntegerToFloat": 4,
+    "QAttention": 5,
+    **dict.fromkeys(_UNARY, 4),
+    **dict.fromkeys(_BINARY, 7),
+}
 # Channels put first, and last.
 _TO_FIRST, _TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 # Since when scales may be one per channel.
@@ -59,6 +69,7 @@ class _Integers(Rewriter):
     def __init__(self, proto: onnx.ModelProto) -> None:
         super().__init__(proto)
         self.codes: dict[str, Codes] = {}
+        self.counted = _only_cast(self.graph)
         self.decoded: dict[tuple[str, ...], str] = {}
         # Whether the operator at hand has its channels last.
         self.turned = False
@@ -80,6 +91,8 @@ class _Integers(Rewriter):
 
     def _can(self, node: onnx.NodeProto) -> bool:
         if node.op_type not in _REWRITES or len(node.input) < _LEAST.get(node.op_type, 0):
+            return False
+        if node.op_type in ("MatMulInteger", "ConvInteger") and node.output[0] not in self.counted:
             return False
         if node.op_type == "NhwcMaxPool" and node.input[0] not in self.codes:
             return False
@@ -135,6 +148,64 @@ class _Integers(Rewriter):
         inputs = [self._decode(node, *part) for part in parts]
         self._between(node, "Concat", inputs, _pair(node, 0))
 
+    def where(self, node: onnx.NodeProto) -> None:
+        inputs = [node.input[0], *(self._decode(node, *_triple(node, start)) for start in (1, 4))]
+        self._between(node, "Where", inputs, _pair(node, 7))
+
+    def counts(self, node: onnx.NodeProto) -> None:
+        """MatMulInteger and ConvInteger: counts as floats, which they become at once anyway."""
+        a, b, *zeros = [*node.input, "", ""][:4]
+        axis = -1 if node.op_type == "MatMulInteger" else 0
+        factors = [self._whole(node, a, zeros[0], -2), self._whole(node, b, zeros[1], axis)]
+        self._between(node, node.op_type.removesuffix("Integer"), factors, None)
+
+    def _whole(self, node: onnx.NodeProto, name: str, zero: str, axis: int) -> str:
+        """Codes less their zero point as floats; weights a constant: a DequantizeLinear may be fused inexactly."""
+        shape = tuple(self.constants[zero].dims) if zero in self.constants else ()
+        if name not in self.constants or (zero and zero not in self.constants):
+            return self._decode(node, name, self.constant("scale/one", np.ones(shape, np.float32)), zero, axis=axis)
+        codes = numpy_helper.to_array(self.constants[name]).astype(np.float32)
+        point = numpy_helper.to_array(self.constants[zero]).astype(np.float32) if zero else np.float32(0)
+        if np.size(point) > 1:
+            point = np.expand_dims(point, tuple(place for place in range(codes.ndim) if place != axis % codes.ndim))
+        return self.constant(f"{name}/float", codes - point)
+
+    def to_float(self, node: onnx.NodeProto) -> None:
+        """MatMulIntegerToFloat."""
+        a, b, *scales, a_zero, b_zero, bias = [*node.input, "", "", ""][:7]
+        self._product(node, [self._whole(node, a, a_zero, -2), self._whole(node, b, b_zero, -1)], scales, bias)
+
+    def dynamic(self, node: onnx.NodeProto) -> None:
+        """DynamicQuantizeMatMul: its first factor is made codes by a scale of its own."""
+        a, b, scale, zero, bias = [*node.input, "", ""][:5]
+        words = ("codes", "scale", "zero")
+        codes, step, point = names = [new_name(f"{node.output[0]}/{word}", self.taken) for word in words]
+        self.nodes.append(helper.make_node("DynamicQuantizeLinear", [a], names, name=codes))
+        factors = [self._whole(node, codes, point, -2), self._whole(node, b, zero, -1)]
+        self._product(node, factors, [step, scale], bias)
+
+    def _product(self, node: onnx.NodeProto, factors: Sequence[str], scales: Sequence[str], bias: str) -> None:
+        """A product of counts, times both scales, and a bias."""
+        output = node.output[0]
+        names = [new_name(f"{output}/{word}", self.taken) for word in ("step", "product", "scaled")]
+        self.write("Mul", scales, names[0])
+        self.write("MatMul", factors, names[1])
+        scaled = self.write("Mul", [names[1], names[0]], names[2] if bias else output)
+        if bias:
+            self.write("Add", [scaled, bias], output, name=node.name)
+
+    def attention(self, node: onnx.NodeProto) -> None:
+        """QAttention: Attention of floats, which is spelt out later."""
+        x, w, bias, x_scale, w_scale, mask, x_zero, w_zero, past = [*node.input, "", "", "", ""][:9]
+        weights = new_name(f"{w}/weights", self.taken)
+        self.write("Mul", [self._whole(node, w, w_zero, -1), w_scale], weights)
+        inputs = [self._decode(node, x, x_scale, x_zero), weights, bias, mask, past]
+        plain = helper.make_node("Attention", inputs, node.output, name=node.name, domain=VENDOR)
+        while not plain.input[-1]:
+            del plain.input[-1]
+        plain.attribute.extend(node.attribute)
+        self.nodes.append(plain)
+
     def pool(self, node: onnx.NodeProto) -> None:
         """NhwcMaxPool."""
         self._move(node, "MaxPool")
@@ -187,6 +258,16 @@ class _Integers(Rewriter):
             self.write("QuantizeLinear", [floats, *(each for each in codes if each)], output, name=f"{output}/codes")
 
 
+def _only_cast(graph: onnx.GraphProto) -> set[str]:
+    """Tensors that are made floats, and read by nothing else."""
+    read = {value.name for value in graph.output}
+    cast: set[str] = set()
+    for node in graph.node:
+        floats = node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT
+        (cast if floats else read).update(node_inputs(node))
+    return cast - read
+
+
 def _pair(node: onnx.NodeProto, start: int) -> Codes:
     """A scale and its zero point, which may be left out."""
     scale, zero = [*node.input[start : start + 2], ""][:2]
@@ -204,6 +285,12 @@ _REWRITES: dict[str, Callable[[_Integers, onnx.NodeProto], None]] = {
     "QLinearMatMul": _Integers.matmul,
     "QGemm": _Integers.gemm,
     "QLinearConcat": _Integers.concat,
+    "QLinearWhere": _Integers.where,
+    "MatMulInteger": _Integers.counts,
+    "ConvInteger": _Integers.counts,
+    "MatMulIntegerToFloat": _Integers.to_float,
+    "DynamicQuantizeMatMul": _Integers.dynamic,
+    "QAttention": _Integers.attention,
     "NhwcMaxPool": _Integers.pool,
     **dict.fromkeys(_UNARY, _Integers.unary),
     **dict.fromkeys(_BINARY, _Integers.binary),

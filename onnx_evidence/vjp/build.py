@@ -23,6 +23,8 @@ _OPAQUE = frozenset(
     "ConstantOfShape RandomNormalLike RandomUniformLike".split()
 )
 
+_QUANTISERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
+
 # What may be done with the codes of a quantiser: rules that do no arithmetic with what was read.
 _MOVES = frozenset(
     "DequantizeLinear Cast Identity Reshape Flatten Squeeze Unsqueeze Transpose Concat Slice Gather Pad Expand "
@@ -129,9 +131,10 @@ class _Sweep:
         for node in self.nodes:
             read = wanted.intersection(node_inputs(node))
             if read and node.op_type not in _OPAQUE:
-                # Codes of a quantiser stand for the floats that they are rounded from.
-                codes = node.op_type == "QuantizeLinear" or not all(self._is_float(name) for name in read)
-                wanted.update(name for name in node.output if codes or self._is_float(name))
+                # Codes of a quantiser stand for the floats that they are rounded from, whatever its scale.
+                codes = node.op_type in _QUANTISERS or not all(self._is_float(name) for name in read)
+                made = node.output[:1] if node.op_type in _QUANTISERS else node.output
+                wanted.update(name for name in made if codes or self._is_float(name))
         return wanted
 
     def _is_float(self, name: str) -> bool:

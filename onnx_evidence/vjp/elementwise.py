@@ -225,6 +225,11 @@ def quantize(step: Step) -> list[Value | None]:
     return [step.g * opened / scale]
 
 
+def quantize_by_range(step: Step) -> list[Value | None]:
+    """DynamicQuantizeLinear, straight through: its scale is that of what it rounds, and no code saturates."""
+    return [step.g / step.tape.value(step.node.output[1])]
+
+
 def _clipped_line(step: Step) -> Value:
     opened = _between(step.y, 0.0, 1.0)
     assert opened is not None  # both bounds are finite
@@ -296,5 +301,6 @@ RULES: dict[str, Rule] = {
     "Sign": flat,
     "Hardmax": flat,
     "QuantizeLinear": quantize,
+    "DynamicQuantizeLinear": quantize_by_range,
     "DequantizeLinear": dequantize,
 }
