@@ -29,6 +29,7 @@ class Case:
     domain: str = VENDOR
     before: Sequence[onnx.NodeProto] = ()
     half: bool = False
+    rank: int | None = None
 
     def model(self) -> onnx.ModelProto:
         kind = TensorProto.FLOAT16 if self.half else TensorProto.FLOAT
@@ -44,7 +45,7 @@ class Case:
             "one",
             [helper.make_tensor_value_info("x", kind, ["N", *self.shape])],
             [
-                helper.make_tensor_value_info(name, kind, [None] * (1 + len(self.shape)))
+                helper.make_tensor_value_info(name, kind, [None] * (self.rank or 1 + len(self.shape)))
                 for name in self.outputs
                 if name
             ],
@@ -174,4 +175,53 @@ def _attentions() -> dict[str, Case]:
     }
 
 
-CASES = {**_convolutions(), **_products(), **_gates(), **_normalisations(), **_attentions()}
+def packed(rows: int, cols: int, block: int, bits: int = 4) -> list[np.ndarray]:
+    """Weights of a few bits, their scales and zero points."""
+    blocks = -(-cols // block)
+    codes = RNG.integers(0, 256, (rows, blocks, block * bits // 8)).astype(np.uint8)
+    zeros = RNG.integers(0, 256, (rows, -(-blocks * bits // 8))).astype(np.uint8)
+    return [codes, RNG.uniform(0.01, 0.05, (rows, blocks)).astype(np.float32), zeros]
+
+
+def _renamed() -> dict[str, Case]:
+    few = {"K": 40, "N": 3, "bits": 4, "block_size": 16}
+    codes, scales, zeros = packed(3, 40, 16)
+    eight = packed(3, 32, 16, 8)
+    angles = normal(7, 3)
+    tables = [np.cos(angles), np.sin(angles)]
+    scale, zero = np.float32(0.05), np.uint8(100)
+    coded = helper.make_node("QuantizeLinear", ["x", "c1", "c2"], ["q"], domain=VENDOR)
+    found = {
+        "triangle": Case("Trilu", (3, 4), ["x", np.array(1)], {"upper": 0}),
+        "pad": Case("Pad", (3, 4), ["x", np.array([0, 1, 2, 0, 0, 1]), np.float32(0.5)]),
+        "sampled": Case("GridSample", (2, 4, 5), ["x", np.tanh(normal(3, 2, 3, 2))], {"mode": "bilinear"}),
+        "sampled 20": Case(
+            "GridSample",
+            (2, 4, 5),
+            ["x", np.tanh(normal(3, 2, 3, 2))],
+            {"mode": "bicubic", "align_corners": 1},
+            opset=20,
+        ),
+        "more axes": Case("ExpandDims", (3, 4), ["x", np.array(1, np.int32)], rank=4),
+        "codes and back": Case("DequantizeLinear", (3, 4), ["q", scale, zero], before=[coded]),
+        "sixteen bits": Case("DequantizeLinear", (3, 4), ["q", scale, np.uint16(9000)], before=[coded], opset=21),
+        "transposed": Case(
+            "ConvTransposeWithDynamicPads",
+            (2, 4, 5),
+            ["x", normal(2, 3, 3, 3), np.array([1, 0, 1, 1])],
+            {"strides": [2, 2]},
+        ),
+        "four bits": Case("MatMulNBits", (2, 40), ["x", codes, scales], few),
+        "four bits, zero points": Case("MatMulNBits", (2, 40), ["x", codes, scales, zeros], few),
+        "four bits, bias": Case("MatMulNBits", (2, 40), ["x", codes, scales, "", "", normal(3)], few),
+        "eight bits": Case("MatMulNBits", (2, 32), ["x", *eight], {"K": 32, "N": 3, "bits": 8, "block_size": 16}),
+    }
+    for name, more in {"turned": {}, "turned in pairs": {"interleaved": 1}}.items():
+        found[name] = Case("RotaryEmbedding", (2, 4, 6), ["x", np.array([2]), *tables], more)
+        found[f"{name}, lined"] = Case(
+            "RotaryEmbedding", (4, 12), ["x", np.array([1]), *tables], {**more, "num_heads": 2}
+        )
+    return found
+
+
+CASES = {**_renamed(), **_convolutions(), **_products(), **_gates(), **_normalisations(), **_attentions()}

@@ -34,6 +34,7 @@ HOMES = {
         "intake.ranges",
         "intake.read",
         "intake.refusals",
+        "intake.renamed",
         "intake.rewrite",
         "intake.sizes",
         "intake.take_in",

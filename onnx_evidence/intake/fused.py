@@ -1,7 +1,7 @@
 """One operator of ONNX Runtime's own domain as its rule sees it, and what the rule writes standard operators with."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -78,6 +78,10 @@ class Spelling(Rewriter):
                 return int(node.attribute[0].i)
             name = node.input[1 if node.op_type in ("DequantizeLinear", "Where") else 0]
         return int(known[name])
+
+    def code(self, name: str) -> int | None:
+        """ONNX element type of a zero point; None where it is no constant."""
+        return int(self.constants[name].data_type) if name in self.constants else None
 
     def rank(self, name: str) -> int:
         """Number of axes of a tensor.
@@ -226,3 +230,16 @@ class Fused:
         if self.opset < _AXES_GIVEN:
             return self.several("Split", len(sides), x, axis=axis, split=list(sides))
         return self.several("Split", len(sides), x, self.integers(*sides), axis=axis)
+
+
+class Form(NamedTuple):
+    """What a rule knows of an operator: how many inputs it has at least, and attributes."""
+
+    rule: Rule
+    least: int
+    attributes: Sequence[str] = ()
+
+    def fits(self, node: onnx.NodeProto) -> bool:
+        """Whether a node has no others, and all of those inputs."""
+        known = {attribute.name for attribute in node.attribute} <= set(self.attributes)
+        return known and len(node.input) >= self.least and all(node.input[: self.least])

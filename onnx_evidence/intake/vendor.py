@@ -6,12 +6,12 @@ attribute or an input stays as it is. Those that the CPU has no kernel for have 
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import onnx
 from onnx import TensorProto
 
-from onnx_evidence.intake.fused import Fused, Rule, Spelling, UnknownFormError
+from onnx_evidence.intake import renamed
+from onnx_evidence.intake.fused import Form, Fused, Rule, Spelling, UnknownFormError
 from onnx_evidence.intake.rewrite import VENDOR
 
 _CONVOLUTION = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
@@ -73,18 +73,6 @@ def spell(spelling: Spelling, node: onnx.NodeProto) -> bool:
         return True
     spelling.nodes.append(node)
     return False
-
-
-class _Form(NamedTuple):
-    """What a rule knows of an operator: how many inputs it has at least, and attributes."""
-
-    rule: Rule
-    least: int
-    attributes: Sequence[str] = ()
-
-    def fits(self, node: onnx.NodeProto) -> bool:
-        known = {attribute.name for attribute in node.attribute} <= set(self.attributes)
-        return known and len(node.input) >= self.least and all(node.input[: self.least])
 
 
 def activate(step: Fused, x: str, name: str, given: Sequence[float]) -> str:
@@ -307,23 +295,24 @@ def _apart(step: Fused, name: str) -> str:
 
 _HEADS = ("num_heads", "scale", "unidirectional", "mask_filter_value", "do_rotary", "past_present_share_buffer")
 _MATRICES = ("alpha", "transA", "transB", "transBatchA", "transBatchB")
-_FORMS: dict[str, _Form] = {
-    "FusedConv": _Form(_convolution, 2, (*_CONVOLUTION, "activation", "activation_params")),
-    "FusedGemm": _Form(
+_FORMS: dict[str, Form] = {
+    "FusedConv": Form(_convolution, 2, (*_CONVOLUTION, "activation", "activation_params")),
+    "FusedGemm": Form(
         _gemm,
         2,
         (*_MATRICES[:3], "beta", "activation", *(f"activation_{name}" for name in ("alpha", "beta", "gamma"))),
     ),
-    "FusedMatMul": _Form(_matmul, 2, _MATRICES),
-    "TransposeMatMul": _Form(_matmul, 2, _MATRICES),
-    "Gelu": _Form(_of_sum(exact=True), 1),
-    "BiasGelu": _Form(_of_sum(exact=True), 2),
-    "FastGelu": _Form(_of_sum(exact=False), 1),
-    "QuickGelu": _Form(_quick_gelu, 1, ("alpha",)),
-    "LayerNormalization": _Form(_layer, 2, ("axis", "epsilon", "stash_type")),
-    "SimplifiedLayerNormalization": _Form(_simplified, 2, ("axis", "epsilon", "stash_type")),
-    "SkipLayerNormalization": _Form(_skip, 3, ("epsilon",)),
-    "SkipSimplifiedLayerNormalization": _Form(_skip_simplified, 3, ("epsilon",)),
-    "Attention": _Form(_attention, 2, (*_HEADS, "qkv_hidden_sizes", "rotary_embedding_dim")),
-    "MultiHeadAttention": _Form(_heads, 1, _HEADS),
+    "FusedMatMul": Form(_matmul, 2, _MATRICES),
+    "TransposeMatMul": Form(_matmul, 2, _MATRICES),
+    "Gelu": Form(_of_sum(exact=True), 1),
+    "BiasGelu": Form(_of_sum(exact=True), 2),
+    "FastGelu": Form(_of_sum(exact=False), 1),
+    "QuickGelu": Form(_quick_gelu, 1, ("alpha",)),
+    "LayerNormalization": Form(_layer, 2, ("axis", "epsilon", "stash_type")),
+    "SimplifiedLayerNormalization": Form(_simplified, 2, ("axis", "epsilon", "stash_type")),
+    "SkipLayerNormalization": Form(_skip, 3, ("epsilon",)),
+    "SkipSimplifiedLayerNormalization": Form(_skip_simplified, 3, ("epsilon",)),
+    "Attention": Form(_attention, 2, (*_HEADS, "qkv_hidden_sizes", "rotary_embedding_dim")),
+    "MultiHeadAttention": Form(_heads, 1, _HEADS),
+    **renamed.FORMS,
 }
