@@ -102,6 +102,8 @@ class Cut:
     unread_by : str or None
         The output of an operator behind the cut that reads tokens which are no cells and none that are: what the cells
         hold cannot matter there; None if cells are read.
+    lost_at : str or None
+        Of the input alone: the first operator through which rows and columns cannot be followed, and its output.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Cut:
     skipped_by: str | None = None
     inside: Inside | None = None
     unread_by: str | None = None
+    lost_at: str | None = None
 
     @property
     def kept(self) -> int:

@@ -207,14 +207,16 @@ def choose_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True, is_read: IsRea
     verdicts = judge_cuts(cuts, integrate=integrate, is_read=is_read)
     taken = {cut: verdict.reason for cut, verdict in verdicts.items() if verdict.taken}
     if not taken:
-        raise _no_grid()
+        raise _no_grid(cuts)
     return taken
 
 
-def _no_grid() -> CutError:
+def _no_grid(cuts: tuple[Cut, ...]) -> CutError:
+    place = next((cut.lost_at for cut in cuts if cut.lost_at), None)
+    lost = f" (rows and columns are lost at {place})" if place else ""
     return CutError(
-        f"no cut inside the model has a grid of {_FEWEST_CELLS} x {_FEWEST_CELLS} cells or more: name one with "
-        "--layer, or work on pixels with --method integrated-gradients or occlusion"
+        f"no cut inside the model has a grid of {_FEWEST_CELLS} x {_FEWEST_CELLS} cells or more{lost}: name one "
+        "with --layer, or work on pixels with --method integrated-gradients or occlusion"
     )
 
 
@@ -241,7 +243,7 @@ def last_cut(cuts: tuple[Cut, ...], *, is_read: IsRead = _believed) -> str:
     inside = [cut for cut in reversed(cuts) if cut.op_type != "Input" and cut.unread_by is None]
     gridded = [cut for cut in inside if min(cut.grid) >= _FEWEST_CELLS]
     if not gridded:
-        raise _no_grid()
+        raise _no_grid(cuts)
     return next((cut for cut in gridded if is_read(cut)), gridded[0]).name
 
 

@@ -11,7 +11,8 @@ from onnx_evidence.shapes import Shape
 
 # Each output cell depends on the same cell of the one data input only.
 ACTIVATIONS = frozenset(
-    "Relu Clip LeakyRelu PRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Swish Mish Gelu Tanh Softplus".split()
+    "Relu Clip LeakyRelu PRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Swish Mish Gelu Tanh Softplus Shrink "
+    "Softsign ThresholdedRelu".split()
 )
 UNARY = ACTIVATIONS | {"BatchNormalization", "LRN", "Dropout", "Identity"}
 CONVOLUTIONS = frozenset({"Conv", "ConvInteger"})

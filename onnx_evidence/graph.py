@@ -21,7 +21,7 @@ from onnx_evidence.errors import CutError
 from onnx_evidence.fields import UNARY, attributes_of, steps_over_cells
 from onnx_evidence.layout import Layout, image_layout
 from onnx_evidence.model import Model
-from onnx_evidence.nodes import ancestors, multiply_adds, node_inputs
+from onnx_evidence.nodes import ancestors, kind_of, multiply_adds, node_inputs
 from onnx_evidence.parts import End, part, rounding
 from onnx_evidence.types import AnyArray
 
@@ -248,7 +248,18 @@ class Graph:
             skipped_by=self._skipped_by(name),
             inside=inside,
             unread_by=self._unread.get(name),
+            lost_at=self._lost_at() if name == self.model.input_name else None,
         )
+
+    def _lost_at(self) -> str | None:
+        """The first operator that has rows and columns before it, and behind it none that can be followed."""
+        for node in self.nodes:
+            read = [self._layouts.get(name) for name in node_inputs(node)]
+            made = [self._layouts.get(name) for name in node.output if name in self.data]
+            placed = any(layout is not None and layout.is_placed for layout in read)
+            if placed and made and not any(made):
+                return f"{kind_of(node)} at {node.output[0]!r}"
+        return None
 
     def _joins(self, node: onnx.NodeProto) -> bool:
         """Whether branches meet here as equals; products are gates and activations."""

@@ -31,6 +31,21 @@ def node_inputs(node: onnx.NodeProto) -> list[str]:
     return names
 
 
+def kind_of(node: onnx.NodeProto) -> str:
+    """An operator's name, with its domain where that is not the standard one.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+        The node.
+
+    Returns
+    -------
+    str
+    """
+    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else str(node.op_type)
+
+
 def multiply_adds(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
     """Multiply-adds of one node for one picture; 0 for operators that only move or map values.
 
@@ -45,10 +60,10 @@ def multiply_adds(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
     -------
     int
     """
-    if node.op_type not in ("Conv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger"):
+    if node.op_type not in ("Conv", "ConvInteger", "DeformConv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger"):
         return 0
     data, weight, result = (shapes.get(name, ()) for name in (node.input[0], node.input[1], node.output[0]))
-    if node.op_type in ("Conv", "ConvInteger"):
+    if node.op_type in ("Conv", "ConvInteger", "DeformConv"):
         return _size(result) * _size(weight[1:])
     if node.op_type == "ConvTranspose":
         return _size(data) * _size(weight[1:])

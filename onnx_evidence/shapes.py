@@ -168,6 +168,9 @@ def _read(proto: onnx.ModelProto, inferred: onnx.ModelProto, size: int, free: bo
         if tensor.HasField("shape") and value.name not in known:
             sides = [dim.dim_value or None for dim in tensor.shape.dim]
             known[value.name] = TensorInfo(tensor.elem_type, _per_picture(sides, size, free))
+    for made in graph.initializer:  # those that were computed
+        if made.name not in known:
+            known[made.name] = TensorInfo(made.data_type, _per_picture(list(made.dims), size, free))
     return known
 
 

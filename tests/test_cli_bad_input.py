@@ -378,13 +378,13 @@ BACKGROUNDS = {
 
 METHODS = {
     "an operator without a rule": case(
-        "explain accumulating.onnx good.png -o OUT --method integrated", "no backward rule", "CumSum", "'summed'"
+        "explain accumulating.onnx good.png -o OUT --method integrated", "no backward rule", "Scan", "'summed'"
     ),
     "the same for a slope": inside(
-        "explain accumulating.onnx good.png -o OUT --method grad-cam", "no backward rule", "CumSum", "'summed'"
+        "explain accumulating.onnx good.png -o OUT --method grad-cam", "no backward rule", "Scan", "'summed'"
     ),
     "the same in pixels": inside(
-        "explain accumulating.onnx good.png -o OUT --method integrated-gradients", "CumSum", "'summed'"
+        "explain accumulating.onnx good.png -o OUT --method integrated-gradients", "Scan", "'summed'"
     ),
     "window for integration": case(f"{EXPLAIN} --window 3", "--window", "drop it", "window, occlusion, pda", code=2),
     "stride for integration": inside(

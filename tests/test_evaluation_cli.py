@@ -228,5 +228,5 @@ def test_a_default_method_that_the_model_does_not_allow_is_left_out(gallery, tmp
     assert result.stderr.startswith("Warning: method 'integrated' is left out, it cannot be computed: ")
     assert {key[1] for key in numbers(tmp_path / "out")} == {"window", "occlusion", "random map", "centre prior"}
     result = call(model, gallery, "-o", tmp_path / "none", *given, "--methods", "integrated", code=1)
-    assert "CumSum" in result.stderr
+    assert "Scan" in result.stderr
     assert files(tmp_path / "none") == []

@@ -261,3 +261,25 @@ def test_scales_taken_from_the_whole_batch_make_pictures_run_singly(tmp_path):
     assert np.abs(together - alone).max() > 1e-3
     ours = DeployedModel(path, preprocess="unit").logits(small)
     np.testing.assert_allclose(ours[0], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("axes", [None, [0, 2, 3], [2, 3]])
+def test_statistics_of_the_whole_batch_make_pictures_run_singly(axes: list[int] | None, tmp_path: Path):
+    given = {} if axes is None else {"axes": axes}
+    scaled = helper.make_node("MeanVarianceNormalization", ["input"], ["x"], **given)
+    turned = helper.make_node("Relu", ["x"], ["r"])
+    pool = helper.make_node("GlobalAveragePool", ["r"], ["pool"])
+    matrix = {"w": np.arange(15, dtype=np.float32).reshape(3, 5) - 7}
+    ends = [helper.make_node("Flatten", ["pool"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["logits"])]
+    model = tiny.make_model([scaled, turned, pool, *ends], matrix)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    opened = DeployedModel(path, device="cpu")
+    assert opened.model.batch == (None if axes == [2, 3] else 1)
+    x = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    x[1] *= 100
+    session = ort.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    alone = np.concatenate([session.run(None, {"input": each[None]})[0] for each in x])
+    np.testing.assert_allclose(opened.logits(x), alone, atol=1e-4)
+    if axes != [2, 3]:
+        assert np.abs(session.run(None, {"input": x})[0] - alone).max() > 1e-3

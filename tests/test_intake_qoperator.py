@@ -14,6 +14,7 @@ from onnx_evidence.model import load_model
 from onnx_evidence.runtime import Differentiator, Session
 from onnx_evidence.vjp import build_vjp, missing_rules
 from tests import tiny
+from tests.tiny_transformers import Net
 
 node = helper.make_node
 RNG = np.random.default_rng(4)
@@ -44,6 +45,9 @@ CONSTANTS = SCALES | {
     "m.scales": RNG.uniform(0.005, 0.02, 5).astype(np.float32),
     "m.zeros": np.zeros(5, np.int8),
     "row": np.array([0, -1]),
+    "m.f": RNG.normal(size=(6, 5)).astype(np.float32),
+    "bias.f": RNG.normal(size=5).astype(np.float32),
+    "mask": RNG.random((6, 10, 10)) < 0.5,
     "bias.m": RNG.integers(-9000, 9000, 5).astype(np.int32),
 }
 QUANTISE = [node("QuantizeLinear", ["input", "xs", "xz"], ["x"])]
@@ -120,6 +124,48 @@ CASES = {
 }
 
 
+FLAT = [*QUANTISE, *CONV, *END[:2]]
+CASES |= {
+    "matrix of counts": [
+        *FLAT,
+        node("MatMulInteger", ["flat", "m", "az", "m.zeros"], ["counts"]),
+        node("Cast", ["counts"], ["floats"], to=TensorProto.FLOAT),
+        node("Mul", ["floats", "m.scale"], ["logits"]),
+    ],
+    "convolution of counts": [
+        *QUANTISE,
+        node("ConvInteger", ["x", "w", "xz", "w.zero"], ["counts"], pads=[1] * 4, strides=[2, 1]),
+        node("Cast", ["counts"], ["floats"], to=TensorProto.FLOAT),
+        node("Mul", ["floats", "w.scale"], ["scaled"]),
+        node("GlobalAveragePool", ["scaled"], ["pool"]),
+        node("Flatten", ["pool"], ["flat"]),
+        node("MatMul", ["flat", "m.f"], ["logits"]),
+    ],
+    "matrix to floats": [
+        *FLAT,
+        microsoft("MatMulIntegerToFloat", ["flat", "m", "as", "m.scales", "az", "m.zeros"], "logits"),
+    ],
+    "matrix to floats, bias": [
+        *FLAT,
+        microsoft("MatMulIntegerToFloat", ["flat", "m", "as", "m.scale", "az", "", "bias.f"], "logits"),
+    ],
+    "choice": then(*SECOND, microsoft("QLinearWhere", ["mask", *OF_TWO[:6], "bs", "bz"], "b")),
+}
+LAST = {"channels_last": 1}
+CASES["channels last"] = [
+    *QUANTISE,
+    node("Transpose", ["x"], ["x.last"], perm=[0, 2, 3, 1]),
+    microsoft("QLinearConv", ["x.last", "xs", "xz", "w", "w.scales", "w.zeros", "as", "az"], "c", **LAST),
+    microsoft("NhwcMaxPool", ["c"], "m.last", kernel_shape=[2, 2], strides=[2, 1]),
+    microsoft(
+        "QLinearAveragePool", ["m.last", "as", "az", "as", "az"], "p", kernel_shape=[3, 2], pads=[1, 0, 1, 1], **LAST
+    ),
+    microsoft("QLinearLeakyRelu", ["p", "as", "az", "bs", "bz"], "l", alpha=0.2),
+    microsoft("QLinearGlobalAveragePool", ["l", "bs", "bz", "bs", "bz"], "pool", **LAST),
+    *then()[-3:],
+]
+
+
 def quantised(nodes: list[onnx.NodeProto], *, opset: int = 17) -> onnx.ModelProto:
     read = {name for each in nodes for name in each.input}
     model = tiny.make_model(
@@ -167,6 +213,57 @@ def test_codes_stay_what_they_were(case: str, tmp_path: Path):
     assert np.abs(gradient(X, np.arange(1.0, 6.0), np.zeros(5))[1]).max() > 0
 
 
+def dynamic(op_type: str) -> onnx.ModelProto:
+    """Tokens of 8 x 8 pixels, and an operator that takes its codes' scale from what it is given."""
+    net = Net(6)
+    x = net.op("Conv", "input", net.weight(6, 3, 4, 4), strides=[4, 4])
+    x = net.transpose(net.reshape(x, 0, 6, 9), 0, 2, 1)
+    scales, bias = net.constant(RNG.uniform(0.005, 0.02, 18).astype(np.float32)), net.weight(18)
+    if op_type == "DynamicQuantizeMatMul":
+        x = net.op(op_type, x, net.constant(codes(6, 18)), scales, "", bias, domain="com.microsoft")
+    elif op_type == "MatMulInteger":
+        made, scale, zero = net.op("DynamicQuantizeLinear", x, outputs=3)
+        counts = net.op("MatMulInteger", made, net.constant(codes(6, 18)), zero)
+        x = net.op("Mul", net.op("Cast", counts, to=TensorProto.FLOAT), net.op("Mul", scale, scales))
+    else:
+        x = net.op("QuantizeLinear", x, net.constant(SCALES["xs"]), net.constant(SCALES["xz"]))
+        given = [net.constant(SCALES["xs"]), net.constant(np.float32(0.01)), "", net.constant(SCALES["xz"])]
+        x = net.op(
+            op_type,
+            x,
+            net.constant(codes(6, 18)),
+            bias,
+            *given,
+            net.constant(np.int8(0)),
+            num_heads=2,
+            domain="com.microsoft",
+        )
+    pooled = net.op("ReduceMean", x, axes=[1], keepdims=0)
+    model = net.model(pooled, 18 if op_type != "QAttention" else 6, 12)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+@pytest.mark.parametrize("op_type", ["DynamicQuantizeMatMul", "MatMulInteger", "QAttention"])
+def test_scales_that_are_taken_as_pictures_come_are_written_out(op_type: str, tmp_path: Path):
+    path = write(dynamic(op_type), tmp_path)
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    expected = np.concatenate([session.run(None, {"input": x[None]})[0] for x in X])
+    opened = DeployedModel(path, device="cpu")
+    np.testing.assert_allclose(opened.logits(X), expected, atol=2e-6 * np.abs(expected).max())
+    assert opened.model.batch == (None if op_type == "QAttention" else 1)
+    assert missing_rules(opened.model.proto) == []
+    gradient = Differentiator(Session(build_vjp(opened.model.proto), opened.device))
+    slopes = [gradient(x[None], np.arange(1.0, 6.0), np.zeros(5))[1] for x in X]
+    assert np.abs(slopes).max() > 0
+    if op_type == "QAttention":
+        return
+    # Straight through: in steps much larger than those of the codes they are those of the file itself.
+    step = np.sign(slopes[0]) * np.float32(0.5)
+    moved = [session.run(None, {"input": X[:1] + sign * step})[0] @ np.arange(1.0, 6.0) for sign in (1, -1)]
+    assert (moved[0] - moved[1])[0] == pytest.approx(2 * (slopes[0] * step).sum(), rel=0.1)
+
+
 def test_control_a_wrong_scale_is_seen(tmp_path: Path):
     path = write(quantised(CASES["convolution, scale per channel, bias"]), tmp_path)
     expected = run_file(path)
@@ -178,18 +275,13 @@ def test_control_a_wrong_scale_is_seen(tmp_path: Path):
 
 
 def test_what_has_no_float_twin_stays(tmp_path: Path):
-    """Channels last; and scales per channel where DequantizeLinear has only one."""
-    last = microsoft("QLinearAveragePool", ["a", "as", "az", "bs", "bz"], "b", kernel_shape=[1, 1], channels_last=1)
-    for nodes, opset, kept in (
-        (then(last), 17, "QLinearAveragePool"),
-        (CASES["convolution, scale per channel, bias"], 11, "QLinearConv"),
-    ):
-        path = write(quantised(nodes, opset=opset), tmp_path)
-        model = load_model(path)
-        assert kept in {each.op_type for each in model.proto.graph.node}
-        assert model.proof is not None
-        opened = DeployedModel(path, device="cpu")
-        assert np.abs(opened.logits(X) - run_file(path)).max() <= 1.01 * SCALES["bs"]
+    """Scales per channel where DequantizeLinear has only one."""
+    path = write(quantised(CASES["convolution, scale per channel, bias"], opset=11), tmp_path)
+    model = load_model(path)
+    assert "QLinearConv" in {each.op_type for each in model.proto.graph.node}
+    assert model.proof is not None
+    opened = DeployedModel(path, device="cpu")
+    assert np.abs(opened.logits(X) - run_file(path)).max() <= 1.01 * SCALES["bs"]
 
 
 @pytest.mark.parametrize(

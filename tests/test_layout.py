@@ -152,6 +152,16 @@ def test_concatenation_puts_tokens_before_and_behind(sizes: tuple[int, ...]):
     assert found.axes[1] == (Part("E", sum(sizes), 1, before, behind),)
 
 
+def test_a_convolution_that_looks_where_it_is_told_has_rows_and_columns():
+    made = node("DeformConv", ["x", "w", "o"], ["y"])
+    shape, after = (None, CHANNELS, ROWS, COLS), (None, 8, 3, 5)
+    layout = step(made, image_layout((CHANNELS, ROWS, COLS)), shape, after, w=np.ones((8, 4, 3, 3)))
+    assert layout is not None
+    assert (layout.extent, layout.field) == ((3, 5), None)
+    sampled = node("GridSample", ["x", "g"], ["y"])
+    assert step(sampled, image_layout((CHANNELS, ROWS, COLS)), shape, shape, g=np.ones((1, ROWS, COLS, 2))) is None
+
+
 def test_two_grids_beside_each_other_are_none():
     layouts = {"x": TOKENS, "z": TOKENS}
     shapes = {"x": (None, 36, 8), "z": (None, 36, 8), "y": (None, 72, 8)}

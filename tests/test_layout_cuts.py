@@ -391,6 +391,11 @@ KNOWN = {
     ),
     "all tokens taken": lambda net: net.slice(tokens(net), 1, 0, 36),
     "batch in the middle": lambda net: net.transpose(tokens(net), 1, 0, 2),
+    "channels summed up": lambda net: net.op("CumSum", "cells", net.constant(np.array(1))),
+    "rows cut off in every channel": lambda net: net.op("Trilu", "cells"),
+    "channels divided by their length": lambda net: net.op("LpNormalization", "cells", axis=1),
+    "channels standardised": lambda net: net.op("MeanVarianceNormalization", "cells", axes=[1]),
+    "inverse tangents": lambda net: net.op("Shrink", net.op("Atan", "cells")),
 }
 
 

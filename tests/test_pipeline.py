@@ -359,13 +359,13 @@ def test_a_model_with_an_operator_without_a_rule_falls_back_to_windows_and_says_
     deployed = DeployedModel(tiny.accumulating(tmp_path / "accumulating.onnx"), device="cpu")
     explainer = Explainer(deployed)
     assert explainer.settings.method == "window"
-    assert explainer.reason == "'integrated' cannot be computed: no backward rule for CumSum (at 'summed')"
+    assert explainer.reason == "'integrated' cannot be computed: no backward rule for Scan (at 'summed')"
     asked = Explainer(deployed, method="window")
     assert asked.reason == "asked for"
     assert [engine.cut.name for engine in explainer.engines] == [engine.cut.name for engine in asked.engines]
     np.testing.assert_array_equal(explainer.explain(picture).values, asked.explain(picture).values)
     for method in ("integrated", "integrated-gradients", "gradient", "grad-cam"):
-        with pytest.raises(GradientError, match=r"^no backward rule for CumSum \(at 'summed'\)"):
+        with pytest.raises(GradientError, match=r"^no backward rule for Scan \(at 'summed'\)"):
             Explainer(deployed, method=method)
 
 

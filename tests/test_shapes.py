@@ -306,3 +306,31 @@ def test_normalisations_that_inference_does_not_know_keep_the_shape(op_type: str
         last, {"s": np.ones(2, np.float32)}, input_shape=("N", 2, 8, 6), output_shape=None, opset=opset
     )
     assert infer(model, "input", None)["logits"].shape == (None, 2, 8, 6)
+
+
+def test_what_is_computed_has_its_shape_whatever_the_file_says_of_it():
+    """Tools that infer shapes for a free batch write sides that they do not know; with a batch of 1 all are known."""
+    nodes = [
+        node("Shape", ["input"], ["s"], start=0, end=1),
+        node("Concat", ["s", "ones"], ["sides"], axis=0),
+        node("Expand", ["token", "sides"], ["tokens"]),
+        node("GlobalAveragePool", ["input"], ["pool"]),
+        node("Flatten", ["pool"], ["flat"]),
+        node("Unsqueeze", ["flat", "one"], ["line"]),
+        node("Concat", ["line", "tokens"], ["both"], axis=1),
+        node("Gather", ["both", "first"], ["row"], axis=1),
+        node("Reshape", ["row", "open"], ["seen"]),
+        node("Gemm", ["seen", "m"], ["logits"]),
+    ]
+    weights = {
+        "ones": np.array([1, 1]), "token": np.ones((1, 1, 3), np.float32), "one": np.array([1]), "first": np.array(0),
+        "m": np.ones((3, 5), np.float32), "open": np.array([-1, 3]),
+    }  # fmt: skip
+    model = tiny.make_model(nodes, weights)
+    vague = helper.make_tensor_value_info("tokens", onnx.TensorProto.FLOAT, ["unk__1", "unk__2", 3])
+    model.graph.value_info.append(vague)
+    # A tensor that is there no more stays open, so that inference computes what it can.
+    model.graph.value_info.append(helper.make_tensor_value_info("gone", onnx.TensorProto.FLOAT, ["unk__3", 3]))
+    tensors = infer_with_values(model, "input", 1)[0]
+    assert tensors["tokens"].shape == (None, 1, 3)
+    assert tensors["both"].shape == (None, 2, 3)

@@ -106,9 +106,24 @@ def appended(last: onnx.NodeProto) -> onnx.ModelProto:
 
 
 def accumulating(path: Path) -> Path:
-    """Write the classifier with a running sum along rows, 'summed', behind its cuts: it has no backward rule."""
-    model = appended(helper.make_node("CumSum", ["deep.add", "axis"], ["summed"]))
-    model.graph.initializer.append(numpy_helper.from_array(np.array(3), "axis"))
+    """Write the classifier with running sums along rows behind its cuts: Scan, whose end is 'summed', has no rule."""
+    floats = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("sum", "cells", "more", "running")
+    ]
+    adding = [helper.make_node("Add", ["sum", "cells"], ["more"]), helper.make_node("Identity", ["more"], ["running"])]
+    body = helper.make_graph(adding, "adding", floats[:2], floats[2:])
+    along = {"num_scan_inputs": 1, "scan_input_axes": [3], "scan_output_axes": [3]}
+    model = appended(helper.make_node("Identity", ["sums"], ["read"]))
+    nodes = list(model.graph.node)
+    place = next(number for number, node in enumerate(nodes) if node.output[0] == "read")
+    nodes[place:place] = [
+        helper.make_node("ReduceMax", ["deep.add"], ["largest"], axes=[3], keepdims=0),
+        helper.make_node("Mul", ["largest", "nothing"], ["none"]),
+        helper.make_node("Scan", ["none", "deep.add"], ["summed", "sums"], body=body, **along),
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "nothing"))
     return save(model, path)
 
 

@@ -20,8 +20,10 @@ def normal(reading: Reading) -> Layout | None:
     over = layout.axes[1:]
     if reading.node.op_type in ("LayerNormalization", "RMSNormalization"):
         over = layout.axes[reading.axis(-1) :]
-    elif reading.node.op_type in ("Softmax", "LogSoftmax"):
+    elif reading.node.op_type in ("Softmax", "LogSoftmax", "Hardmax", "LpNormalization"):
         over = layout.axes[reading.axis(-1) : reading.axis(-1) + 1]
+    elif reading.node.op_type == "MeanVarianceNormalization":
+        over = tuple(layout.axes[axis] for axis in reading.numbers("axes", 1) or (0, 2, 3))
     return layout.sees_everything() if any(is_placed(axis) for axis in over) else layout
 
 
@@ -44,6 +46,23 @@ def slide(reading: Reading) -> Layout | None:
         return None
     field = layout.field and slid(reading.node, layout.field, reading.shape(), reading.shapes)
     return _picture(layout, batch, mixed, reading.result, field)
+
+
+def rearrange(reading: Reading) -> Layout | None:
+    """DepthToSpace, SpaceToDepth, DeformConv: rows stay rows and columns columns, of other numbers."""
+    layout = reading.first
+    if layout is None or not _is_picture(layout := _in_cells(layout)):
+        return None
+    return _picture(layout, layout.axes[0], channels(reading.result[1] or 1), reading.result, None)
+
+
+def accumulate(reading: Reading) -> Layout | None:
+    """CumSum over what has no place."""
+    layout, axis = reading.first, reading.values(reading.node.input[1])
+    if layout is None or axis is None:
+        return None
+    summed = layout.axes[int(axis.reshape(-1)[0])]
+    return None if is_placed(summed) or any(part.kind == BATCH for part in summed) else layout
 
 
 def resample(reading: Reading) -> Layout | None:
@@ -69,14 +88,6 @@ def pad(reading: Reading) -> Layout | None:
             shift[axis[0].kind == COLUMNS] += begins.get(place, 0)
     field = settled.field and field_after(settled.field, (1, 1), (1, 1), (1, 1), shift)
     return resized(settled, reading.result, field)
-
-
-def blocks(reading: Reading) -> Layout | None:
-    """DepthToSpace and SpaceToDepth."""
-    layout = reading.first
-    if layout is None or not _is_picture(layout := _in_cells(layout)):
-        return None
-    return _picture(layout, layout.axes[0], channels(reading.result[1] or 1), reading.result, None)
 
 
 def _in_cells(layout: Layout) -> Layout:

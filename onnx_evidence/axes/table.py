@@ -11,15 +11,20 @@ Rule = Callable[[Reading], Layout | None]
 
 _MEETING = ACTIVATIONS | frozenset(
     "Add Sub Mul Div Pow Sum Max Min Mean Erf Softsign ThresholdedRelu Neg Abs Sqrt Exp Log Reciprocal Where Sin Cos "
-    "Sign Floor Ceil Round Shrink Greater Less Equal".split()
+    "Sign Floor Ceil Round Shrink Greater Less Equal Mod Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh".split()
 )
 _SAME = frozenset(
-    "BatchNormalization LRN Dropout Identity Cast QuantizeLinear DequantizeLinear DynamicQuantizeLinear".split()
+    "BatchNormalization LRN Dropout Identity Cast QuantizeLinear DequantizeLinear DynamicQuantizeLinear Trilu "
+    "RotaryEmbedding".split()
 )
 _NORMAL = frozenset(
-    "LayerNormalization RMSNormalization InstanceNormalization GroupNormalization Softmax LogSoftmax".split()
+    "LayerNormalization RMSNormalization InstanceNormalization GroupNormalization Softmax LogSoftmax Hardmax "
+    "LpNormalization MeanVarianceNormalization".split()
 )
-_REDUCING = frozenset("ReduceMean ReduceMax ReduceMin ReduceSum ReduceL2 ReduceSumSquare".split())
+_REDUCING = frozenset(
+    "ReduceMean ReduceMax ReduceMin ReduceSum ReduceL2 ReduceSumSquare ReduceL1 ReduceLogSum ReduceLogSumExp "
+    "ReduceProd".split()
+)
 
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(_MEETING, meeting.meet),
@@ -28,11 +33,12 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(_REDUCING, mixing.reduce),
     **dict.fromkeys(SLIDING, mixing.slide),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), mixing.pool_all),
-    **dict.fromkeys(("ConvTranspose", "Resize", "Upsample"), mixing.resample),
-    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), mixing.blocks),
+    **dict.fromkeys(("ConvTranspose", "Resize", "Upsample", "CenterCropPad"), mixing.resample),
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth", "DeformConv"), mixing.rearrange),
     **dict.fromkeys(("Expand", "Tile"), meeting.spread),
     **dict.fromkeys(("Reshape", "Flatten"), moving.reshape),
     **dict.fromkeys(("Squeeze", "Unsqueeze"), moving.squeeze),
+    "CumSum": mixing.accumulate,
     "Pad": mixing.pad,
     "MatMul": mixing.product,
     "MatMulInteger": mixing.product,

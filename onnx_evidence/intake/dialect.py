@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper
 
 from onnx_evidence.errors import ModelError, one_line
-from onnx_evidence.intake.rewrite import replace_nodes
+from onnx_evidence.intake.rewrite import VENDOR, replace_nodes
 from onnx_evidence.nodes import node_inputs
 from onnx_evidence.shapes import TensorInfo, infer, infer_with_values
 from onnx_evidence.types import AnyArray
@@ -68,6 +68,11 @@ def _refuse(nodes: Iterable[onnx.NodeProto], path: Path) -> None:
             raise ModelError(
                 f"{path}: operator {node.op_type!r} leaves a zero point or a scale out, which crashes ONNX Runtime; "
                 "export the model with them"
+            )
+        if node.domain == VENDOR and node.op_type == "Attention" and not "".join(node.input[2:3]):
+            raise ModelError(
+                f"{path}: operator 'Attention' of {VENDOR} leaves its bias out, which crashes ONNX Runtime; "
+                "give it one of zeros, or export the model without fusing"
             )
         for attribute in node.attribute:
             for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:

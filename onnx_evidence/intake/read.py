@@ -10,7 +10,7 @@ from onnx import checker, external_data_helper, numpy_helper
 
 from onnx_evidence.errors import ModelError, one_line
 from onnx_evidence.intake.external import INLINE_LIMIT, as_text, digest, settle_external, tensors_of, without_outside
-from onnx_evidence.intake.rewrite import sort_nodes
+from onnx_evidence.intake.rewrite import name_strays, sort_nodes
 from onnx_evidence.intake.trial import put_right, runtime_refusal
 from onnx_evidence.shapes import type_name
 
@@ -67,7 +67,8 @@ def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
     try:
         proto = onnx.load_model_from_string(data)
         files = settle_external(proto, path, limit)
-        changed = sort_nodes(proto.graph) or bool(files)
+        strays = name_strays(proto)
+        changed = sort_nodes(proto.graph) or bool(files) or strays
         # From the bytes where these are what was read: to copy large graphs takes seconds.
         checker.check_model(without_outside(proto) if changed else data)
     except (DecodeError, UnicodeDecodeError) as error:

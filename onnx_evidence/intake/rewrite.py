@@ -2,13 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from onnx_evidence.nodes import node_inputs
 from onnx_evidence.types import AnyArray
+
+# ONNX Runtime's own domain.
+VENDOR = "com.microsoft"
+# Opset since which operators are standard that ONNX Runtime has in the standard domain at any.
+_STANDARD_SINCE = {"LayerNormalization": 17, "SimplifiedLayerNormalization": 10**6}
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
@@ -138,3 +144,62 @@ def sort_nodes(graph: onnx.GraphProto) -> bool:
         return False
     replace_nodes(graph, [graph.node[place] for place in order])
     return True
+
+
+def name_strays(proto: onnx.ModelProto) -> bool:
+    """Put operators that ONNX Runtime adds to the standard domain into its own: the checker knows none of them there.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        Changed in place.
+
+    Returns
+    -------
+    bool
+        Whether there were any.
+    """
+    opset = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 0)
+    strays = [
+        node
+        for node in proto.graph.node
+        if node.domain in ("", "ai.onnx") and opset < _STANDARD_SINCE.get(node.op_type, 0)
+    ]
+    for node in strays:
+        node.domain = VENDOR
+    if strays and all(each.domain != VENDOR for each in proto.opset_import):
+        proto.opset_import.append(helper.make_opsetid(VENDOR, 1))
+    return bool(strays)
+
+
+class Rewriter:
+    """Writes the nodes of a graph anew, some of them as others.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model, with constants as initializers; `finish` changes it in place.
+    """
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        self.graph = proto.graph
+        self.opset = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 0)
+        self.taken = taken_names(self.graph)
+        self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
+        self.nodes: list[onnx.NodeProto] = []
+
+    def write(self, op_type: str, inputs: Iterable[str], output: str, name: str = "", **attributes: Any) -> str:
+        """Write a standard operator with one output, whose name is returned; attributes that are None are left out."""
+        given = {key: value for key, value in attributes.items() if value is not None}
+        self.nodes.append(helper.make_node(op_type, list(inputs), [output], name=name or output, **given))
+        return output
+
+    def constant(self, name: str, value: AnyArray) -> str:
+        """Add an initializer; its name is returned."""
+        settled = add_constant(self.graph, name, value, self.taken)
+        self.constants[settled] = self.graph.initializer[-1]
+        return settled
+
+    def finish(self) -> None:
+        """Put what was written in place of the graph's nodes."""
+        replace_nodes(self.graph, self.nodes)

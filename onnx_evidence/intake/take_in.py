@@ -1,7 +1,8 @@
 """A file taken in: its graph made canonical, step by step, and proved to be the file's still.
 
-Canonical: no local functions, constants as initializers, no control flow that constants decide, quantised operators
-as float ones between QuantizeLinear and DequantizeLinear, one image input, float32, channels first, with a free batch.
+Canonical: no local functions, constants as initializers, no control flow that constants decide, fused operators spelt
+out, quantised ones as float operators between QuantizeLinear and DequantizeLinear, one image input, float32, channels
+first, with a free batch.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,9 @@ import onnx
 from onnx import shape_inference
 
 from onnx_evidence.errors import ModelError, one_line
+from onnx_evidence.fields import attributes_of
 from onnx_evidence.intake.batch import FreedBatch, free_batch
+from onnx_evidence.intake.blocked import unblock
 from onnx_evidence.intake.branches import settle_branches
 from onnx_evidence.intake.canonical import canonical_input
 from onnx_evidence.intake.dialect import fold_shapes, forget_told, plain
@@ -25,12 +28,13 @@ from onnx_evidence.intake.proof import Proof, prove, refuse_unopened
 from onnx_evidence.intake.qoperator import rewrite_integers
 from onnx_evidence.intake.read import File
 from onnx_evidence.intake.standard import rewrite_special
+from onnx_evidence.intake.vendor import spell_out
 from onnx_evidence.kernels import OLDEST
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.shapes import TensorInfo, infer
 
 Result = TypeVar("Result")
-# What they give for one picture depends on the others in its batch.
+# They take their scale from all pictures of a batch.
 _MIXING = frozenset({"DynamicQuantizeLinear"})
 
 
@@ -103,14 +107,18 @@ def take_in(
     settled = _checked(lambda: settle_branches(proto, entry.name, entry.batch), path)
     changes = canonical_input(proto, entry)
     rewritten, special = rewrite_integers(proto), rewrite_special(proto)
+    unblocked, beside = _checked(lambda: unblock(proto, entry.name, entry.batch, path), path)
+    spelt = beside + _checked(lambda: spell_out(proto, entry.name, entry.batch), path)
     counted = (
         (inlined, "local functions put in place"),
         (settled, "branches and loops that constants decide put in place"),
         (rewritten, "integer operators written as float ones between codes"),
         (special, "special or outdated operators written as standard ones"),
+        (unblocked, "operators on blocks of channels, as one kind of processor has them, written as plain ones"),
+        (spelt, "fused operators spelt out in standard ones"),
     )
     changes += [f"{number} {words}" for number, words in counted if number]
-    if mixing := next((node.op_type for node in proto.graph.node if node.op_type in _MIXING), None):
+    if mixing := next((node.op_type for node in proto.graph.node if _mixes(node)), None):
         changes.append(f"one picture at a time: {mixing} takes its scale from the whole batch")
     if file.objection:
         changes.append(f"the ONNX checker objects ({file.objection}), ONNX Runtime does not")
@@ -130,6 +138,13 @@ def take_in(
 def _is_old(proto: onnx.ModelProto) -> bool:
     """Whether operators are not those that all the rest knows."""
     return any(each.domain in ("", "ai.onnx") and each.version < OLDEST for each in proto.opset_import)
+
+
+def _mixes(node: onnx.NodeProto) -> bool:
+    """Whether what a node gives for one picture depends on the others in its batch."""
+    if node.op_type == "MeanVarianceNormalization":
+        return any(axis in (0, -4) for axis in attributes_of(node).get("axes", (0,)))
+    return node.op_type in _MIXING
 
 
 def _scores(path: Path, own: set[str], proto: onnx.ModelProto, tensors: dict[str, TensorInfo], output: str) -> str:

@@ -6,8 +6,8 @@ to the input.
 
 * `build`: the sweep, from a forward model to a backward one.
 * `tape`: what rules write with, values with arithmetic; `step`: what they see of the forward graph.
-* `table`: one rule per operator; `attention`, `elementwise`, `linear`, `pooling`, `normalization`, `reduction` and
-  `shaping` hold them.
+* `table`: one rule per operator; `attention`, `elementwise`, `indexing`, `linear`, `pooling`, `normalization`,
+  `reduction`, `sampling` and `shaping` hold them.
 """
 
 from onnx_evidence.vjp.build import build_vjp, missing_rules

@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnx_evidence.errors import GradientError
-from onnx_evidence.nodes import ancestors, node_inputs
+from onnx_evidence.nodes import ancestors, kind_of, node_inputs
 from onnx_evidence.shapes import TensorInfo, infer_with_values
 from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp.elementwise import Rule
@@ -22,6 +22,8 @@ _OPAQUE = frozenset(
     "Shape Size ArgMax ArgMin Equal Greater GreaterOrEqual Less LessOrEqual And Or Not Xor NonZero IsNaN IsInf "
     "ConstantOfShape RandomNormalLike RandomUniformLike".split()
 )
+
+_QUANTISERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 
 # What may be done with the codes of a quantiser: rules that do no arithmetic with what was read.
 _MOVES = frozenset(
@@ -129,9 +131,10 @@ class _Sweep:
         for node in self.nodes:
             read = wanted.intersection(node_inputs(node))
             if read and node.op_type not in _OPAQUE:
-                # Codes of a quantiser stand for the floats that they are rounded from.
-                codes = node.op_type == "QuantizeLinear" or not all(self._is_float(name) for name in read)
-                wanted.update(name for name in node.output if codes or self._is_float(name))
+                # Codes of a quantiser stand for the floats that they are rounded from, whatever its scale.
+                codes = node.op_type in _QUANTISERS or not all(self._is_float(name) for name in read)
+                made = node.output[:1] if node.op_type in _QUANTISERS else node.output
+                wanted.update(name for name in made if codes or self._is_float(name))
         return wanted
 
     def _is_float(self, name: str) -> bool:
@@ -146,8 +149,8 @@ class _Sweep:
             if not live.isdisjoint(self.wanted.intersection(node.output)):
                 live.update(node.input)
                 if _rule(node) is None:
-                    found.pop(_kind(node), None)
-                    found[_kind(node)] = node.output[0]
+                    found.pop(kind_of(node), None)
+                    found[kind_of(node)] = node.output[0]
         return [f"{kind} (at {place!r})" for kind, place in reversed(found.items())]
 
     def check(self) -> None:
@@ -199,12 +202,8 @@ def _moved(nodes: Iterable[onnx.NodeProto], source: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _kind(node: onnx.NodeProto) -> str:
-    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else str(node.op_type)
-
-
 def _rule(node: onnx.NodeProto) -> Rule | None:
-    return RULES.get(_kind(node))
+    return RULES.get(kind_of(node))
 
 
 def _sum(values: Sequence[Value]) -> Value | None:

@@ -163,6 +163,20 @@ def cast(step: Step) -> list[Value | None]:
     return [back, None]
 
 
+def modulo(step: Step) -> list[Value | None]:
+    """Mod of floats: ``a - b q``, q a whole number."""
+    if not step.wanted[1]:
+        return [step.like(0, step.g)]
+    whole = ((step.x - step.y) / step.input(1)).op("Round")
+    return [step.like(0, step.g), step.like(1, -(step.g * whole))]
+
+
+def shrink(step: Step) -> Value:
+    """Derivative of Shrink: 0 between its thresholds."""
+    threshold: float = step.attribute("lambd", 0.5)
+    return step.x.step(threshold) + step.x.step(-threshold, -1)
+
+
 def same(step: Step) -> list[Value | None]:
     """Operators that change nothing: Identity, and Dropout as it is deployed."""
     return [step.g]
@@ -211,6 +225,11 @@ def quantize(step: Step) -> list[Value | None]:
     return [step.g * opened / scale]
 
 
+def quantize_by_range(step: Step) -> list[Value | None]:
+    """DynamicQuantizeLinear, straight through: its scale is that of what it rounds, and no code saturates."""
+    return [step.g / step.tape.value(step.node.output[1])]
+
+
 def _clipped_line(step: Step) -> Value:
     opened = _between(step.y, 0.0, 1.0)
     assert opened is not None  # both bounds are finite
@@ -251,12 +270,23 @@ RULES: dict[str, Rule] = {
     "Abs": unary(lambda step: step.x.op("Sign")),
     "Sin": unary(lambda step: step.x.op("Cos")),
     "Cos": unary(lambda step: -step.x.op("Sin")),
+    "Tan": unary(lambda step: step.y * step.y + 1),
+    "Asin": unary(lambda step: 1 / (1 - step.x * step.x).op("Sqrt")),
+    "Acos": unary(lambda step: -1 / (1 - step.x * step.x).op("Sqrt")),
+    "Atan": unary(lambda step: 1 / (step.x * step.x + 1)),
+    "Sinh": unary(lambda step: step.x.op("Cosh")),
+    "Cosh": unary(lambda step: step.x.op("Sinh")),
+    "Asinh": unary(lambda step: 1 / (step.x * step.x + 1).op("Sqrt")),
+    "Acosh": unary(lambda step: 1 / (step.x * step.x - 1).op("Sqrt")),
+    "Atanh": unary(lambda step: 1 / (1 - step.x * step.x)),
+    "Shrink": unary(shrink),
     "Add": add,
     "Sum": add,
     "Sub": subtract,
     "Mul": multiply,
     "Div": divide,
     "Pow": power,
+    "Mod": modulo,
     "Min": extreme,
     "Max": extreme,
     "Mean": mean,
@@ -269,6 +299,8 @@ RULES: dict[str, Rule] = {
     "Ceil": flat,
     "Round": flat,
     "Sign": flat,
+    "Hardmax": flat,
     "QuantizeLinear": quantize,
+    "DynamicQuantizeLinear": quantize_by_range,
     "DequantizeLinear": dequantize,
 }

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from math import prod
 
+from onnx import TensorProto
+
 from onnx_evidence.errors import GradientError
 from onnx_evidence.vjp.elementwise import Rule
 from onnx_evidence.vjp.step import Step
@@ -87,6 +89,26 @@ def _channel_mean(step: Step, value: Value, size: int, below: int, above: int) -
     return pooled.reshape_like(step.x)
 
 
+def mean_variance_normalization(step: Step) -> list[Value | None]:
+    """MeanVarianceNormalization: ``c / (s + 1e-9)``, with ``c`` the distance from the mean and ``s`` the deviation."""
+    axes = [axis % len(step.shape()) for axis in step.attribute("axes", [0, 2, 3])]
+    centred = step.x - step.x.reduce("Mean", axes)
+    deviation = (centred * centred).reduce("Mean", axes).op("Sqrt")
+    flat = deviation.op("Equal", deviation.number(0.0), elem_type=TensorProto.BOOL).cast(step.x.elem_type)
+    inverse = 1 / (deviation + 1e-9)
+    through = (step.g * centred).reduce("Mean", axes) * inverse * inverse / (deviation + flat)
+    return [(step.g - step.g.reduce("Mean", axes)) * inverse - centred * through]
+
+
+def lp_normalization(step: Step) -> list[Value | None]:
+    """LpNormalization: divided by the length along an axis."""
+    axes, order = [step.attribute("axis", -1) % len(step.shape())], step.attribute("p", 2)
+    length = step.x.reduce(f"L{order}", axes)
+    zero = length.op("Equal", length.number(0.0), elem_type=TensorProto.BOOL).cast(step.x.elem_type)
+    slope = step.y if order == 2 else step.x.op("Sign")
+    return [(step.g - slope * (step.g * step.y).reduce("Sum", axes)) / (length + zero)]
+
+
 RULES: dict[str, Rule] = {
     "BatchNormalization": batch_normalization,
     "InstanceNormalization": instance_normalization,
@@ -94,4 +116,6 @@ RULES: dict[str, Rule] = {
     "RMSNormalization": rms_normalization,
     "GroupNormalization": group_normalization,
     "LRN": lrn,
+    "MeanVarianceNormalization": mean_variance_normalization,
+    "LpNormalization": lp_normalization,
 }

@@ -8,6 +8,7 @@ from onnx import TensorProto
 from onnx_evidence.errors import GradientError
 from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp.elementwise import Rule
+from onnx_evidence.vjp.indexing import scattered
 from onnx_evidence.vjp.sliding import Sliding, spread
 from onnx_evidence.vjp.step import Step
 from onnx_evidence.vjp.tape import Value
@@ -85,11 +86,38 @@ def max_pool(step: Step) -> list[Value | None]:
     names = ("kernel_shape", "strides", "pads", "dilations", "auto_pad", "ceil_mode")
     given = {name: step.attribute(name) for name in names}
     _, places = step.tape.emit("MaxPool", step.x, outputs=2, **given)
-    # ONNX Runtime adds up no halves on the CPU; and sums of many are better in float32.
-    kind = TensorProto.DOUBLE if step.g.elem_type == TensorProto.DOUBLE else TensorProto.FLOAT
-    zeros, g = (step.x.cast(kind) * 0.0).reshape(-1), step.g.cast(kind).reshape(-1)
-    summed = zeros.op("ScatterElements", places.reshape(-1), g, axis=0, reduction="add")
-    return [summed.cast(step.g.elem_type).reshape_like(step.x)]
+    zeros = (step.x * 0.0).reshape(-1)
+    return [scattered(zeros, places.reshape(-1), step.g.reshape(-1), 0).reshape_like(step.x)]
+
+
+def _of_power(step: Step, order: float) -> tuple[Value, Value]:
+    """``sign(x) |x|^(p - 1)``, and ``g y^(1 - p)``, 0 where the length ``y`` is 0."""
+    if order == 1:
+        return step.x.op("Sign"), step.g
+    zero = step.y.op("Equal", step.y.number(0.0), elem_type=TensorProto.BOOL).cast(step.y.elem_type)
+    length = step.y + zero
+    if order == 2:
+        return step.x, step.g / length
+    return step.x.op("Sign") * step.x.op("Abs") ** (order - 1.0), step.g * length ** (1.0 - order)
+
+
+def global_lp_pool(step: Step) -> list[Value | None]:
+    """GlobalLpPool: the length of all cells."""
+    inner, outer = _of_power(step, step.attribute("p", 2))
+    return [inner * outer]
+
+
+def lp_pool(step: Step) -> list[Value | None]:
+    """LpPool: the length of the cells of a window."""
+    geometry = Sliding.of(step, step.attribute("kernel_shape"))
+    channels, kernel, dilations = step.side(1), list(geometry.kernel), list(geometry.dilations)
+    inner, outer = _of_power(step, step.attribute("p", 2))
+
+    def total(stuffed: Value, pads: list[int]) -> Value:
+        ones = stuffed.typed(np.ones((channels, 1, *kernel)))
+        return stuffed.op("Conv", ones, group=channels, pads=pads, dilations=dilations)
+
+    return [inner * spread(outer, channels, geometry, total)]
 
 
 RULES: dict[str, Rule] = {
@@ -97,4 +125,6 @@ RULES: dict[str, Rule] = {
     "GlobalMaxPool": global_max_pool,
     "AveragePool": average_pool,
     "MaxPool": max_pool,
+    "LpPool": lp_pool,
+    "GlobalLpPool": global_lp_pool,
 }

@@ -55,6 +55,32 @@ def reduce_sum_square(step: Step) -> list[Value | None]:
     return [step.x * (_kept(step, step.g, _axes(step)) * 2.0)]
 
 
+def reduce_l1(step: Step) -> list[Value | None]:
+    """ReduceL1."""
+    return [step.x.op("Sign") * _kept(step, step.g, _axes(step))]
+
+
+def reduce_log_sum(step: Step) -> list[Value | None]:
+    """ReduceLogSum: ``g`` over the sum, whose logarithm is ``y``."""
+    return [_kept(step, step.g * (-step.y).op("Exp"), _axes(step)).expand_like(step.x)]
+
+
+def reduce_log_sum_exp(step: Step) -> list[Value | None]:
+    """ReduceLogSumExp: shares that a softmax gives."""
+    axes = _axes(step)
+    return [(step.x - _kept(step, step.y, axes)).op("Exp") * _kept(step, step.g, axes)]
+
+
+def reduce_prod(step: Step) -> list[Value | None]:
+    """ReduceProd: the product of all others, exact where some are 0."""
+    axes = _axes(step)
+    zero = step.x.op("Equal", step.x.number(0.0), elem_type=TensorProto.BOOL).cast(step.x.elem_type)
+    filled = step.x + zero
+    others = zero.reduce("Sum", axes) - zero
+    without = others.op("Equal", others.number(0.0), elem_type=TensorProto.BOOL).cast(step.x.elem_type)
+    return [_kept(step, step.g, axes) * without * filled.reduce("Prod", axes) / filled]
+
+
 def softmax(step: Step) -> list[Value | None]:
     """Softmax: ``y (g - sum g y)``."""
     axis = [step.attribute("axis", -1) % len(step.shape())]
@@ -75,6 +101,10 @@ RULES: dict[str, Rule] = {
     "ReduceMin": reduce_extreme,
     "ReduceL2": reduce_l2,
     "ReduceSumSquare": reduce_sum_square,
+    "ReduceL1": reduce_l1,
+    "ReduceLogSum": reduce_log_sum,
+    "ReduceLogSumExp": reduce_log_sum_exp,
+    "ReduceProd": reduce_prod,
     "Softmax": softmax,
     "LogSoftmax": log_softmax,
 }

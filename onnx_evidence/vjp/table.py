@@ -1,6 +1,16 @@
 """The table: one rule per operator."""
 
-from onnx_evidence.vjp import attention, elementwise, linear, normalization, pooling, reduction, shaping
+from onnx_evidence.vjp import (
+    attention,
+    elementwise,
+    indexing,
+    linear,
+    normalization,
+    pooling,
+    reduction,
+    sampling,
+    shaping,
+)
 from onnx_evidence.vjp.elementwise import Rule
 from onnx_evidence.vjp.step import Step
 from onnx_evidence.vjp.tape import Value
@@ -12,6 +22,8 @@ RULES: dict[str, Rule] = {
     **reduction.RULES,
     **normalization.RULES,
     **shaping.RULES,
+    **indexing.RULES,
+    **sampling.RULES,
     **attention.RULES,
 }
 

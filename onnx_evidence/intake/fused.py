@@ -1,0 +1,245 @@
+"""One operator of ONNX Runtime's own domain as its rule sees it, and what the rule writes standard operators with."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_evidence.intake.rewrite import Rewriter, new_name
+from onnx_evidence.nodes import node_inputs
+from onnx_evidence.shapes import Shape, infer
+from onnx_evidence.types import AnyArray
+
+# Of each output the tensor that is the same; None for one that has no twin.
+Rule = Callable[["Fused"], Sequence[str | None]]
+# Since when axes are an input of Squeeze, Unsqueeze and ReduceSum, and the parts of Split; and of the other reductions.
+_AXES_GIVEN, _MEAN_GIVEN = 13, 18
+_MUCH = 64
+
+
+class UnknownFormError(Exception):
+    """A form of an operator that its rule does not know: it stays as it is."""
+
+
+class Spelling(Rewriter):
+    """Writes fused operators anew, and knows types and shapes of what it has written.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model, with constants as initializers; changed in place.
+    image : str
+        Its input.
+    batch : int or None
+        The batch size that the graph insists on.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, image: str, batch: int | None) -> None:
+        super().__init__(proto)
+        self.opsets, self.image, self.batch = proto.opset_import, image, batch
+        self._shapes: dict[str, Shape] = {}
+
+    def spell(self, node: onnx.NodeProto, rule: Rule) -> bool:
+        """Write a node by its rule; False, with nothing written, where the rule does not know the form."""
+        nodes, constants = len(self.nodes), len(self.graph.initializer)
+        try:
+            found = [*rule(Fused(self, node)), *[None] * len(node.output)]
+            if any(name and twin is None for name, twin in zip(node.output, found, strict=False)):
+                raise UnknownFormError
+        except UnknownFormError:
+            del self.nodes[nodes:], self.graph.initializer[constants:]
+            return False
+        self._name(nodes, {name: twin for name, twin in zip(node.output, found, strict=False) if name and twin})
+        return True
+
+    def _name(self, start: int, twins: dict[str, str]) -> None:
+        """Give what was written the names of the outputs that it is the same as."""
+        made = {name for node in self.nodes[start:] for name in node.output}
+        names = {twin: name for name, twin in reversed(twins.items()) if twin in made}
+        for node in self.nodes[start:]:
+            for field in (node.input, node.output):
+                field[:] = [names.get(name, name) for name in field]
+        for name, twin in twins.items():
+            if names.get(twin) != name:
+                self.write("Identity", [names.get(twin, twin)], name)
+
+    def kind(self, name: str) -> int:
+        """ONNX element type of a tensor of floats: what it was made from has the same, up to a Cast."""
+        known = {value.name: value.type.tensor_type.elem_type for value in self.graph.input}
+        known |= {each: tensor.data_type for each, tensor in self.constants.items()}
+        made = {each: node for node in self.nodes for each in node.output}
+        while name not in known:
+            node = made.get(name)
+            if node is None or not node.input:
+                return TensorProto.FLOAT
+            if node.op_type == "Cast":
+                return int(node.attribute[0].i)
+            name = node.input[1 if node.op_type in ("DequantizeLinear", "Where") else 0]
+        return int(known[name])
+
+    def code(self, name: str) -> int | None:
+        """ONNX element type of a zero point; None where it is no constant."""
+        return int(self.constants[name].data_type) if name in self.constants else None
+
+    def rank(self, name: str) -> int:
+        """Number of axes of a tensor.
+
+        Raises
+        ------
+        UnknownFormError
+            If it is not known.
+        """
+        node = next((node for node in reversed(self.nodes) if name in node.output), None)
+        if node is not None and node.op_type == "Transpose" and node.attribute:
+            return len(node.attribute[0].ints)
+        if node is not None and node.op_type == "Reshape" and node.input[1] in self.constants:
+            return int(self.constants[node.input[1]].dims[0])
+        return len(self.shape(name))
+
+    def shape(self, name: str) -> Shape:
+        """Shape of a tensor.
+
+        Raises
+        ------
+        UnknownFormError
+            If it is not known.
+        """
+        if name in self.constants:
+            return tuple(self.constants[name].dims)
+        if name not in self._shapes:
+            self._shapes = self._infer()
+        if name not in self._shapes:
+            raise UnknownFormError
+        return self._shapes[name]
+
+    def _infer(self) -> dict[str, Shape]:
+        """Shapes of all that is written so far, without copying weights."""
+        read = {name for node in self.nodes for name in node_inputs(node)}
+        tensors = [tensor for name, tensor in self.constants.items() if name in read]
+        large = [tensor for tensor in tensors if np.prod(tensor.dims) > _MUCH]
+        weights = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in large]
+        small = [tensor for tensor in tensors if np.prod(tensor.dims) <= _MUCH]
+        graph = helper.make_graph(self.nodes, "written", [*self.graph.input, *weights], [], small)
+        found = infer(helper.make_model(graph, opset_imports=self.opsets), self.image, self.batch)
+        return {name: info.shape for name, info in found.items()}
+
+
+class Fused:
+    """One fused operator.
+
+    Parameters
+    ----------
+    spelling : Spelling
+        What its parts are written to.
+    node : onnx.NodeProto
+        The operator.
+    """
+
+    def __init__(self, spelling: Spelling, node: onnx.NodeProto) -> None:
+        self.spelling, self.node, self.opset = spelling, node, spelling.opset
+        self._attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute of the node; bytes as text."""
+        value = self._attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def attributes(self, names: Sequence[str]) -> dict[str, Any]:
+        """Those of some attributes that are given."""
+        return {name: value for name, value in self._attributes.items() if name in names}
+
+    def has(self, index: int) -> bool:
+        """Whether the node reads an input of that position."""
+        return index < len(self.node.input) and bool(self.node.input[index])
+
+    def input(self, index: int) -> str:
+        """An input; '' where it is left out."""
+        return str(self.node.input[index]) if self.has(index) else ""
+
+    def array(self, index: int) -> AnyArray:
+        """The value of an input that is a constant.
+
+        Raises
+        ------
+        UnknownFormError
+            If it is none.
+        """
+        if self.input(index) not in self.spelling.constants:
+            raise UnknownFormError
+        return numpy_helper.to_array(self.spelling.constants[self.input(index)])
+
+    def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
+        """Write a standard operator; what it makes gets a name of its own."""
+        return self.several(op_type, 1, *inputs, **attributes)[0]
+
+    def several(self, op_type: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
+        """The same with several outputs."""
+        word = f"{self.node.output[0]}/{op_type.lower()}"
+        names = [new_name(word, self.spelling.taken) for _ in range(outputs)]
+        given = {key: value for key, value in attributes.items() if value is not None}
+        while inputs and not inputs[-1]:
+            inputs = inputs[:-1]
+        self.spelling.nodes.append(helper.make_node(op_type, list(inputs), names, name=names[0], **given))
+        return names
+
+    def number(self, value: float, like: str | None = None) -> str:
+        """A constant of the type of a tensor, by default of the first input."""
+        kind = self.spelling.kind(like or self.node.input[0])
+        return self.constant(np.array(value, helper.tensor_dtype_to_np_dtype(kind)))
+
+    def constant(self, value: AnyArray) -> str:
+        """A constant."""
+        return self.spelling.constant(f"{self.node.output[0]}/constant", value)
+
+    def integers(self, *numbers: int) -> str:
+        """A vector of int64."""
+        return self.constant(np.array(numbers, np.int64))
+
+    def index(self, place: int) -> str:
+        """One number of int64."""
+        return self.constant(np.array(place, np.int64))
+
+    def scaled(self, x: str, factor: float) -> str:
+        """A tensor times a number."""
+        return x if factor == 1 else self.op("Mul", x, self.number(factor, x))
+
+    def transpose(self, x: str, *perm: int) -> str:
+        """A tensor with its axes in another order."""
+        return self.op("Transpose", x, perm=list(perm))
+
+    def reshape(self, x: str, *sides: int) -> str:
+        """A tensor in another shape."""
+        return self.op("Reshape", x, self.integers(*sides))
+
+    def unsqueeze(self, x: str, *axes: int) -> str:
+        """A tensor with more axes of length 1."""
+        if self.opset < _AXES_GIVEN:
+            return self.op("Unsqueeze", x, axes=list(axes))
+        return self.op("Unsqueeze", x, self.integers(*axes))
+
+    def mean(self, x: str, axes: Sequence[int]) -> str:
+        """The mean over axes, which are kept."""
+        if self.opset < _MEAN_GIVEN:
+            return self.op("ReduceMean", x, axes=list(axes), keepdims=1)
+        return self.op("ReduceMean", x, self.integers(*axes), keepdims=1)
+
+    def split(self, x: str, sides: Sequence[int], axis: int) -> list[str]:
+        """Parts of a tensor along an axis."""
+        if self.opset < _AXES_GIVEN:
+            return self.several("Split", len(sides), x, axis=axis, split=list(sides))
+        return self.several("Split", len(sides), x, self.integers(*sides), axis=axis)
+
+
+class Form(NamedTuple):
+    """What a rule knows of an operator: how many inputs it has at least, and attributes."""
+
+    rule: Rule
+    least: int
+    attributes: Sequence[str] = ()
+
+    def fits(self, node: onnx.NodeProto) -> bool:
+        """Whether a node has no others, and all of those inputs."""
+        known = {attribute.name for attribute in node.attribute} <= set(self.attributes)
+        return known and len(node.input) >= self.least and all(node.input[: self.least])
