@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from onnx_evidence.errors import ModelError
 from onnx_evidence.intake.rewrite import new_name, taken_names
 from onnx_evidence.intake.tried import STRICT, Subject, apart, largest, other_batches, pattern, session_of, with_outputs
-from onnx_evidence.nodes import node_inputs
+from onnx_evidence.nodes import ancestors, node_inputs
 from onnx_evidence.shapes import TensorInfo
 from onnx_evidence.types import Features
 
@@ -18,7 +18,7 @@ _AXES_GIVEN = 18
 
 
 def moved_inside(subject: Subject, pictures: Features) -> str | None:
-    """The first tensor with a row for each picture whose rows other pictures move.
+    """The first tensor on the way to the scores with a row for each picture, whose rows other pictures move.
 
     Parameters
     ----------
@@ -34,7 +34,9 @@ def moved_inside(subject: Subject, pictures: Features) -> str | None:
     """
     rows = subject.batch or 2
     made = {name: node for node in subject.proto.graph.node for name in node.output}
-    names = [name for name in made if _has_rows(subject.tensors.get(name))]
+    leading = ancestors(subject.target, made, is_leaf=lambda node: node.op_type in ("Shape", "Size"))
+    needed = {name for node in leading if node.op_type not in ("Shape", "Size") for name in node.output}
+    names = [name for name in made if name in needed and _has_rows(subject.tensors.get(name))]
     try:
         with with_outputs(subject.proto, []) as proto:
             lengths = _add_lengths(proto, names)
