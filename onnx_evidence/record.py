@@ -52,10 +52,13 @@ def fixed_record(
         Plain values, ready for JSON.
     """
     words, digest = background
+    proof = deployed.model.proof
     labels = None if deployed.labels is None else hashlib.sha256("\n".join(deployed.labels).encode()).hexdigest()
     return {
         "model": printable(deployed.model.path),
         "settings": {**asdict(settings), "preprocess": deployed.preprocess.model_dump(mode="json")},
+        "changes": list(deployed.model.changes),
+        "proof": None if proof is None else proof.words,
         "preprocess_source": deployed.model.preprocess_source,
         "output": deployed.model.output_name,
         "classes": deployed.class_kind.name,

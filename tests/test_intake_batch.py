@@ -220,7 +220,7 @@ def test_a_batch_written_into_a_graph_that_says_it_is_free_is_found(tmp_path: Pa
     np.testing.assert_allclose(opened.logits(x), x.mean(axis=(2, 3)), atol=1e-6)
 
 
-def test_a_canonical_file_is_not_run(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_canonical_file_needs_no_proof(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
     def none(*_: object, **__: object) -> None:
         raise AssertionError("a session was opened")
 
@@ -251,7 +251,8 @@ def test_scales_taken_from_the_whole_batch_make_pictures_run_singly(tmp_path):
     path = tiny.save(tiny.make_model([scaled, float_again, pool, *ends], matrix), tmp_path / "dynamic.onnx")
     model = load_model(path)
     assert model.batch == 1
-    assert any("DynamicQuantizeLinear" in change for change in model.changes)
+    (change,) = model.changes
+    assert change == "one picture at a time: pictures of a batch see each other from DynamicQuantizeLinear 'codes' on"
     # Alone beside a picture of another range the file gives other scores: that is what must not happen.
     small = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
     small[1] *= 100

@@ -73,13 +73,10 @@ def test_a_softmax_inside_is_no_ending(tmp_path: Path):
 
 
 def test_a_fixed_batch_is_read(tmp_path: Path):
-    """What depends on the other pictures of a batch is run as the file says; see test_intake_batch.py."""
-    nodes = [
-        node("ReduceMax", ["flat"], ["largest"], axes=[0], keepdims=1),
-        node("Mul", ["flat", "largest"], ["logits"]),
-    ]
+    """Pictures that are taken apart by their numbers cannot be more or fewer; see test_intake_alone.py."""
+    nodes = [node("Split", ["flat"], ["a", "b"], axis=0), node("Concat", ["a", "b"], ["logits"], axis=0)]
     model = load_model(write(pooled(*nodes, input_shape=(4, 3, 8, 8), output_shape=(4, 3)), tmp_path))
-    assert (model.batch, model.entry.batch) == (4, 4)
+    assert model.entry.batch == 4
 
 
 def test_a_grey_input_is_an_image(tmp_path: Path):
@@ -450,12 +447,12 @@ def test_classes_of_scores_with_singleton_axes_are_counted(tmp_path: Path):
     assert opened.logits(some((2, 3, 32, 32))).shape == (2, 3)
 
 
-def test_a_batch_size_fixed_inside_the_graph_is_named(tmp_path: Path):
-    """One row for the whole batch."""
+def test_one_row_for_the_whole_batch_is_asked_for_one_picture_at_a_time(tmp_path: Path):
     model = pooled(node("ReduceMean", ["flat"], ["logits"], axes=[0], keepdims=1), input_shape=("N", 3, 8, 8))
     opened = deployed(model, tmp_path)
-    with pytest.raises(ModelError, match="the model gave 1 rows for a batch of 2: its batch size is fixed inside"):
-        opened.logits(some((2, 3, 8, 8)))
+    x = some((2, 3, 8, 8))
+    np.testing.assert_allclose(opened.logits(x), x.mean(axis=(2, 3)), atol=1e-6)
+    assert opened.model.changes == ("one picture at a time: the graph does not take several",)
 
 
 @pytest.mark.parametrize("names", [["a", "b"], ["a", "b", "c", "d"]])

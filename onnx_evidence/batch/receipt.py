@@ -128,6 +128,12 @@ class Receipt(_Part):
     strongest_against: ExtremePart
     model: str = Field(description="The .onnx file, as the user named it.")
     places: PlacesPart | None = Field(default=None, description="Missing in lines of earlier versions.")
+    changes: list[str] = Field(
+        default=[], description="What was done to take the file in; missing in lines of earlier versions."
+    )
+    proof: str | None = Field(
+        default=None, description="How far that is from the file; null where nothing but bookkeeping was done."
+    )
     settings: dict[str, Any] = Field(description="Every setting, the seed and the preprocessing among them.")
     method_reason: str
     background: str

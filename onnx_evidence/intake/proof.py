@@ -100,7 +100,7 @@ def prove(file: File, proto: onnx.ModelProto, entry: Entry, target: str, *, rows
     expected = _flat(_of_file(file, original, target, as_file_takes_it(pictures, entry), rows))
     largest = max(float(np.abs(expected).max()), 1e-30)
     apart = float(np.abs(np.diff(expected, axis=0)).max()) / largest if len(expected) > 1 else 0.0
-    tolerance, why = _tolerance(original)
+    tolerance, why = tolerance_of(original)
     try:
         found = _flat(_session(proto, target, file).run(pictures))
     except ModelError as error:
@@ -168,7 +168,21 @@ def _flat(scores: AnyArray) -> FloatArray:
     return scores.reshape(len(scores), -1).astype(np.float64)
 
 
-def _tolerance(proto: onnx.ModelProto) -> tuple[float, str]:
+def tolerance_of(proto: onnx.ModelProto) -> tuple[float, str]:
+    """How far rounding may take scores, as a share of the largest.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The graph.
+
+    Returns
+    -------
+    tolerance : float
+        `FULL`, `HALF` or `CODES`.
+    words : str
+        Why it is more than `FULL`; empty where it is not.
+    """
     nodes = proto.graph.node
     if any("Quantize" in node.op_type or node.op_type.startswith(("QLinear", "QGemm")) for node in nodes):
         return CODES, f" (codes of 8 bits: {CODES:g} allowed)"

@@ -14,7 +14,7 @@ import onnx
 from onnx import shape_inference
 
 from onnx_evidence.errors import ModelError, one_line
-from onnx_evidence.fields import attributes_of
+from onnx_evidence.intake.alone import Alone, why_alone
 from onnx_evidence.intake.batch import FreedBatch, free_batch
 from onnx_evidence.intake.blocked import unblock
 from onnx_evidence.intake.branches import settle_branches
@@ -28,14 +28,14 @@ from onnx_evidence.intake.proof import Proof, prove, refuse_unopened
 from onnx_evidence.intake.qoperator import rewrite_integers
 from onnx_evidence.intake.read import File
 from onnx_evidence.intake.standard import rewrite_special
+from onnx_evidence.intake.tried import Subject
+from onnx_evidence.intake.unsteady import why_unsteady
 from onnx_evidence.intake.vendor import spell_out
 from onnx_evidence.kernels import OLDEST
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.shapes import TensorInfo, infer
 
 Result = TypeVar("Result")
-# They take their scale from all pictures of a batch.
-_MIXING = frozenset({"DynamicQuantizeLinear"})
 
 
 @dataclass
@@ -106,30 +106,33 @@ def take_in(
         refuse_unopened(file)
     settled = _checked(lambda: settle_branches(proto, entry.name, entry.batch), path)
     changes = canonical_input(proto, entry)
-    rewritten, special = rewrite_integers(proto), rewrite_special(proto)
+    integers, special = rewrite_integers(proto), rewrite_special(proto)
     unblocked, beside = _checked(lambda: unblock(proto, entry.name, entry.batch, path), path)
     spelt = beside + _checked(lambda: spell_out(proto, entry.name, entry.batch), path)
     counted = (
         (inlined, "local functions put in place"),
         (settled, "branches and loops that constants decide put in place"),
-        (rewritten, "integer operators written as float ones between codes"),
+        (integers, "integer operators written as float ones between codes"),
         (special, "special or outdated operators written as standard ones"),
         (unblocked, "operators on blocks of channels, as one kind of processor has them, written as plain ones"),
         (spelt, "fused operators spelt out in standard ones"),
     )
     changes += [f"{number} {words}" for number, words in counted if number]
-    if mixing := next((node.op_type for node in proto.graph.node if _mixes(node)), None):
-        changes.append(f"one picture at a time: {mixing} takes its scale from the whole batch")
     if file.objection:
         changes.append(f"the ONNX checker objects ({file.objection}), ONNX Runtime does not")
+    rewritten = bool(changes)
     tensors = _infer(proto, entry.name, entry.batch, path)
     refuse_absurd(tensors, (tensor.name for tensor in proto.graph.initializer), entry.shape, path)
     chosen = choose_output(proto, tensors, path, output)
     scores = _scores(path, own, proto, tensors, chosen)
     taken = TakenIn(proto, entry, entry.batch, tensors, chosen, scores, changes)
-    if mixing:
-        _run_singly(taken, path)
-    if (mixing or not _with_free_batch(taken, file)) and changes:
+    if why := why_unsteady(proto, scores):
+        raise ModelError(
+            f"{path}: the answer changes between identical runs: {why}; export the model in "
+            "evaluation mode (model.eval())"
+        )
+    _settle_batch(taken, file, preprocess)
+    if rewritten and taken.proof is None:
         taken.proof = _proved(taken, file)
     taken.tensors |= _checked(lambda: fold_shapes(proto, entry.name, taken.batch), path)
     return taken
@@ -138,13 +141,6 @@ def take_in(
 def _is_old(proto: onnx.ModelProto) -> bool:
     """Whether operators are not those that all the rest knows."""
     return any(each.domain in ("", "ai.onnx") and each.version < OLDEST for each in proto.opset_import)
-
-
-def _mixes(node: onnx.NodeProto) -> bool:
-    """Whether what a node gives for one picture depends on the others in its batch."""
-    if node.op_type == "MeanVarianceNormalization":
-        return any(axis in (0, -4) for axis in attributes_of(node).get("axes", (0,)))
-    return node.op_type in _MIXING
 
 
 def _scores(path: Path, own: set[str], proto: onnx.ModelProto, tensors: dict[str, TensorInfo], output: str) -> str:
@@ -156,21 +152,48 @@ def _scores(path: Path, own: set[str], proto: onnx.ModelProto, tensors: dict[str
     return ending.logits if ending is not None and ending.logits in own else output
 
 
-def _with_free_batch(taken: TakenIn, file: File) -> bool:
+def _settle_batch(taken: TakenIn, file: File, preprocess: Preprocess | None) -> None:
+    """Make the batch free where that can be proved, and 1 where pictures of a batch see each other."""
+    freed = _with_free_batch(taken, file)
+    why = _why_alone(taken, file, preprocess)
+    if why is not None and freed is not None:
+        _undo(taken, freed, file)
+        why = _why_alone(taken, file, preprocess)
+    if why is None:
+        return
+    if taken.batch is not None and why.tried:
+        raise ModelError(
+            f"{file.path}: input {taken.entry.name!r} insists on {taken.batch} pictures at a time, and {why.words}: "
+            "there is no answer for one picture; export the model with a free batch, or with one of 1"
+        )
+    if taken.batch is None:
+        _run_singly(taken, file.path)
+        taken.changes.append(f"one picture at a time: {why.words}")
+
+
+def _why_alone(taken: TakenIn, file: File, preprocess: Preprocess | None) -> Alone | None:
+    return why_alone(
+        Subject(file, taken.proto, taken.tensors, taken.entry, taken.scores, taken.batch, preprocess),
+    )
+
+
+def _with_free_batch(taken: TakenIn, file: File) -> FreedBatch | None:
     """Make the batch free where it is not, and keep that only with a proof."""
     sides = taken.tensors[taken.scores].shape if taken.scores in taken.tensors else (None,)
     if taken.batch is None and sides[:1] == (None,):
-        return False
+        return None
     freed = free_batch(taken.proto, taken.entry.name, taken.entry.batch or 1, taken.scores)
     if freed is None or (taken.batch is None and not freed.changed):
-        return False
+        return None
     freed.apply()
     if (proof := _try(taken, file)) is None:
-        _undo(taken, freed, file)
-        return False
+        freed.undo()
+        if taken.batch is None:
+            _run_singly(taken, file.path)
+        return None
     taken.batch, taken.proof = None, proof
     taken.changes.append(f"batch made free ({freed.changed} constants)" if freed.changed else "batch made free")
-    return True
+    return freed
 
 
 def _try(taken: TakenIn, file: File) -> Proof | None:
@@ -187,9 +210,11 @@ def _try(taken: TakenIn, file: File) -> Proof | None:
 
 
 def _undo(taken: TakenIn, freed: FreedBatch, file: File) -> None:
-    """Run picture by picture instead, as many as the file takes."""
+    """Take back a batch made free."""
     freed.undo()
-    _run_singly(taken, file.path)
+    taken.batch, taken.proof = taken.entry.batch, None
+    taken.changes.pop()
+    taken.tensors = _infer(taken.proto, taken.entry.name, taken.batch, file.path)
 
 
 def _run_singly(taken: TakenIn, path: Path) -> None:

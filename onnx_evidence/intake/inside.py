@@ -1,0 +1,86 @@
+"""Where inside a graph pictures of one batch see each other: every tensor looked at, as one number a row."""
+
+from collections.abc import Mapping, Sequence
+
+import onnx
+from onnx import TensorProto, helper
+
+from onnx_evidence.errors import ModelError
+from onnx_evidence.intake.rewrite import new_name, taken_names
+from onnx_evidence.intake.tried import STRICT, Subject, apart, largest, other_batches, pattern, session_of, with_outputs
+from onnx_evidence.nodes import ancestors, node_inputs
+from onnx_evidence.shapes import TensorInfo
+from onnx_evidence.types import Features
+
+_KINDS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.UINT8, TensorProto.INT8})
+# Since then a reduction takes its axes as an input.
+_AXES_GIVEN = 18
+
+
+def moved_inside(subject: Subject, pictures: Features) -> str | None:
+    """The first tensor on the way to the scores with a row for each picture, whose rows other pictures move.
+
+    Parameters
+    ----------
+    subject : Subject
+        The graph.
+    pictures : ndarray of float32, shape (6, channels, H, W)
+        Of `tried_pictures`.
+
+    Returns
+    -------
+    str or None
+        The operator where pictures meet, with its output; None where none is found, or tensors cannot be summed up.
+    """
+    rows = subject.batch or 2
+    made = {name: node for node in subject.proto.graph.node for name in node.output}
+    leading = ancestors(subject.target, made, is_leaf=lambda node: node.op_type in ("Shape", "Size"))
+    needed = {name for node in leading if node.op_type not in ("Shape", "Size") for name in node.output}
+    names = [name for name in made if name in needed and _has_rows(subject.tensors.get(name))]
+    try:
+        with with_outputs(subject.proto, []) as proto:
+            lengths = _add_lengths(proto, names)
+            proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in lengths)
+            session = session_of(subject)
+        base = session.run_all(pictures[pattern(rows)])
+        others = [(session.run_all(pictures[batch]), kept) for batch, kept in other_batches(rows)]
+    except ModelError:
+        return None
+    for place, name in enumerate(names):
+        strict = STRICT * largest([base[place], *(found[place] for found, _ in others)])
+        if any(apart(base[place][kept], found[place][kept]) > strict for found, kept in others):
+            return _source(name, made, {*names, subject.entry.name})
+    return None
+
+
+def _source(name: str, made: Mapping[str, onnx.NodeProto], rows: set[str]) -> str:
+    """Where pictures meet: what was read there may have no rows itself, as the largest value of all."""
+    while True:
+        node = made[name]
+        before = [each for each in node_inputs(node) if each in made and each not in rows]
+        if not before:
+            return f"{node.op_type} {name!r}"
+        name = before[0]
+
+
+def _has_rows(info: TensorInfo | None) -> bool:
+    return info is not None and info.shape[:1] == (None,) and info.elem_type in _KINDS
+
+
+def _add_lengths(proto: onnx.ModelProto, names: Sequence[str]) -> list[str]:
+    """Nodes that make the Euclidean length of every row."""
+    graph, taken = proto.graph, taken_names(proto.graph)
+    opset = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 0)
+    axes = new_name("length/axes", taken)
+    graph.initializer.append(helper.make_tensor(axes, TensorProto.INT64, [1], [1]))
+    lengths = []
+    for name in names:
+        cast, flat, length = (new_name(f"{name}/length/{word}", taken) for word in ("float", "flat", "row"))
+        graph.node.append(helper.make_node("Cast", [name], [cast], to=TensorProto.FLOAT))
+        graph.node.append(helper.make_node("Flatten", [cast], [flat], axis=1))
+        if opset >= _AXES_GIVEN:
+            graph.node.append(helper.make_node("ReduceL2", [flat, axes], [length], keepdims=0))
+        else:
+            graph.node.append(helper.make_node("ReduceL2", [flat], [length], keepdims=0, axes=[1]))
+        lengths.append(length)
+    return lengths

@@ -1,0 +1,215 @@
+"""What is tried on a graph before it is believed: pictures, batches of them, and how far two answers are apart."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnx_evidence.intake.entry import Entry
+from onnx_evidence.intake.read import File
+from onnx_evidence.preprocessing.contract import Preprocess
+from onnx_evidence.rng import generator, natural_noise
+from onnx_evidence.runtime import Device, Session
+from onnx_evidence.shapes import TensorInfo
+from onnx_evidence.types import AnyArray, Features, FloatArray
+
+_CPU = Device("cpu", "what the operators do is the same everywhere")
+# Two answers that nothing but other pictures beside could move are equal to this share of what answers span.
+STRICT = 1e-6
+# Places in what `tried_pictures` gives.
+NOISE, _DARK, BRIGHT, CONTRAST = (0, 2), (1, 3), 4, 5
+# Ranges of inputs of which nothing is known: normalised, 0 to 1, grey levels.
+_GUESSES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is tried.
+
+    Attributes
+    ----------
+    file : File
+        Where it comes from.
+    proto : onnx.ModelProto
+        The canonical graph.
+    tensors : dict of str to TensorInfo
+        Types and shapes.
+    entry : Entry
+        The image input.
+    target : str
+        The tensor of class scores.
+    batch : int or None
+        The batch size that the graph insists on; None where it is free.
+    preprocess : Preprocess or None
+        What is done to pictures.
+    """
+
+    file: File
+    proto: onnx.ModelProto
+    tensors: dict[str, TensorInfo]
+    entry: Entry
+    target: str
+    batch: int | None
+    preprocess: Preprocess | None
+
+
+def tried_pictures(entry: Entry, preprocess: Preprocess | None) -> Iterator[Features]:
+    """Pictures that differ as much as pictures can.
+
+    Parameters
+    ----------
+    entry : Entry
+        The image input.
+    preprocess : Preprocess or None
+        What is done to pictures, which says what values there are.
+
+    Yields
+    ------
+    ndarray of float32, shape (6, channels, H, W)
+        Noise, a dark picture, both again with other noise, a bright one, and one of nothing but the two ends of the
+        range. Where the range is not known, one after the other of what it may be.
+    """
+    noise = [np.clip(0.5 + natural_noise(entry.shape, generator(0, number)), 0, 1) for number in range(6)]
+    # Uneven, lest what one end of a range gains the other loses.
+    ends = ((0.13, 0.83), (0.03, 0.14), (0.17, 0.79), (0.02, 0.11), (0.78, 0.97))
+    shares = [low + (high - low) * each for (low, high), each in zip(ends, noise[:5], strict=True)]
+    shares.append(np.round(noise[5]))
+    for low, high in _ranges(entry, preprocess):
+        values = low + (high - low) * np.stack(shares)
+        yield (np.rint(values) if entry.levels is not None else values).astype(np.float32)
+
+
+def _ranges(entry: Entry, preprocess: Preprocess | None) -> list[tuple[FloatArray, FloatArray]]:
+    """The smallest and the largest value of every channel."""
+    if entry.levels is None and preprocess is not None and preprocess.color != "INPUT":
+        mean, std = (np.array(each, np.float64)[:, None, None] for each in (preprocess.mean, preprocess.std))
+        return [(-mean / std, (preprocess.white * preprocess.scale - mean) / std)]
+    pairs = _GUESSES if entry.levels is None else (entry.levels,)
+    return [(np.array(low, np.float64), np.array(high, np.float64)) for low, high in pairs]
+
+
+def pattern(rows: int) -> list[int]:
+    """Noise and dark pictures by turns.
+
+    Parameters
+    ----------
+    rows : int
+        How many.
+
+    Returns
+    -------
+    list of int
+        Places in what `tried_pictures` gives.
+    """
+    return [(NOISE, _DARK)[row % 2][row // 2 % 2] for row in range(rows)]
+
+
+def other_batches(rows: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Batches in which some rows of `pattern` are kept and all others are another picture.
+
+    Of any two neighbours, and of any two rows in different halves, each is kept once while the other is changed. The
+    extremes of the batch move with it: the largest, the smallest and the mean value of all.
+
+    Parameters
+    ----------
+    rows : int
+        How many.
+
+    Yields
+    ------
+    batch : list of int
+        As `pattern`.
+    kept : list of int
+        Rows as they are there.
+    """
+    for bit in {0, (rows - 1).bit_length() - 1} if rows > 1 else ():
+        for value, other in ((0, BRIGHT), (1, CONTRAST)):
+            kept = [row for row in range(rows) if row >> bit & 1 == value]
+            yield [each if row in kept else other for row, each in enumerate(pattern(rows))], kept
+
+
+def apart(one: AnyArray, other: AnyArray) -> float:
+    """The largest difference; what is a number in one alone is infinitely far.
+
+    Parameters
+    ----------
+    one, other : ndarray
+        Of the same shape.
+
+    Returns
+    -------
+    float
+    """
+    one, other = (np.asarray(each, np.float64) for each in (one, other))
+    finite = np.isfinite(one) & np.isfinite(other)
+    if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
+        return float("inf")
+    return float(np.abs(one[finite] - other[finite]).max(initial=0.0))
+
+
+def spread(runs: Sequence[AnyArray]) -> float:
+    """From the smallest number to the largest, of all that are finite."""
+    found = _finite(runs)
+    return float(np.ptp(found)) if found.size else 0.0
+
+
+def largest(runs: Sequence[AnyArray]) -> float:
+    """The largest absolute value, of all that are finite."""
+    return float(np.abs(_finite(runs)).max(initial=0.0))
+
+
+def _finite(runs: Sequence[AnyArray]) -> FloatArray:
+    numbers = np.concatenate([np.asarray(each, np.float64).reshape(-1) for each in runs])
+    return np.asarray(numbers[np.isfinite(numbers)])
+
+
+@contextmanager
+def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> Iterator[onnx.ModelProto]:
+    """The graph itself with other outputs for a while, since to copy its weights takes memory.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        Changed in place, and put back, nodes and initializers that were added at the ends meanwhile included.
+    names : sequence of str
+        Tensors.
+
+    Yields
+    ------
+    onnx.ModelProto
+    """
+    graph = proto.graph
+    nodes, constants = len(graph.node), len(graph.initializer)
+    kept = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in graph.output]
+    del graph.output[:]
+    # Without types: ONNX Runtime infers them.
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    try:
+        yield proto
+    finally:
+        del graph.node[nodes:]
+        del graph.initializer[constants:]
+        del graph.output[:]
+        graph.output.extend(kept)
+
+
+def session_of(subject: Subject) -> Session:
+    """The graph as it stands, ready to run on the CPU.
+
+    Parameters
+    ----------
+    subject : Subject
+        The graph.
+
+    Returns
+    -------
+    Session
+
+    Raises
+    ------
+    ModelError
+        If ONNX Runtime cannot run it there.
+    """
+    return Session(subject.proto, _CPU, folder=subject.file.path.parent)
