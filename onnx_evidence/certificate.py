@@ -82,7 +82,9 @@ def _others(features: Features, kept: int) -> Iterator[Features]:
     """Features with other cells."""
     cells, rest = features[: len(features) - kept], features[len(features) - kept :]
     rng = np.random.default_rng(0)
-    mean, spread = cells.mean(), cells.std() + 1
+    mean, spread = cells.mean(dtype=np.float64), cells.std(dtype=np.float64) + 1
     noise = (mean + size * spread * rng.standard_normal(cells.shape) for size in _NOISE)
     for other in (*noise, -cells, np.zeros_like(cells)):
-        yield np.concatenate([other.astype(np.float32), rest])
+        with np.errstate(over="ignore"):
+            changed = other.astype(np.float32)
+        yield np.concatenate([changed, rest])
