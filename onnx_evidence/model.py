@@ -151,7 +151,7 @@ def load_model(
         output=taken.output,
         classes=classes,
         recorded=recorded_classes or beside.classes,
-        probe=lambda name: probe(proto, tensors, entry.name, taken.batch, name, path.parent),
+        probe=lambda name: probe(proto, tensors, entry, taken.batch, name, path.parent),
     )
     return Model(
         path=path,

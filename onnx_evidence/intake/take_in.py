@@ -4,6 +4,7 @@ Canonical: no local functions, constants as initializers, no control flow that c
 as float ones between QuantizeLinear and DequantizeLinear, one image input, float32, channels first, with a free batch.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,10 +175,16 @@ def _run_singly(taken: TakenIn, path: Path) -> None:
 
 def _proved(taken: TakenIn, file: File) -> Proof:
     proof = prove(file, taken.proto, taken.entry, taken.scores, rows=taken.batch or 2)
-    if proof.deviation > proof.tolerance:
+    if not proof.deviation <= proof.tolerance:
+        changes = "; ".join(taken.changes)
+        if not math.isfinite(proof.deviation):
+            raise ModelError(
+                f"{file.path}: the graph as rewritten ({changes}) cannot be proved to be the file's: {proof.words}; "
+                "pass --preprocess, or export the model otherwise"
+            )
         raise ModelError(
-            f"{file.path}: the graph as rewritten ({'; '.join(taken.changes)}) differs from the file by "
-            f"{proof.deviation:.1e} of the largest score, more than {proof.tolerance:g}; export the model otherwise"
+            f"{file.path}: the graph as rewritten ({changes}) differs from the file by {proof.deviation:.1e} of the "
+            f"largest score, more than {proof.tolerance:g}; export the model otherwise"
         )
     return proof
 
