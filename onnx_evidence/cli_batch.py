@@ -220,10 +220,15 @@ class _Say:
     def __init__(self, quiet: bool, as_json: bool) -> None:
         self.quiet, self.as_json = quiet, as_json
         self.table = not quiet and not as_json
+        self._said: set[str] = set()
 
     def entries(self, entries: Sequence[dict[str, Any]]) -> None:
         for line in (line for entry in entries for line in tables.unmet(entry)):
             click.echo(f"Warning: {line}", err=True)
+        for line in (line for entry in entries for line in tables.unplaced(entry)):
+            if line not in self._said:  # the same for most pictures
+                click.echo(f"Warning: {line}", err=True)
+            self._said.add(line)
         for entry in entries:
             if self.as_json:
                 click.echo(json_line(entry))

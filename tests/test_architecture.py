@@ -120,6 +120,9 @@ UNREACHABLE = {
     "ordered": {"removal", "integration", "slopes", "masked", "attribution", "pipeline", "render"},
     "runtime": {"graph", "model", "pipeline", "vjp"},
     "projection": {"graph", "model", "runtime", "pipeline"},
+    "receptive": {"graph", "model", "runtime", "pipeline"},
+    # Taking a file in may feed noise, and knows no photographs.
+    "preprocessing.synthetic": NO_MODEL,
     "render": {"pipeline", "graph", "model", "runtime"},
     "store": {"pipeline", "graph", "model", "runtime", "images"},
 }

@@ -60,7 +60,15 @@ class CutPart(BaseModel):
     certificate: Annotated[float, Field(ge=0)] = Field(
         description="Largest difference of a logit between split and whole model, as a share of the largest logit."
     )
-    resolution_pixels: Annotated[float, Field(ge=0)]
+    resolution_pixels: Annotated[float, Field(ge=0)] = Field(
+        description="Mean spread of the cells' receptive fields: finer detail is cosmetic."
+    )
+    field: Literal["measured", "nominal", "even", "exact"] | None = Field(
+        default=None,
+        description="How it is known where cells look: measured; by arithmetic on kernels and strides; not at all, so "
+        "that cells are spaced evenly; by definition.",
+    )
+    field_reason: str | None = Field(default=None, description="Why it is not measured, or what was filled in.")
     budget: BudgetPart | None = None
 
 

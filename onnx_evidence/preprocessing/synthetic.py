@@ -17,6 +17,8 @@ from onnx_evidence.types import AnyArray, Features, FloatArray
 
 # Inputs of which nothing is known: normalised, 0..1, grey levels.
 _GUESSES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
+# Steps, in a power of 2 below its width, that a picture's range is rounded to.
+_STEPS = 8
 # Share of a range that is left out at either end, where its ends give no numbers.
 MARGIN = 1 / 32
 # Standard deviations to either side of its mean that a band is taken to reach.
@@ -63,7 +65,7 @@ class InputRange:
 
     @classmethod
     def of(cls, inputs: Features) -> "InputRange":
-        """What one picture spans, channel by channel.
+        """What one picture spans, channel by channel, rounded inwards so that most pictures of a kind span the same.
 
         Parameters
         ----------
@@ -73,8 +75,17 @@ class InputRange:
         Returns
         -------
         InputRange
+            Between the picture's smallest and largest values.
         """
-        return cls(*(find(inputs, axis=(1, 2)).astype(np.float64) for find in (np.min, np.max)))
+        low, high = (find(inputs, axis=(1, 2)).astype(np.float64) for find in (np.min, np.max))
+        width = np.maximum(high - low, np.finfo(np.float32).tiny)
+        step = 2.0 ** np.floor(np.log2(width)) / _STEPS
+        # Neighbours among float32's numbers have nothing between them. The 0 makes +0 of -0.
+        first, last = (
+            (end * step).astype(np.float32).astype(np.float64) + 0
+            for end in (np.ceil(low / step), np.floor(high / step))
+        )
+        return cls(np.clip(first, low, high), np.clip(last, low, high))
 
     def noise(self, size: tuple[int, int], number: int, *, contrast: float = 1.0, margin: float = 0.0) -> Features:
         """Noise with the spectrum of photographs inside the range; the same for the same arguments.
@@ -143,6 +154,25 @@ def known_range(preprocess: Preprocess | None) -> InputRange | None:
         return None
     zero, white = np.zeros(preprocess.channels), np.full(preprocess.channels, float(preprocess.white))
     return InputRange(zero, white, whole=True, preprocess=preprocess)
+
+
+def range_of(preprocess: Preprocess | None, inputs: Features | None) -> InputRange | None:
+    """The range of the input: the preprocessing's where it settles that, else the picture's own.
+
+    Parameters
+    ----------
+    preprocess : Preprocess or None
+        What is done to pictures.
+    inputs : ndarray of float32, shape (channels, H, W), or None
+        A preprocessed picture.
+
+    Returns
+    -------
+    InputRange or None
+        None where there is no picture to tell.
+    """
+    known = known_range(preprocess)
+    return known if known is not None or inputs is None else InputRange.of(inputs)
 
 
 def likely_ranges(
