@@ -248,11 +248,16 @@ class _Say:
         self.table = not quiet and not as_json
         self._headed = False
         self._missed: list[float] = []
+        self._said: set[str] = set()
 
     def entries(self, entries: Sequence[dict[str, Any]]) -> None:
         for line in (line for entry in entries for line in tables.unmet(entry)):
             click.echo(f"Warning: {line}", err=True)
         self._missed += [entry["budget"]["gap_share"] for entry in entries if entry["budget"]]
+        for line in (line for entry in entries for line in tables.unplaced(entry)):
+            if line not in self._said:  # the same for most pictures
+                click.echo(f"Warning: {line}", err=True)
+            self._said.add(line)
         if self.table and not self._headed:
             click.echo(tables.explain_header(self.explainer))
             self._headed = True

@@ -23,8 +23,9 @@ from onnx_evidence.preprocessing.apply import read_picture, to_input
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.found import not_recorded
 from onnx_evidence.preprocessing.geometry import MAX_PIXELS
-from onnx_evidence.projection import CellField, input_field, measure_field
-from onnx_evidence.rng import generator, natural_noise
+from onnx_evidence.preprocessing.synthetic import MARGIN, range_of
+from onnx_evidence.projection import OPEN, CellField, input_field
+from onnx_evidence.receptive import measure_field, unmeasured
 from onnx_evidence.runtime import Classifier, Differentiator, Session, finite_logits, settle_device
 from onnx_evidence.types import AnyArray, Features, FloatArray, Gradient, Head, Predict
 from onnx_evidence.vjp import build_vjp, missing_rules
@@ -87,7 +88,7 @@ class DeployedModel:
         names = read_labels(Path(labels)) if labels is not None else self.model.labels
         self.labels = name_both(names) if self.model.binary else names
         self.device = settle_device(device)
-        self._fields: dict[str, CellField] = {}
+        self._fields: dict[tuple[str, bytes, bytes], CellField] = {}
         self._read: dict[str, bool] = {}
         log.info("preprocessing: %s", self.model.preprocess_source or "not known")
         log.info("device: %s (%s)", self.device.name, self.device.reason)
@@ -235,35 +236,41 @@ class DeployedModel:
         at_input = cut.name == self.model.input_name
         return Classifier(self.session if at_input else self._open(self.graph.tail(cut)))
 
-    def field(self, cut: Cut) -> CellField:
-        """Where the cells of a cut look; measured once.
+    def field(self, cut: Cut, inputs: Features | None = None) -> CellField:
+        """Where the cells of a cut look; measured once for every range that inputs have.
 
         Parameters
         ----------
         cut : Cut
             One of the graph's.
+        inputs : ndarray of float32, shape (channels, H, W), optional
+            A preprocessed picture, for its range; see `synthetic.range_of`.
 
         Returns
         -------
         CellField
+            ``how`` is 'open' where there is nothing that it could be measured on yet.
 
         Raises
         ------
         ModelError, DeviceError
             As `head`.
         """
-        shape = self.model.input_shape
+        size = self.model.input_shape[1:]
         if cut.name == self.model.input_name:
-            return input_field(shape[1:])
-        if cut.name not in self._fields:
-            head, channels = self.head(cut), cut.cell_shape[0]
-            self._fields[cut.name] = measure_field(lambda batch: head(batch)[:, :channels], shape, cut.grid)
-        return self._fields[cut.name]
+            return input_field(size)
+        if (source := range_of(self.model.preprocess, inputs)) is None:
+            return unmeasured(size, cut.grid, cut.field, "", how=OPEN)
+        key = cut.name, source.low.tobytes(), source.high.tobytes()
+        if key not in self._fields:
+            head, inside = self.head(cut), np.s_[:, : cut.cell_shape[0]]
+            self._fields[key] = measure_field(lambda batch: head(batch)[inside], source, size, cut.grid, cut.field)
+        return self._fields[key]
 
     def is_read(self, cut: Cut) -> bool:
         """Whether the scores change with what the cells of a cut hold; tried once, see `certificate.are_read`."""
         if cut.name not in self._read:
-            picture = natural_noise(self.model.input_shape, generator(0))
+            picture = self.model.entry.ranges[0].noise(self.model.input_shape[1:], 0, margin=MARGIN)
             self._read[cut.name] = are_read(self.tail(cut), self.head(cut)(picture[None])[0], cut.kept)
         return self._read[cut.name]
 

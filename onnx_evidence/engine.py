@@ -1,13 +1,16 @@
 """What the five engines share: the question, the picture as they see it, and their answer at one cut."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
+
+import numpy as np
 
 from onnx_evidence.class_kind import EXCLUSIVE, ClassKind
+from onnx_evidence.errors import ModelError
 from onnx_evidence.graph import Cut
 from onnx_evidence.path import Budget
-from onnx_evidence.projection import CellField
+from onnx_evidence.projection import OPEN, CellField
 from onnx_evidence.score import Score
 from onnx_evidence.types import Features, FloatArray
 
@@ -150,3 +153,45 @@ class Engine(Protocol):
     def summary(self) -> str:
         """What the table's head says of it, in a few words."""
         ...
+
+
+def placed(engines: Sequence[Engine], field_of: Callable[[Cut], CellField]) -> list[Engine]:
+    """The engines for one picture, which settles where cells look where the preprocessing does not.
+
+    Parameters
+    ----------
+    engines : sequence of Engine
+        Ready for every picture.
+    field_of : callable
+        Where the cells of a cut look, now that there is a picture.
+
+    Returns
+    -------
+    list of Engine
+        Those whose field is known are the same.
+    """
+    return [
+        each if each.field.how != OPEN else cast("Engine", replace(cast("Any", each), field=field_of(each.cut)))
+        for each in engines
+    ]
+
+
+def check_finite(cut: Cut, maps: Sequence[CutMap]) -> None:
+    """Refuse maps with a number that is none.
+
+    Parameters
+    ----------
+    cut : Cut
+        Where they were made.
+    maps : sequence of CutMap
+        Of one picture.
+
+    Raises
+    ------
+    ModelError
+        Naming the cut.
+    """
+    if not all(np.isfinite(each.cells).all() and np.isfinite(each.values).all() for each in maps):
+        raise ModelError(
+            f"layer {cut.name!r}: the evidence there is not a finite number: take another --layer or --background"
+        )

@@ -44,7 +44,7 @@ def cells_of(size: tuple[int, int]) -> CellField:
         pitch = pixels / cells
         centres = (np.arange(cells, dtype=np.float64) + 0.5) * pitch
         axes.append(AxisField(pixels, centres, np.full(cells, pitch / 12**0.5)))
-    return CellField(*axes)
+    return CellField(axes[0], axes[1])
 
 
 @dataclass(frozen=True)

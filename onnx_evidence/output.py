@@ -1,11 +1,11 @@
 """Reports of commands, for programs."""
 
-import json
 from typing import Any
 
 import numpy as np
 
 from onnx_evidence.links import Links
+from onnx_evidence.store import finite_json
 
 
 def as_json(value: Any) -> str:
@@ -19,8 +19,13 @@ def as_json(value: Any) -> str:
     Returns
     -------
     str
+
+    Raises
+    ------
+    ModelError
+        Naming a number that is not finite.
     """
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return finite_json(value, indent=2)
 
 
 def links_report(links: Links, cut: str, question: str) -> dict[str, Any]:

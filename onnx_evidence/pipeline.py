@@ -12,7 +12,7 @@ import numpy as np
 
 from onnx_evidence.choose import AUTO
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.engine import CutMap, View
+from onnx_evidence.engine import CutMap, View, check_finite, placed
 from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import LN2
 from onnx_evidence.explanation import Explanation, Named
@@ -221,12 +221,15 @@ class Explainer:
         logits, features = self._look(inputs)
         questions = ask(self.deployed, photograph.name, int(logits.argmax()), targets, versus)
         key = key_of(inputs.tobytes())
+        engines = placed(self.engines, lambda cut: self.deployed.field(cut, inputs))
         answers = [
             engine.explain(View(inputs, seen, logits, key, self.deployed.class_kind), questions, progress)
-            for engine, seen in zip(self.engines, features, strict=True)
+            for engine, seen in zip(engines, features, strict=True)
         ]
+        for engine, maps in zip(engines, answers, strict=True):
+            check_finite(engine.cut, maps)
         record = make_record(
-            self.record, self.engines, photograph, self.deployed.preprocess, inputs, [maps[0] for maps in answers]
+            self.record, engines, photograph, self.deployed.preprocess, inputs, [maps[0] for maps in answers]
         )
         record["top"] = self._top(logits)
         full = self.deployed.class_kind.log_probabilities(logits[None], [question.target for question in questions])

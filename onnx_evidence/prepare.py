@@ -12,7 +12,7 @@ from onnx_evidence.baselines import Baselines
 from onnx_evidence.certificate import certify
 from onnx_evidence.choose import AUTO, DEEP, last_cut, resolve_layers, why_shallow
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.engine import Engine, Question, View
+from onnx_evidence.engine import Engine, Question, View, placed
 from onnx_evidence.errors import DataError, GradientError, one_line
 from onnx_evidence.graph import Cut
 from onnx_evidence.images import list_images
@@ -182,7 +182,8 @@ class _Maker:
 
         def start(view: View, question: Question) -> FloatArray:
             views = [replace(view, features=features) for features in look(view.inputs)[1]]
-            asked = zip(engines, views, strict=True)
+            here = placed(engines, lambda cut: self.deployed.field(cut, view.inputs))
+            asked = zip(here, views, strict=True)
             maps = [engine.explain(each, [question], lambda steps: None)[0].values for engine, each in asked]
             return np.asarray(np.mean(maps, axis=0))
 

@@ -1,10 +1,8 @@
-"""From cells to pixels of the model's input, through the measured receptive field.
+"""From cells to pixels of the model's input, through the receptive field.
 
-Where a cell looks is measured, not derived: bands of the input are blurred, and the energy of the change
-that each row (column) of cells feels has a centre and a spread. Nominal centres of networks with uneven
-padding are off by half a stride; measured ones are not. Cells are placed at their measured centres and
-interpolated between them. The spread is how far a map can be resolved; smearing by it too was measured
-and lost (docs/first-light.md).
+Cells are placed at the centres of their fields, which are measured where they can be (`receptive`), and interpolated
+between them. The spread is how far a map can be resolved; smearing by it too was measured and lost
+(docs/first-light.md).
 """
 
 from dataclasses import dataclass
@@ -13,16 +11,13 @@ import numpy as np
 
 from onnx_evidence.difference import WindowEvidence
 from onnx_evidence.intervals import total_freedom
-from onnx_evidence.opencv import blur
-from onnx_evidence.rng import generator, natural_noise
-from onnx_evidence.types import Features, FloatArray, Head, IntArray
+from onnx_evidence.types import FloatArray
 from onnx_evidence.windows import Windows
 
-# Synthetic pictures that the field is measured on: two agree with photographs (docs/first-light.md).
-_PICTURES = 2
-# Bands of the input per axis: about one a cell, and enough of them where cells are few.
-_BANDS = (14, 28)
-_BLUR_SIGMA = 11.0
+# How the places of cells are known.
+MEASURED, NOMINAL, EVEN, EXACT = "measured", "nominal", "even", "exact"
+# Not before there is a picture.
+OPEN = "open"
 # Standard deviation of the interpolation between cells, in pitches of the grid.
 _KERNEL = 0.5
 
@@ -84,10 +79,17 @@ class CellField:
     ----------
     rows, cols : AxisField
         One per axis.
+    how : {'measured', 'nominal', 'even', 'exact', 'open'}
+        How it is known: measured; by arithmetic on kernels and strides; not at all, so that cells are spaced evenly
+        over the picture; by definition; or not before there is a picture.
+    reason : str
+        Why it is not measured, or what had to be filled in; empty where there is nothing to say.
     """
 
     rows: AxisField
     cols: AxisField
+    how: str = EXACT
+    reason: str = ""
 
     @property
     def resolution(self) -> float:
@@ -170,30 +172,6 @@ class CellField:
         return self.rows.weights() @ windows.row_weights, self.cols.weights() @ windows.col_weights
 
 
-def measure_field(head: Head, input_shape: tuple[int, int, int], grid: tuple[int, int]) -> CellField:
-    """Measure where cells look, on seeded pictures with the spectrum of photographs.
-
-    Depends on the model alone, so the same for every picture and every run.
-
-    Parameters
-    ----------
-    head : Head
-        Input to features.
-    input_shape : (int, int, int)
-        Channels, height, width.
-    grid : (int, int)
-        Rows and columns of cells.
-
-    Returns
-    -------
-    CellField
-        In pixels of the input.
-    """
-    pictures = [natural_noise(input_shape, generator(0, index)) for index in range(_PICTURES)]
-    rows, cols = (_measure_axis(head, pictures, axis, grid[axis]) for axis in (0, 1))
-    return CellField(rows, cols)
-
-
 def input_field(size: tuple[int, int]) -> CellField:
     """The field at the input itself: every cell is its own pixel.
 
@@ -214,32 +192,3 @@ class _Identity(AxisField):
     def weights(self) -> FloatArray:
         """Every pixel is its own cell."""
         return np.eye(self.pixels)
-
-
-def _measure_axis(head: Head, pictures: list[Features], axis: int, cells: int) -> AxisField:
-    pixels = pictures[0].shape[1 + axis]
-    bands = min(max(cells, _BANDS[0]), _BANDS[1])
-    edges = np.unique(np.linspace(0, pixels, min(bands, pixels) + 1).round().astype(np.int64))
-    profile = np.mean([_responses(head, picture, axis, edges) for picture in pictures], axis=0)
-    centres = (edges[:-1] + edges[1:]) / 2
-    # A row of cells that no band moves looks nowhere: spread over everything.
-    share = profile + 1e-12 * (1 + profile.max())
-    share /= share.sum(axis=1, keepdims=True)
-    centre = share @ centres
-    width = np.diff(edges).mean()
-    # A band is not a line: its own variance is no part of the field's.
-    variance = (share * (centres - centre[:, None]) ** 2).sum(axis=1) - width**2 / 12
-    return AxisField(pixels, centre, np.sqrt(np.maximum(variance, 0)))
-
-
-def _responses(head: Head, picture: Features, axis: int, edges: IntArray) -> FloatArray:
-    """Change of each row (column) of cells when each band of the input is blurred, shape (cells, bands)."""
-    blurred = blur(picture, _BLUR_SIGMA)
-    batch = np.repeat(picture[None], len(edges), axis=0)
-    for copy, start, stop in zip(batch[1:], edges[:-1], edges[1:], strict=True):
-        band = np.s_[:, start:stop] if axis == 0 else np.s_[:, :, start:stop]
-        copy[band] = blurred[band]
-    features = head(batch).astype(np.float64)
-    change = ((features[1:] - features[0]) ** 2).sum(axis=1)
-    energy: FloatArray = change.mean(axis=2 - axis).T
-    return energy

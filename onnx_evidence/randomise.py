@@ -247,6 +247,7 @@ def redraw(deployed: DeployedModel, weights: Iterable[Weight], seed: int = 0) ->
     twin = copy.copy(deployed)
     twin.graph = graph
     twin.__dict__.pop("session", None)  # it runs the weights as they were
+    twin.__dict__["_fields"] = dict(twin.__dict__["_fields"])  # what is measured on other weights stays with them
     return twin
 
 

@@ -129,4 +129,6 @@ def _cut(engine: Engine, its_map: CutMap) -> dict[str, Any]:
         **its_map.sampling,
         "certificate": its_map.certificate,
         "resolution_pixels": round(engine.field.resolution, 1),
+        "field": engine.field.how,
+        "field_reason": engine.field.reason or None,
     }

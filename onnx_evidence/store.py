@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from onnx_evidence.errors import StoreError, one_line
+from onnx_evidence.errors import ModelError, StoreError, one_line
 from onnx_evidence.files.inside import Folder, opened
 from onnx_evidence.types import AnyArray
 
@@ -226,5 +227,52 @@ def json_line(value: Any) -> str:
     Returns
     -------
     str
+
+    Raises
+    ------
+    ModelError
+        Naming a number that is not finite.
     """
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return finite_json(value)
+
+
+def finite_json(value: Any, indent: int | None = None) -> str:
+    """JSON, which has no numbers that are not finite.
+
+    Parameters
+    ----------
+    value : object
+        Plain values.
+    indent : int, optional
+        Spaces that a level is set in; all on one line without.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ModelError
+        Naming a number that is not finite: what pictures and settings give is checked where it comes in.
+    """
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        place = next(_not_finite(value, ""), None)
+        if place is None:
+            raise
+        raise ModelError(
+            f"{place} is not a finite number, so there is no result: take another --layer, --method or --background"
+        ) from error
+
+
+def _not_finite(value: Any, place: str) -> Iterator[str]:
+    """Where numbers lie that are not finite, as 'cuts[0].certificate (nan)'."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _not_finite(each, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            yield from _not_finite(each, f"{place}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{place} ({value})"

@@ -13,6 +13,9 @@ from onnx_evidence.preprocessing.words import in_words
 from onnx_evidence.settings import QUALITIES, Settings
 from onnx_evidence.text import fit, shown, visible
 
+# Where cells are put that are not measured.
+_PLACES = {"nominal": "but taken from kernels and strides", "even": "so they are spaced evenly over the picture"}
+
 
 def explain_header(explainer: Explainer) -> str:
     """Device, cuts and background in use, then the table's head.
@@ -123,6 +126,27 @@ def unaccounted(shares: Sequence[float], settings: Settings) -> str | None:
         f"{max(missed):.0%}: {settings.completeness:.0%} may be missed{by}; the default adds steps until at most "
         f"{usual} are"
     )
+
+
+def unplaced(entry: dict[str, Any]) -> list[str]:
+    """What to say of cuts whose cells lie where they were not measured to look.
+
+    Parameters
+    ----------
+    entry : dict
+        A manifest line, parsed.
+
+    Returns
+    -------
+    list of str
+        One line per such cut.
+    """
+    return [
+        f"layer {visible(cut['name'])!r}: where its cells look is not measured, {_PLACES[cut['field']]}: "
+        f"{cut['field_reason']}; places are known to {cut['resolution_pixels']:g} pixels of the input"
+        for cut in entry["cuts"]
+        if cut.get("field") in _PLACES
+    ]
 
 
 def _account(budget: dict[str, Any] | None) -> str:

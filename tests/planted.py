@@ -4,7 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from onnx import ModelProto, helper
+from onnx import ModelProto, NodeProto, helper
 
 from tests import tiny
 
@@ -46,3 +46,41 @@ def save_pictures(folder: Path, count: int = 4, brighter: int = 90) -> list[Path
         paths.append(folder / f"{number}.png")
         cv2.imwrite(str(paths[-1]), pixels)
     return paths
+
+
+# Rows and columns of the red square in the pictures of 96 x 128.
+SQUARE = np.s_[8:24, 90:110]
+
+
+def red_square() -> np.ndarray:
+    """A grey picture of 96 x 128 with a dull red square."""
+    pixels = np.full((96, 128, 3), 128, np.uint8)
+    pixels[SQUARE] = (200, 30, 30)
+    return pixels
+
+
+def finder(before: list[NodeProto], weights: dict[str, np.ndarray], scale: float = 1.0) -> ModelProto:
+    """Three classes, of which 1 is for red and 2 for blue; the input may be undone first, by nodes to 'unit' (0..1).
+
+    Features behind 'found' are ``scale`` times as large, and the scores the same.
+    """
+    weights = dict(weights)
+    mean = np.full((3, 3), 1 / 9, np.float32)
+    colours = np.array([[1, -0.5, -0.5], [-0.5, -0.5, 1]], np.float32)
+    weights["k1"] = colours[:, :, None, None] * mean
+    weights["b1"] = np.full(2, -0.3, np.float32)
+    weights["k2"] = (np.eye(2, dtype=np.float32)[:, :, None, None] * mean * scale).astype(np.float32)
+    weights["w"] = np.array([[0, 0], [300, 0], [0, 300]], np.float32) / np.float32(scale)
+    weights["b"] = np.array([1, 0, 0.3], np.float32)
+    first = before[-1].output[0] if before else "input"
+    nodes = [
+        *before,
+        helper.make_node("Conv", [first, "k1", "b1"], ["colours"], pads=[1] * 4),
+        helper.make_node("Relu", ["colours"], ["red"]),
+        helper.make_node("Conv", ["red", "k2"], ["found"], pads=[1] * 4, strides=[2, 2]),
+        helper.make_node("Relu", ["found"], ["found.relu"]),
+        helper.make_node("GlobalAveragePool", ["found.relu"], ["pool"]),
+        helper.make_node("Flatten", ["pool"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w", "b"], ["logits"], transB=1),
+    ]
+    return tiny.make_model(nodes, weights, input_shape=("N", 3, 64, 64), output_shape=("N", 3))

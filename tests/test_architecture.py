@@ -11,7 +11,8 @@ import pytest
 
 PACKAGE = "onnx_evidence"
 FOLDER = Path(__file__).parent.parent / PACKAGE
-LONGEST = 350
+# Lines of code: docstrings and comments are what readers are glad of.
+LONGEST = 260
 
 # The home of each library; what is not listed here nor in EVERYWHERE may not be imported at all.
 HOMES = {
@@ -135,6 +136,9 @@ UNREACHABLE = {
     "ordered": {"removal", "integration", "slopes", "masked", "attribution", "pipeline", "render"},
     "runtime": {"graph", "model", "pipeline", "vjp"},
     "projection": {"graph", "model", "runtime", "pipeline"},
+    "receptive": {"graph", "model", "runtime", "pipeline"},
+    # Taking a file in may feed noise, and knows no photographs.
+    "preprocessing.synthetic": NO_MODEL,
     "render": {"pipeline", "graph", "model", "runtime"},
     "store": {"pipeline", "graph", "model", "runtime", "images"},
 }
@@ -409,8 +413,21 @@ def test_control_what_lacks_a_docstring_is_found():
     assert undocumented(Source("m", "x = 1")) == ["m"]
 
 
+def lines_of_code(text: str) -> int:
+    """Lines that hold code, without docstrings, comments and empty ones."""
+    tree = ast.parse(text)
+    documented = {
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False)
+        for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)
+    }
+    lines = enumerate(text.splitlines(), start=1)
+    return sum(number not in documented and bool(line.split("#")[0].strip()) for number, line in lines)
+
+
 def test_no_module_is_longer_than_a_reader_bears():
-    lengths = {name: len(file_of(name).read_text(encoding="utf-8").splitlines()) for name in names()}
+    lengths = {name: lines_of_code(file_of(name).read_text(encoding="utf-8")) for name in names()}
     assert len(lengths) > 30
     assert "vjp.tape" in lengths
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}

@@ -9,7 +9,7 @@ import pytest
 
 from onnx_evidence.batch.journal import Journal, read_lines, sealed
 from onnx_evidence.batch.lock import FolderLock
-from onnx_evidence.errors import StoreError
+from onnx_evidence.errors import ModelError, StoreError
 
 VALUES = [{"map": f"{number}/a.npz", "bits": number / 3, "label": "crane"} for number in range(4)]
 
@@ -118,8 +118,8 @@ def test_what_is_no_journal_is_refused_and_not_touched(path, content, words):
 
 
 def test_no_number_is_lost_and_nothing_that_json_lacks_is_written(path):
-    with pytest.raises(ValueError, match="JSON compliant"):
-        reopened(path)[1].add([{"bits": 1.0}, {"bits": float("nan")}])
+    with pytest.raises(ModelError, match=r"^cuts\[1\]\.bits \(nan\) is not a finite number"):
+        reopened(path)[1].add([{"bits": 1.0}, {"cuts": [{"bits": 2.0}, {"bits": float("nan")}]}])
     assert reopened(path)[0] == VALUES
 
 

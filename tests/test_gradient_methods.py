@@ -20,7 +20,9 @@ from onnx_evidence.evidence import LN2
 from onnx_evidence.explanation import Explanation
 from onnx_evidence.opencv import blur
 from onnx_evidence.placement import Placement
-from onnx_evidence.projection import AxisField, CellField, measure_field
+from onnx_evidence.preprocessing.synthetic import known_range
+from onnx_evidence.projection import AxisField, CellField
+from onnx_evidence.receptive import measure_field
 from onnx_evidence.rng import generator, key_of
 from tests import oracles, tiny
 
@@ -318,7 +320,9 @@ def test_spreading_keeps_sums_on_any_grid(sides, grid, seed):
 
 def test_spreading_keeps_sums_at_every_cut_and_interpolating_does_not(deployed, rng):
     for cut in deployed.graph.cuts[1:]:
-        field = measure_field(deployed.head(cut), deployed.model.input_shape, cut.grid)
+        field = measure_field(
+            deployed.head(cut), known_range(deployed.preprocess), deployed.model.input_shape[1:], cut.grid
+        )
         cells = rng.normal(size=cut.grid) + 1
         assert field.spread(cells).sum() == pytest.approx(cells.sum(), abs=1e-9)
         assert abs(field.to_input(cells).sum() - cells.sum()) > 10

@@ -3,8 +3,13 @@
 import numpy as np
 
 from onnx_evidence.difference import WindowEvidence
-from onnx_evidence.projection import AxisField, CellField, input_field, measure_field, natural_noise
+from onnx_evidence.preprocessing.synthetic import InputRange
+from onnx_evidence.projection import AxisField, CellField, input_field
+from onnx_evidence.receptive import measure_field
+from onnx_evidence.rng import natural_noise
 from onnx_evidence.windows import Windows
+
+UNIT = InputRange(np.zeros(3), np.ones(3))
 
 
 def pooling_head(block: tuple[int, int], shift: tuple[int, int]):
@@ -20,7 +25,7 @@ def pooling_head(block: tuple[int, int], shift: tuple[int, int]):
 
 
 def test_centres_and_spreads_of_a_known_head_are_found():
-    field = measure_field(pooling_head((16, 32), (5, -9)), (3, 112, 192), (7, 6))
+    field = measure_field(pooling_head((16, 32), (5, -9)), UNIT, (112, 192), (7, 6))
     assert (field.rows.pixels, field.cols.pixels) == (112, 192)
     inner = slice(1, -1)  # np.roll wraps at the border, so the outer cells look at both ends
     np.testing.assert_allclose(field.rows.centre[inner], (np.arange(7) * 16 + 8 + 5)[inner], atol=2.5)
@@ -30,16 +35,18 @@ def test_centres_and_spreads_of_a_known_head_are_found():
 
 
 def test_measuring_is_repeatable_and_knows_offsets():
-    first = measure_field(pooling_head((16, 16), (0, 0)), (3, 112, 112), (7, 7))
-    again = measure_field(pooling_head((16, 16), (0, 0)), (3, 112, 112), (7, 7))
+    first = measure_field(pooling_head((16, 16), (0, 0)), UNIT, (112, 112), (7, 7))
+    again = measure_field(pooling_head((16, 16), (0, 0)), UNIT, (112, 112), (7, 7))
     np.testing.assert_array_equal(first.rows.centre, again.rows.centre)
-    moved = measure_field(pooling_head((16, 16), (6, 0)), (3, 112, 112), (7, 7))
+    moved = measure_field(pooling_head((16, 16), (6, 0)), UNIT, (112, 112), (7, 7))
     assert 4 < (moved.rows.centre - first.rows.centre)[1:-1].mean() < 8
     assert abs((moved.cols.centre - first.cols.centre)[1:-1].mean()) < 1.5
 
 
 def test_a_head_that_sees_nothing_still_gives_a_field():
-    field = measure_field(lambda x: np.zeros((len(x), 2, 4, 4), np.float32), (1, 32, 32), (4, 4))
+    field = measure_field(
+        lambda x: np.zeros((len(x), 2, 4, 4), np.float32), InputRange(np.zeros(1), np.ones(1)), (32, 32), (4, 4)
+    )
     assert np.isfinite(field.rows.centre).all()
     np.testing.assert_allclose(field.to_input(np.ones((4, 4))), 1)
 

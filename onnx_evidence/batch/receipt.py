@@ -63,7 +63,15 @@ class CutPart(BaseModel):
     certificate: Annotated[float, Field(ge=0)] = Field(
         description="Largest difference of a logit between split and whole model, as a share of the largest logit."
     )
-    resolution_pixels: Annotated[float, Field(ge=0)]
+    resolution_pixels: Annotated[float, Field(ge=0)] = Field(
+        description="Mean spread of the cells' receptive fields: finer detail is cosmetic."
+    )
+    field: Literal["measured", "nominal", "even", "exact"] | None = Field(
+        default=None,
+        description="How it is known where cells look: measured; by arithmetic on kernels and strides; not at all, so "
+        "that cells are spaced evenly; by definition.",
+    )
+    field_reason: str | None = Field(default=None, description="Why it is not measured, or what was filled in.")
     silent: bool = Field(
         default=False,
         description="Whether the cells of this cut change no score here: it has no part in the map, unless all are so.",

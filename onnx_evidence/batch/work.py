@@ -236,6 +236,7 @@ def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
     start = time.perf_counter()
     try:
         explanations = hand.run(lambda explainer: _explain(explainer, job, tick))
+        return _outcome(hand.explainer, job, explanations, start)
     except DeviceError:
         raise
     except EvidenceError as error:
@@ -245,7 +246,6 @@ def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
         log.info("%s", job.item.name, exc_info=True)
         kind = type(error).__name__
         return Outcome(job, [], kind, f"{job.item.name}: cannot be explained: {kind}: {one_line(error)}")
-    return _outcome(hand.explainer, job, explanations, start)
 
 
 def _explain(explainer: Explainer, job: Job, tick: Tick) -> list[Explanation]:

@@ -87,7 +87,7 @@ def _start(subject: Subject) -> "_Trial | str":
     try:
         with with_outputs(subject.proto, [subject.target]):
             session = session_of(subject)
-        for pictures in tried_pictures(subject.entry, subject.preprocess):
+        for pictures in tried_pictures(subject.entry):
             trial = _Trial(subject, session, pictures)
             if np.isfinite(trial.first).any():
                 return trial

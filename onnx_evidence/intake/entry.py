@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from onnx_evidence.errors import DataError, ModelError
 from onnx_evidence.preprocessing.contract import Preprocess
+from onnx_evidence.preprocessing.synthetic import InputRange, likely_ranges
 from onnx_evidence.shapes import type_name
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -52,6 +53,8 @@ class Entry:
         The batch size that the file insists on; None where it is free.
     shape : (int, int, int)
         Channels, height, width.
+    preprocess : Preprocess or None
+        What is done to pictures before they get there, where that is known.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Entry:
     elem_type: int
     batch: int | None
     shape: tuple[int, int, int]
+    preprocess: Preprocess | None = None
 
     @property
     def dtype(self) -> str:
@@ -76,6 +80,11 @@ class Entry:
     def levels(self) -> tuple[int, int] | None:
         """The smallest and largest value of a pixel, where pixels are whole numbers."""
         return INTEGERS.get(self.elem_type)
+
+    @property
+    def ranges(self) -> tuple[InputRange, ...]:
+        """What its values may go from and to, the likeliest first; see `synthetic.likely_ranges`."""
+        return likely_ranges(self.shape[0], self.preprocess, self.levels)
 
 
 def find_entry(proto: onnx.ModelProto, preprocess: Preprocess | None, path: Path, layout: str | None = None) -> Entry:
@@ -113,7 +122,7 @@ def find_entry(proto: onnx.ModelProto, preprocess: Preprocess | None, path: Path
     layout = layout or _layout(image.name, sides, preprocess, path)
     found: tuple[int | None, ...] = tuple(sides) if layout == "NCHW" else (sides[2], sides[0], sides[1])
     shape = _settled(image.name, found, preprocess, path)
-    entry = Entry(image.name, layout, image.type.tensor_type.elem_type, batch, shape)
+    entry = Entry(image.name, layout, image.type.tensor_type.elem_type, batch, shape, preprocess)
     for dim, side in zip(dims[1:], entry.sides, strict=True):
         dim.dim_value = side
     return entry

@@ -7,16 +7,19 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from onnx_evidence.errors import ModelError
+from onnx_evidence.intake.entry import Entry
+from onnx_evidence.preprocessing.synthetic import MARGIN
 from onnx_evidence.runtime import Session, settle_device
 from onnx_evidence.shapes import TensorInfo
 from onnx_evidence.types import AnyArray
 
-# Pictures that differ in size of their values, whatever the model's scale is.
-_SCALES = (0.5, 100.0)
+# Pictures of every range that the input may have.
+_PICTURES = 2
 
 
 def probe(
-    proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], image: str, batch: int | None, name: str, folder: Path
+    proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], entry: Entry, batch: int | None, name: str, folder: Path
 ) -> AnyArray:
     """Values of a tensor for a few inputs of noise.
 
@@ -26,7 +29,7 @@ def probe(
         The model, with channels, height and width of its input settled.
     tensors : mapping of str to TensorInfo
         Types and shapes.
-    image : str
+    entry : Entry
         The image input.
     batch : int or None
         The batch size that the file insists on.
@@ -37,12 +40,13 @@ def probe(
 
     Returns
     -------
-    ndarray, shape (2, ...)
+    ndarray, shape (N, ...)
+        Finite numbers, one row or more.
 
     Raises
     ------
     ModelError
-        If ONNX Runtime cannot run the model.
+        If ONNX Runtime cannot run the model, or it gives no finite numbers for any of them.
     """
     whole, info = proto.graph, tensors.get(name)
     # Without a type where it is not known: ONNX Runtime infers it.
@@ -52,7 +56,16 @@ def probe(
     graph = helper.make_graph(whole.node, whole.name, whole.input, [value], whole.initializer)
     model = helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
     model.functions.extend(proto.functions)
-    rng = np.random.default_rng(0)
-    shape = tensors[image].shape[1:]
-    pictures = np.stack([scale * rng.random([side or 1 for side in shape]) for scale in _SCALES]).astype(np.float32)
-    return Session(model, settle_device("cpu"), batch=batch, folder=folder).run(pictures)
+    session = Session(model, settle_device("cpu"), batch=batch, folder=folder)
+    for margin in (0.0, MARGIN):
+        pictures = [
+            each.noise(entry.shape[1:], number, margin=margin) for each in entry.ranges for number in range(_PICTURES)
+        ]
+        found = session.run(np.stack(pictures))
+        finite = np.isfinite(found.reshape(len(found), -1)).all(axis=1)
+        if finite.any():
+            return np.asarray(found[finite])
+    raise ModelError(
+        f"tensor {name!r} holds no finite numbers for pictures of noise, so what it means cannot be told: pass "
+        "--preprocess"
+    )

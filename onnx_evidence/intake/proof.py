@@ -1,5 +1,6 @@
 """The canonical graph against the file itself: both are run on the same pictures."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from onnx import TensorProto, helper
 from onnx_evidence.errors import ModelError
 from onnx_evidence.intake.entry import Entry
 from onnx_evidence.intake.read import File
-from onnx_evidence.rng import generator, natural_noise
+from onnx_evidence.preprocessing.synthetic import trials
 from onnx_evidence.runtime import Device, Session
 from onnx_evidence.types import AnyArray, Features, FloatArray
 
@@ -95,18 +96,22 @@ def prove(file: File, proto: onnx.ModelProto, entry: Entry, target: str, *, rows
     ModelError
         If ONNX Runtime cannot run one of the two.
     """
-    pictures = _pictures(entry, rows + freed)
     original = onnx.load_model_from_string(file.data)
-    expected = _flat(_of_file(file, original, target, as_file_takes_it(pictures, entry), rows))
-    largest = max(float(np.abs(expected).max()), 1e-30)
-    apart = float(np.abs(np.diff(expected, axis=0)).max()) / largest if len(expected) > 1 else 0.0
     tolerance, why = tolerance_of(original)
+    told = _told_apart(
+        lambda given: _flat(_of_file(file, original, target, given, rows)), entry, rows + freed, tolerance
+    )
+    if told is None:
+        return Proof(float("inf"), tolerance, 0.0, "the file gives no finite scores for pictures of noise")
+    pictures, expected, apart = told
+    largest = _largest(expected)
     try:
         found = _flat(_session(proto, target, file).run(pictures))
     except ModelError as error:
         return Proof(float("inf"), tolerance, apart, str(error))
     same = expected.shape == found.shape
-    deviation = float(np.abs(found - expected).max()) / largest if same else float("inf")
+    # What is not a number is no agreement.
+    deviation = float(np.nan_to_num(np.abs(found - expected), nan=np.inf).max()) / largest if same else float("inf")
     equal = f"batch of {rows + 1} equals two {'single runs' if rows == 1 else f'runs of {rows}'}"
     words = equal if freed else "the same scores as the file's"
     return Proof(deviation, tolerance, apart, f"{words} to {deviation:.1e} of the largest{why}")
@@ -141,13 +146,25 @@ def as_file_takes_it(pictures: Features, entry: Entry) -> AnyArray:
     return np.ascontiguousarray(ordered.astype(dtype))
 
 
-def _pictures(entry: Entry, number: int) -> Features:
-    """Natural noise; 0..255 or what the type of the input holds, where that is whole numbers."""
-    noise = np.stack([natural_noise(entry.shape, generator(0, index)) for index in range(number)])
-    if entry.levels is not None:
-        low, high = entry.levels
-        noise = np.clip(np.round((low + high) / 2 + noise * (high - low) / 2), low, high)
-    return noise.astype(np.float32)
+def _told_apart(
+    scores: Callable[[AnyArray], FloatArray], entry: Entry, number: int, tolerance: float
+) -> tuple[Features, FloatArray, float] | None:
+    """Pictures of noise that the file gives finite scores for, these, and how far apart: the first, far enough."""
+    best = None
+    for pictures in trials(entry.ranges, entry.shape[1:], number):
+        found = scores(as_file_takes_it(pictures, entry))
+        if not np.isfinite(found).all():
+            continue
+        apart = float(np.abs(np.diff(found, axis=0)).max()) / _largest(found) if len(found) > 1 else 0.0
+        if best is None or apart > best[2]:
+            best = pictures, found, apart
+        if number == 1 or apart >= _POWER * tolerance:
+            break
+    return best
+
+
+def _largest(scores: FloatArray) -> float:
+    return max(float(np.abs(scores).max()), 1e-30)
 
 
 def _session(proto: onnx.ModelProto, target: str, file: File) -> Session:

@@ -5,6 +5,7 @@ out, quantised ones as float operators between QuantizeLinear and DequantizeLine
 first, with a free batch.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,7 @@ def take_in(
             f"{path}: the answer changes between identical runs: {why}; export the model in "
             "evaluation mode (model.eval())"
         )
-    _settle_batch(taken, file, preprocess)
+    _settle_batch(taken, file)
     if rewritten and taken.proof is None:
         taken.proof = _proved(taken, file)
     taken.tensors |= _checked(lambda: fold_shapes(proto, entry.name, taken.batch), path)
@@ -152,13 +153,13 @@ def _scores(path: Path, own: set[str], proto: onnx.ModelProto, tensors: dict[str
     return ending.logits if ending is not None and ending.logits in own else output
 
 
-def _settle_batch(taken: TakenIn, file: File, preprocess: Preprocess | None) -> None:
+def _settle_batch(taken: TakenIn, file: File) -> None:
     """Make the batch free where that can be proved, and 1 where pictures of a batch see each other."""
     freed = _with_free_batch(taken, file)
-    why = _why_alone(taken, file, preprocess)
+    why = _why_alone(taken, file)
     if why is not None and freed is not None:
         _undo(taken, freed, file)
-        why = _why_alone(taken, file, preprocess)
+        why = _why_alone(taken, file)
     if why is None:
         return
     if taken.batch is not None and why.tried:
@@ -171,10 +172,8 @@ def _settle_batch(taken: TakenIn, file: File, preprocess: Preprocess | None) -> 
         taken.changes.append(f"one picture at a time: {why.words}")
 
 
-def _why_alone(taken: TakenIn, file: File, preprocess: Preprocess | None) -> Alone | None:
-    return why_alone(
-        Subject(file, taken.proto, taken.tensors, taken.entry, taken.scores, taken.batch, preprocess),
-    )
+def _why_alone(taken: TakenIn, file: File) -> Alone | None:
+    return why_alone(Subject(file, taken.proto, taken.tensors, taken.entry, taken.scores, taken.batch))
 
 
 def _with_free_batch(taken: TakenIn, file: File) -> FreedBatch | None:
@@ -226,10 +225,16 @@ def _run_singly(taken: TakenIn, path: Path) -> None:
 
 def _proved(taken: TakenIn, file: File) -> Proof:
     proof = prove(file, taken.proto, taken.entry, taken.scores, rows=taken.batch or 2)
-    if proof.deviation > proof.tolerance:
+    if not proof.deviation <= proof.tolerance:
+        changes = "; ".join(taken.changes)
+        if not math.isfinite(proof.deviation):
+            raise ModelError(
+                f"{file.path}: the graph as rewritten ({changes}) cannot be proved to be the file's: {proof.words}; "
+                "pass --preprocess, or export the model otherwise"
+            )
         raise ModelError(
-            f"{file.path}: the graph as rewritten ({'; '.join(taken.changes)}) differs from the file by "
-            f"{proof.deviation:.1e} of the largest score, more than {proof.tolerance:g}; export the model otherwise"
+            f"{file.path}: the graph as rewritten ({changes}) differs from the file by {proof.deviation:.1e} of the "
+            f"largest score, more than {proof.tolerance:g}; export the model otherwise"
         )
     return proof
 

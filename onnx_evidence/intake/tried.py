@@ -9,7 +9,7 @@ import onnx
 
 from onnx_evidence.intake.entry import Entry
 from onnx_evidence.intake.read import File
-from onnx_evidence.preprocessing.contract import Preprocess
+from onnx_evidence.preprocessing.synthetic import MARGIN
 from onnx_evidence.rng import generator, natural_noise
 from onnx_evidence.runtime import Device, Session
 from onnx_evidence.shapes import TensorInfo
@@ -20,8 +20,6 @@ _CPU = Device("cpu", "what the operators do is the same everywhere")
 STRICT = 1e-6
 # Places in what `tried_pictures` gives.
 NOISE, _DARK, BRIGHT, CONTRAST = (0, 2), (1, 3), 4, 5
-# Ranges of inputs of which nothing is known: normalised, 0 to 1, grey levels.
-_GUESSES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,6 @@ class Subject:
         The tensor of class scores.
     batch : int or None
         The batch size that the graph insists on; None where it is free.
-    preprocess : Preprocess or None
-        What is done to pictures.
     """
 
     file: File
@@ -52,42 +48,30 @@ class Subject:
     entry: Entry
     target: str
     batch: int | None
-    preprocess: Preprocess | None
 
 
-def tried_pictures(entry: Entry, preprocess: Preprocess | None) -> Iterator[Features]:
+def tried_pictures(entry: Entry) -> Iterator[Features]:
     """Pictures that differ as much as pictures can.
 
     Parameters
     ----------
     entry : Entry
         The image input.
-    preprocess : Preprocess or None
-        What is done to pictures, which says what values there are.
 
     Yields
     ------
     ndarray of float32, shape (6, channels, H, W)
         Noise, a dark picture, both again with other noise, a bright one, and one of nothing but the two ends of the
-        range. Where the range is not known, one after the other of what it may be.
+        range. Where the range is not known, one after the other of what it may be; then all without their ends.
     """
     noise = [np.clip(0.5 + natural_noise(entry.shape, generator(0, number)), 0, 1) for number in range(6)]
     # Uneven, lest what one end of a range gains the other loses.
     ends = ((0.13, 0.83), (0.03, 0.14), (0.17, 0.79), (0.02, 0.11), (0.78, 0.97))
-    shares = [low + (high - low) * each for (low, high), each in zip(ends, noise[:5], strict=True)]
-    shares.append(np.round(noise[5]))
-    for low, high in _ranges(entry, preprocess):
-        values = low + (high - low) * np.stack(shares)
-        yield (np.rint(values) if entry.levels is not None else values).astype(np.float32)
-
-
-def _ranges(entry: Entry, preprocess: Preprocess | None) -> list[tuple[FloatArray, FloatArray]]:
-    """The smallest and the largest value of every channel."""
-    if entry.levels is None and preprocess is not None and preprocess.color != "INPUT":
-        mean, std = (np.array(each, np.float64)[:, None, None] for each in (preprocess.mean, preprocess.std))
-        return [(-mean / std, (preprocess.white * preprocess.scale - mean) / std)]
-    pairs = _GUESSES if entry.levels is None else (entry.levels,)
-    return [(np.array(low, np.float64), np.array(high, np.float64)) for low, high in pairs]
+    shares = [low + (high - low) * each.astype(np.float64) for (low, high), each in zip(ends, noise[:5], strict=True)]
+    shares.append(np.round(noise[5]).astype(np.float64))
+    for margin in (0.0, MARGIN):
+        for each in entry.ranges:
+            yield np.stack([each.picture(share * (1 - 2 * margin) + margin) for share in shares])
 
 
 def pattern(rows: int) -> list[int]:

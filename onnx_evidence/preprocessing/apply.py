@@ -12,6 +12,7 @@ from onnx_evidence.placement import Placement
 from onnx_evidence.preprocessing import pil
 from onnx_evidence.preprocessing.contract import WHITE, WHITEST, Preprocess
 from onnx_evidence.preprocessing.geometry import MAX_PIXELS, place
+from onnx_evidence.preprocessing.synthetic import standardised
 from onnx_evidence.types import AnyArray, Features, Pixels
 
 log = logging.getLogger(__name__)
@@ -78,9 +79,7 @@ def to_input(photograph: Photograph, preprocess: Preprocess) -> tuple[Features, 
     placement = place((height, width), preprocess)
     how = pil.resize if preprocess.library == "pil" else opencv.resize
     window = cut_out(how(samples, placement.resized, preprocess.interpolation), placement, preprocess.pad or (0.0,))
-    mean, std = (np.array(values, np.float32) for values in (preprocess.mean, preprocess.std))
-    scaled = (window * np.float32(preprocess.scale) - mean) / std
-    return np.ascontiguousarray(scaled.transpose(2, 0, 1), dtype=np.float32), placement
+    return standardised(window, preprocess), placement
 
 
 def channels_of(photograph: Photograph, preprocess: Preprocess) -> AnyArray:
