@@ -18,6 +18,8 @@ _BATCH = 7919
 _OTHER_BATCH = _BATCH + 1
 # Constants of more elements are weights, not shapes.
 _SMALL = 64
+# What is computed of shapes may be longer: the indices of an image cut into patches.
+_MOST = 4096
 # No arithmetic: chance, control flow, and sums over windows, which write much in between for a few numbers.
 _NO_ARITHMETIC = frozenset(
     "If Loop Scan SequenceMap Optional RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial "
@@ -115,8 +117,8 @@ def infer_with_values(
     tensors : dict of str to TensorInfo
         As `infer` gives them.
     values : dict of str to ndarray
-        Constants of at most 64 elements, and whatever else stands in the graph as a constant; nothing that depends
-        on the batch size.
+        Constants of at most 64 elements, what is computed from these, and whatever else stands in the graph as a
+        constant; nothing that depends on the batch size.
     """
     size = _BATCH if batch is None else batch
     inferred, values = _fold_all(proto, input_name, size)
@@ -283,7 +285,7 @@ def evaluate(
     Returns
     -------
     dict of str to ndarray
-        All outputs, of at most 64 elements each. None where an input is not known, or where that makes no shape, so
+        All outputs, of at most 4096 elements each. None where an input is not known, or where that makes no shape, so
         that what depends on it stays open.
     """
     known = all(name in values for name in node.input if name)
@@ -301,7 +303,7 @@ def evaluate(
     except Exception:  # noqa: BLE001 - a node that cannot be computed fails in the runtime, with its reason
         return None
     found = {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
-    return found if all(each.dtype.kind in "biuf" and each.size <= _SMALL for each in found.values()) else None
+    return found if all(each.dtype.kind in "biuf" and each.size <= _MOST for each in found.values()) else None
 
 
 def _makes_little(alone: onnx.ModelProto) -> bool:
@@ -311,7 +313,7 @@ def _makes_little(alone: onnx.ModelProto) -> bool:
         return True
     inferred = shape_inference.infer_shapes(alone, data_prop=True).graph.output
     sides = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in inferred]
-    return all(map(_is_settled, inferred)) and all(math.prod(each) <= _SMALL for each in sides)
+    return all(map(_is_settled, inferred)) and all(math.prod(each) <= _MOST for each in sides)
 
 
 def _per_picture(sides: list[int | None], size: int, free: bool) -> Shape:

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = "onnx_evidence"
 FOLDER = Path(__file__).parent.parent / PACKAGE
 # Lines of code: docstrings and comments are what readers are glad of.
-LONGEST = 260
+LONGEST = 300
 
 # The home of each library; what is not listed here nor in EVERYWHERE may not be imported at all.
 HOMES = {

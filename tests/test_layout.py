@@ -287,3 +287,43 @@ def test_pads_move_the_field_and_leave_its_stride():
     assert named.field == found.field
     unknown = step(node("Pad", ["x", "z"], ["y"]), image, before, after)
     assert unknown is None or unknown.field is None
+
+
+@pytest.mark.parametrize(
+    ("sides", "fits_"),
+    [
+        ((2, 2), True),
+        ((4, 4), True),
+        ((2, 4), True),
+        ((3, 2), False),
+        ((2, 3), False),
+        ((8, 2), True),
+        ((16, 2), False),
+    ],
+)
+def test_windows_that_are_a_batch_are_convolved_each_by_itself(sides: tuple[int, int], fits_: bool):
+    """Of 40 x 40 pixels in windows of 8 x 8: a window's rows stay its own, in front of those of the next."""
+    windows = ((Part("N", 1), Part("R", 5, 8), Part("L", 5, 8)), (Part("C", 3),), (Part("R", 8),), (Part("L", 8),))
+    layout = image_layout((3, 40, 40)).with_axes(windows)
+    weight = np.zeros((4, 3, 5, 5), np.float32)
+    before, after = (25, 3, 8, 8), (25, 4, *sides)
+    found = step(node("Conv", ["x", "w"], ["y"]), layout, before, after, w=weight)
+    assert (found is not None) == fits_
+    if found is not None:
+        assert found.extent == (5 * sides[0], 5 * sides[1])
+        assert found.axes[0][1:] == (Part("R", 5, sides[0]), Part("L", 5, sides[1]))
+        assert [part.side for part in found.grid or ()] == list(found.extent)
+        assert found.field is None
+
+
+def test_windows_of_every_fifth_pixel_are_convolved_as_pictures_of_cells():
+    """The control: where each window holds pixels from everywhere, five apart, a cell is what lies between them."""
+    windows = ((Part("N", 1), Part("R", 5), Part("L", 5)), (Part("C", 3),), (Part("R", 8, 5),), (Part("L", 8, 5),))
+    layout = image_layout((3, 40, 40)).with_axes(windows)
+    made = node("Conv", ["x", "w"], ["y"], pads=[2] * 4, strides=[2, 2])
+    found = step(made, layout, (25, 3, 8, 8), (25, 4, 4, 4), w=np.zeros((4, 3, 5, 5), np.float32))
+    assert found is not None
+    assert found.extent == (4, 4)
+    assert found.axes[0] == (Part("N", 1), Part("C", 25))
+    assert found.field is not None
+    assert found.field.stride == (10, 10)

@@ -59,6 +59,8 @@ PLACES = [
     ("unfolded", "out", 10, 4),
     ("unfolded, gathered", "mixed0", 10, 4),
     ("unfolded, gathered", "mixed1", 10, 4),
+    ("pixels", "inner", 10, 4),
+    ("pixels", "outer", 5, 8),
 ]
 
 
@@ -314,6 +316,7 @@ def test_a_background_is_fitted_to_cells_and_windows_are_drawn_from_it(opened, t
         ("unfolded", ["deep"]),
         ("unfolded, gathered", ["deep"]),
         ("same padded", ["sum"]),
+        ("pixels", ["outer"]),
     ],
 )
 def test_auto_goes_along_the_depth_of_one_grid_and_down_the_stages_of_several(name: str, taken: list[str], opened):

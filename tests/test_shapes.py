@@ -276,6 +276,12 @@ def test_computed_indices_are_known_though_the_file_leaves_their_shape_open():
     assert infer(model, "input", None)["patches"].shape == (None, 3, 2, 2, 4)
 
 
+@pytest.mark.parametrize(("side", "known"), [(14, True), (4000, False)])
+def test_indices_of_an_image_cut_into_patches_are_known_and_those_of_a_sheet_are_not(side: int, known: bool):
+    made, values = alone("Add", [np.arange(16)[:, None], 16 * np.arange(side)[None]], {}, 1)
+    assert (evaluate(made, values, [helper.make_opsetid("", 17)]) is not None) == known
+
+
 @pytest.mark.parametrize("side", [40, 41, 43])
 def test_pads_of_same_are_what_they_are_by_the_runtime(side: int, tmp_path: Path):
     model = same_padded(side)

@@ -299,6 +299,18 @@ def unfolded(*, gathered: bool = False) -> onnx.ModelProto:
     return net.model(net.op("Flatten", net.op("GlobalAveragePool", x)), WIDTH, 40)
 
 
+def pixels() -> onnx.ModelProto:
+    """Patches of 8 x 8 pixels that are pictures of a batch: 'inner' of 10 x 10 cells, 'outer' of 5 x 5."""
+    net = Net(10)
+    x = net.transpose(net.reshape("input", 0, 3, 5, 8, 5, 8), 0, 2, 4, 1, 3, 5)
+    x = net.op("Conv", net.reshape(x, -1, 3, 8, 8), net.weight(WIDTH, 3, 5, 5), strides=[4, 4], pads=[2] * 4)
+    x = net.transpose(net.reshape(x, -1, WIDTH, 4), 0, 2, 1)
+    x = net.op("Add", x, net.mixer(net.norm(x, WIDTH)), name="inner")
+    x = net.dense(net.reshape(x, -1, 25, 4 * WIDTH), 4 * WIDTH, WIDTH)
+    x = net.op("Add", x, net.mixer(net.norm(x, WIDTH)), name="outer")
+    return net.model(net.op("ReduceMean", x, axes=[1], keepdims=0), WIDTH, 40)
+
+
 def same_padded(side: int = 40) -> onnx.ModelProto:
     """Two strided convolutions and a block, padded to SAME by arithmetic on shapes as exporters write it.
 
@@ -341,5 +353,6 @@ MODELS = {
     "unrolled": unrolled,
     "unfolded": unfolded,
     "unfolded, gathered": lambda: unfolded(gathered=True),
+    "pixels": pixels,
     "same padded": same_padded,
 }

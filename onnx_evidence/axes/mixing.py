@@ -36,12 +36,14 @@ def slide(reading: Reading) -> Layout | None:
     if not pointwise or is_placed(layout.axes[1]):
         layout = _in_cells(layout)
     batch, mixed, *placed = layout.axes
-    if is_placed(mixed) or is_placed(batch):
+    if is_placed(mixed):
         return None
     if reading.node.op_type in CONVOLUTIONS:
         mixed = channels(reading.result[1] or 1)
     if pointwise:
         return layout.with_axes((batch, mixed, *placed))
+    if is_placed(batch):
+        return _inside_windows(layout.with_axes((batch, mixed, *placed)), reading.result)
     if not _is_picture(layout):
         return None
     field = layout.field and slid(reading.node, layout.field, reading.shape(), reading.shapes)
@@ -63,6 +65,29 @@ def accumulate(reading: Reading) -> Layout | None:
         return None
     summed = layout.axes[int(axis.reshape(-1)[0])]
     return None if is_placed(summed) or any(part.kind == BATCH for part in summed) else layout
+
+
+def _inside_windows(layout: Layout, shape: Shape) -> Layout | None:
+    """Windows that are pictures of a batch, each with fewer rows and columns; what they see is not followed."""
+    axes, extent = list(layout.axes), list(layout.extent)
+    for place, kind in ((2, ROWS), (3, COLUMNS)):
+        before, after = prod(part.side for part in axes[place]), shape[place] or 1
+        # A whole number of old rows to a new one, and windows one after the other.
+        if len(shape) != 4 or axes[place] != (Part(kind, before),) or before % after:
+            return None
+        outer = [part for number, axis in enumerate(axes) for part in axis if part.kind == kind and number != place]
+        if any(part.step % before for part in outer):
+            return None
+        axes = [
+            tuple(
+                part._replace(step=part.step // before * after) if part in outer and number != place else part
+                for part in axis
+            )
+            for number, axis in enumerate(axes)
+        ]
+        axes[place] = merged([Part(kind, after)])
+        extent[kind == COLUMNS] = extent[kind == COLUMNS] // before * after
+    return replace(layout, axes=tuple(axes), extent=(extent[0], extent[1]), field=None)
 
 
 def resample(reading: Reading) -> Layout | None:
