@@ -5,6 +5,7 @@ import re
 import onnx
 
 from onnx_evidence.errors import one_line
+from onnx_evidence.nodes import kind_of
 from onnx_evidence.shapes import type_name
 
 
@@ -36,4 +37,11 @@ def why_not(model: onnx.ModelProto, error: Exception, device: str) -> str:
     nodes = [node for node in model.graph.node if node.op_type == op_type and node.name == name]
     read = [kinds[tensor] for node in nodes for tensor in node.input if kinds.get(tensor)]
     kind = f" for {type_name(read[0])}" if read else ""
-    return f"its {device} provider has no kernel of {op_type}{kind} (node {name!r}); convert the model to float32"
+    place = f"(node {name!r})" if name or not nodes else f"(at {nodes[0].output[0]!r})"
+    theirs = next((node for node in nodes if node.domain not in ("", "ai.onnx")), None)
+    if theirs is not None and onnx.TensorProto.FLOAT in read:
+        return (
+            f"its {device} provider has no kernel of {kind_of(theirs)}{kind} {place}, into which an optimiser fused "
+            "others for another device; give the model as it was before"
+        )
+    return f"its {device} provider has no kernel of {op_type}{kind} {place}; convert the model to float32"
