@@ -6,6 +6,7 @@ import onnx
 from onnx import TensorProto
 
 from onnx_evidence.errors import one_line
+from onnx_evidence.nodes import kind_of
 from onnx_evidence.shapes import type_name
 
 # A place in ONNX Runtime's source, with the signature of a function, before what it has to say.
@@ -60,11 +61,18 @@ def why_not(model: onnx.ModelProto, error: Exception, device: str) -> str:
     nodes = [node for node in model.graph.node if node.op_type == op_type and node.name == name]
     read = [kinds[tensor] for node in nodes for tensor in node.input if kinds.get(tensor)]
     kind = f" for {type_name(read[0])}" if read else ""
+    place = f"(node {name!r})" if name or not nodes else f"(at {nodes[0].output[0]!r})"
+    theirs = next((node for node in nodes if node.domain not in ("", "ai.onnx")), None)
+    if theirs is not None and TensorProto.FLOAT in read:
+        return (
+            f"its {device} provider has no kernel of {kind_of(theirs)}{kind} {place}, into which an optimiser fused "
+            "others for another device; give the model as it was before"
+        )
     # Where the operator's own type is not known, any of the model's may be the cause.
     suspects = set(read[:1]) or {each for each in kinds.values() if each not in _NO_NUMBERS}
     if remedy is None and suspects <= {TensorProto.FLOAT}:
         remedy = "export the model with operators that it has, or with another opset"
-    return f"its {device} provider has no kernel of {op_type}{kind} (node {name!r}); {remedy or _CONVERT}"
+    return f"its {device} provider has no kernel of {op_type}{kind} {place}; {remedy or _CONVERT}"
 
 
 def _old(model: onnx.ModelProto) -> str | None:

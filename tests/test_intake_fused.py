@@ -259,3 +259,15 @@ def test_what_axes_cannot_be_followed_through_is_named(tmp_path: Path):
     with pytest.raises(CutError, match=words):
         Explainer(tmp_path / "model.onnx", device="cpu")
     assert Explainer(tmp_path / "model.onnx", device="cpu", method="occlusion").settings.method == "occlusion"
+
+
+def test_what_was_fused_for_another_device_is_refused_by_its_name(tmp_path: Path):
+    net = Net(4)
+    x = net.op("Conv", "input", net.weight(WIDTH, 3, 8, 8), strides=[8, 8])
+    x = net.op("BiasSoftmax", x, net.weight(1, WIDTH, 6, 6), domain=VENDOR, name="shares", axis=3, is_inner_broadcast=0)
+    model = net.model(net.op("Flatten", net.op("GlobalAveragePool", x)), WIDTH, 48)
+    model.opset_import.append(helper.make_opsetid(VENDOR, 1))
+    onnx.save(model, tmp_path / "model.onnx")
+    words = r"^[^\n]*no kernel of com.microsoft.BiasSoftmax for float \(at 'shares'\), [^\n]*as it was before$"
+    with pytest.raises(ModelError, match=words):
+        DeployedModel(tmp_path / "model.onnx", device="cpu").logits(np.zeros((1, 3, 48, 48), np.float32))

@@ -27,7 +27,8 @@ _ALIKE = frozenset("Add Sum Mul Sub Max Min Relu Sigmoid Tanh LeakyRelu HardSigm
 # A reader that takes channels as they come, those filled up included.
 _ALL = 2**31
 _TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
-_RESIZE = 11
+# Since when Resize, Pad and Slice are told by inputs what to do.
+_GIVEN = 11
 
 
 def unblock(proto: onnx.ModelProto, image: str, batch: int | None, path: Path) -> tuple[int, int]:
@@ -219,11 +220,20 @@ class _Unblocking(Spelling):
         self._name(start, {node.output[0]: y})
         self.have[node.output[0]] = count
 
+    def _given(self) -> None:
+        """Refuse where operators are not told by inputs what to do."""
+        if self.opset < _GIVEN:
+            raise UnknownFormError
+
     def _same(self, node: onnx.NodeProto, _demand: int) -> None:
         """A pool."""
         plain = onnx.NodeProto()
         plain.CopyFrom(node)
         plain.domain = ""
+        # Older average pools know no dilations.
+        for place in reversed(range(len(plain.attribute))):
+            if plain.attribute[place].name == "dilations" and set(plain.attribute[place].ints) <= {1}:
+                del plain.attribute[place]
         self.nodes.append(plain)
         self.have[node.output[0]] = self.have[node.input[0]]
 
@@ -242,8 +252,7 @@ class _Unblocking(Spelling):
         step = Fused(self, node)
         scales = step.constant(np.array(step.attribute("scales"), np.float32))
         mode, place = step.attribute("mode", "nearest"), step.attribute("coordinate_transformation_mode", "asymmetric")
-        if self.opset < _RESIZE:
-            raise UnknownFormError
+        self._given()
         rounding = "floor" if mode == "nearest" else None
         given = {"mode": mode, "coordinate_transformation_mode": place, "nearest_mode": rounding}
         self.write("Resize", [node.input[0], "", scales], node.output[0], **given)
@@ -256,6 +265,7 @@ class _Unblocking(Spelling):
         name = step.transpose(name, *_TO_FIRST) if last else name
         if demand > count:
             whole = -(-count // self.block) * self.block
+            self._given()
             pads = [0] * 5 + [whole - count] + [0] * 2
             name = step.op("Pad", name, step.integers(*pads)) if whole > count else name
             count = whole
@@ -266,6 +276,7 @@ class _Unblocking(Spelling):
         step, name = Fused(self, node), node.input[0]
         count = step.attribute("channels", self.have[name])
         if count < self.have[name]:
+            self._given()
             name = step.op("Slice", name, *(step.integers(each) for each in (0, count, 1)))
         if step.attribute("channels_last", 0):
             self.write("Transpose", [name], node.output[0], perm=list(_TO_LAST))
