@@ -20,6 +20,8 @@ HOMES = {
         "intake.batch",
         "intake.branches",
         "intake.canonical",
+        "intake.codes",
+        "intake.deployed_file",
         "intake.dialect",
         "intake.endings",
         "intake.entry",

@@ -157,7 +157,7 @@ def _starts(
     proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], output: str
 ) -> Iterator[tuple[str, list[onnx.NodeProto]]]:
     """Tensors that the output follows from alone, from the output backwards, with the nodes in between in order."""
-    data = _data(proto)
+    data = data_tensors(proto)
     live, nodes = {output}, list[onnx.NodeProto]()
     made = False
     for node in reversed(proto.graph.node):
@@ -175,8 +175,18 @@ def _starts(
             yield next(iter(live)), list(nodes)
 
 
-def _data(proto: onnx.ModelProto) -> set[str]:
-    """Tensors that depend on the input."""
+def data_tensors(proto: onnx.ModelProto) -> set[str]:
+    """Tensors that depend on the input.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model, with its nodes in order.
+
+    Returns
+    -------
+    set of str
+    """
     constants = {tensor.name for tensor in proto.graph.initializer}
     found = {value.name for value in proto.graph.input} - constants
     for node in proto.graph.node:

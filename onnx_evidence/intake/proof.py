@@ -1,24 +1,74 @@
 """The canonical graph against the file itself: both are run on the same pictures."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from onnx_evidence.errors import ModelError
+from onnx_evidence.intake.deployed_file import DeployedFile
+from onnx_evidence.intake.endings import data_tensors
 from onnx_evidence.intake.entry import Entry
 from onnx_evidence.intake.read import File
+from onnx_evidence.nodes import node_inputs
 from onnx_evidence.rng import generator, natural_noise
 from onnx_evidence.runtime import Device, Session
+from onnx_evidence.shapes import TensorInfo
 from onnx_evidence.types import AnyArray, Features, FloatArray
 
-# How far both may be apart, as a share of the largest score: float32, half precision, codes of eight bits.
-FULL, HALF, CODES = 1e-4, 2e-2, 5e-2
+
+class Arithmetic(NamedTuple):
+    """What a file computes with, and how far two ways of computing the same may be apart.
+
+    Attributes
+    ----------
+    name : {'float32', 'half precision', 'codes of 8 bits'}
+        The coarsest numbers between its operators.
+    tolerance : float
+        The largest difference of a class score that rounding explains, as a share of the largest.
+    """
+
+    name: str
+    tolerance: float
+
+
+FULL = Arithmetic("float32", 1e-4)
+HALF = Arithmetic("half precision", 2e-2)
+CODES = Arithmetic("codes of 8 bits", 5e-2)
 _CPU = Device("cpu", "the proof is the same everywhere")
 # Two pictures whose scores differ by less than this many times the tolerance prove nothing.
 _POWER = 2.0
 _HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+# Operators that round to codes, or compute with them, begin or end so.
+_ROUNDING = ("QuantizeLinear", "DynamicQuantize", "QLinear", "QGemm", "QAttention")
+_INTEGER = ("Integer", "IntegerToFloat")
+
+
+def arithmetic_of(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo]) -> Arithmetic:
+    """What a graph computes with.
+
+    Weights that are only stored in fewer bits do not count: what is computed from the picture does.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The canonical graph.
+    tensors : mapping of str to TensorInfo
+        Types and shapes.
+
+    Returns
+    -------
+    Arithmetic
+    """
+    data = data_tensors(proto)
+    nodes = [node for node in proto.graph.node if not data.isdisjoint(node_inputs(node))]
+    if any(node.op_type.startswith(_ROUNDING) or node.op_type.endswith(_INTEGER) for node in nodes):
+        return CODES
+    made = {name for node in nodes for name in node.output}
+    return HALF if any(tensors[name].elem_type in _HALVES for name in made & tensors.keys()) else FULL
 
 
 @dataclass(frozen=True)
@@ -49,7 +99,16 @@ class Proof:
         return self.deviation <= self.tolerance and self.told_apart >= _POWER * self.tolerance
 
 
-def prove(file: File, proto: onnx.ModelProto, entry: Entry, target: str, *, rows: int, freed: bool = False) -> Proof:
+def prove(
+    file: File,
+    proto: onnx.ModelProto,
+    entry: Entry,
+    target: str,
+    arithmetic: Arithmetic,
+    *,
+    rows: int,
+    freed: bool = False,
+) -> Proof:
     """Run the file and its canonical form on pictures of noise.
 
     Parameters
@@ -62,6 +121,8 @@ def prove(file: File, proto: onnx.ModelProto, entry: Entry, target: str, *, rows
         The file's image input.
     target : str
         A tensor that both have: the class scores.
+    arithmetic : Arithmetic
+        What both compute with.
     rows : int
         How many pictures the file takes at once.
     freed : bool
@@ -76,12 +137,13 @@ def prove(file: File, proto: onnx.ModelProto, entry: Entry, target: str, *, rows
     ModelError
         If ONNX Runtime cannot run one of the two.
     """
-    pictures = _pictures(entry, rows + freed)
-    original = onnx.load_model_from_string(file.data)
-    expected = _flat(_of_file(file, original, target, as_file_takes_it(pictures, entry), rows))
+    pictures = noise_pictures(entry, rows + freed)
+    as_deployed = DeployedFile(file.path, file.data, entry, target, _CPU, rows=rows)
+    expected = _flat(as_deployed.run(pictures))
     largest = max(float(np.abs(expected).max()), 1e-30)
     apart = float(np.abs(np.diff(expected, axis=0)).max()) / largest if len(expected) > 1 else 0.0
-    tolerance, why = _tolerance(original)
+    tolerance = arithmetic.tolerance
+    why = "" if arithmetic == FULL else f" ({arithmetic.name}: {tolerance:g} allowed)"
     try:
         found = _flat(_session(proto, target, file).run(pictures))
     except ModelError as error:
@@ -93,37 +155,21 @@ def prove(file: File, proto: onnx.ModelProto, entry: Entry, target: str, *, rows
     return Proof(deviation, tolerance, apart, f"{words} to {deviation:.1e} of the largest{why}")
 
 
-def _of_file(file: File, original: onnx.ModelProto, target: str, given: AnyArray, rows: int) -> AnyArray:
-    """Scores of all pictures, so many at a time; the last ones together where they are no whole number of runs."""
-    try:
-        session = _session(original, target, file)
-        last = [session.run(given[-rows:])[rows - len(given) :]] if len(given) > rows else []
-        return np.concatenate([session.run(given[:rows]), *last])
-    except ModelError as error:
-        raise ModelError(f"{file.path}: {error}") from error
-
-
-def as_file_takes_it(pictures: Features, entry: Entry) -> AnyArray:
-    """Canonical pictures in the layout and type of the file's input.
+def noise_pictures(entry: Entry, number: int) -> Features:
+    """Pictures with the spectrum of photographs, always the same.
 
     Parameters
     ----------
-    pictures : ndarray of float32, shape (N, channels, H, W)
-        Whole numbers, where the file takes such.
     entry : Entry
         The file's image input.
+    number : int
+        How many.
 
     Returns
     -------
-    ndarray, shape (N, channels, H, W) or (N, H, W, channels)
+    ndarray of float32, shape (number, channels, H, W)
+        Whole numbers of the range of the input's type, where it takes such.
     """
-    ordered = pictures.transpose(0, 2, 3, 1) if entry.layout == "NHWC" else pictures
-    dtype = helper.tensor_dtype_to_np_dtype(entry.elem_type)
-    return np.ascontiguousarray(ordered.astype(dtype))
-
-
-def _pictures(entry: Entry, number: int) -> Features:
-    """Natural noise; 0..255 or what the type of the input holds, where that is whole numbers."""
     noise = np.stack([natural_noise(entry.shape, generator(0, index)) for index in range(number)])
     if entry.levels is not None:
         low, high = entry.levels
@@ -147,12 +193,3 @@ def _session(proto: onnx.ModelProto, target: str, file: File) -> Session:
 
 def _flat(scores: AnyArray) -> FloatArray:
     return scores.reshape(len(scores), -1).astype(np.float64)
-
-
-def _tolerance(proto: onnx.ModelProto) -> tuple[float, str]:
-    nodes = proto.graph.node
-    if any("Quantize" in node.op_type or node.op_type.startswith(("QLinear", "QGemm")) for node in nodes):
-        return CODES, f" (codes of 8 bits: {CODES:g} allowed)"
-    if any(tensor.data_type in _HALVES for tensor in proto.graph.initializer):
-        return HALF, f" (half precision: {HALF:g} allowed)"
-    return FULL, ""

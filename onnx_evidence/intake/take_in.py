@@ -21,7 +21,7 @@ from onnx_evidence.intake.endings import find_ending
 from onnx_evidence.intake.entry import Entry, find_entry
 from onnx_evidence.intake.extent import refuse_absurd
 from onnx_evidence.intake.outputs import choose_output
-from onnx_evidence.intake.proof import Proof, prove
+from onnx_evidence.intake.proof import Arithmetic, Proof, arithmetic_of, prove
 from onnx_evidence.intake.qoperator import rewrite_integers
 from onnx_evidence.intake.read import File
 from onnx_evidence.preprocessing.contract import Preprocess
@@ -52,6 +52,12 @@ class TakenIn:
         The tensor that proofs compare: what softmax or sigmoid read, where the file has it, else the output.
     changes : list of str
         What was done to the graph, in words; empty where it is the file's own.
+    arithmetic : Arithmetic
+        What the graph computes with.
+    own : frozenset of str
+        The tensors of the file's own graph.
+    rows : int or None
+        How many pictures the file itself takes at once; None where it takes any number.
     proof : Proof or None
         How far it is from the file; None where it is the file's own.
     """
@@ -63,6 +69,9 @@ class TakenIn:
     output: str
     scores: str
     changes: list[str]
+    arithmetic: Arithmetic
+    own: frozenset[str] = field(repr=False)
+    rows: int | None
     proof: Proof | None = None
 
 
@@ -92,7 +101,7 @@ def take_in(
         If this is no classifier of single pictures, or the canonical graph cannot be proved to be the file's.
     """
     path = file.path
-    own = {name for node in file.proto.graph.node for name in node.output}
+    own = frozenset(name for node in file.proto.graph.node for name in node.output)
     inlined = len(file.proto.functions)
     proto = plain(file.proto, path)
     entry = find_entry(proto, preprocess, path, layout)
@@ -111,7 +120,8 @@ def take_in(
     refuse_absurd(tensors, (tensor.name for tensor in proto.graph.initializer), entry.shape, path)
     chosen = choose_output(proto, tensors, path, output)
     scores = _scores(path, own, proto, tensors, chosen)
-    taken = TakenIn(proto, entry, entry.batch, tensors, chosen, scores, changes)
+    arithmetic = arithmetic_of(proto, tensors)
+    taken = TakenIn(proto, entry, entry.batch, tensors, chosen, scores, changes, arithmetic, own, entry.batch)
     if mixing:
         _run_singly(taken, path)
     if (mixing or not _with_free_batch(taken, file)) and changes:
@@ -120,7 +130,9 @@ def take_in(
     return taken
 
 
-def _scores(path: Path, own: set[str], proto: onnx.ModelProto, tensors: dict[str, TensorInfo], output: str) -> str:
+def _scores(
+    path: Path, own: frozenset[str], proto: onnx.ModelProto, tensors: dict[str, TensorInfo], output: str
+) -> str:
     """What class scores are compared by: logits tell pictures apart where probabilities are all 0 or 1."""
     try:
         ending = find_ending(proto, tensors, output)
@@ -141,7 +153,7 @@ def _with_free_batch(taken: TakenIn, file: File) -> bool:
     if (proof := _try(taken, file)) is None:
         _undo(taken, freed, file)
         return False
-    taken.batch, taken.proof = None, proof
+    taken.batch, taken.rows, taken.proof = None, taken.entry.batch or 1, proof
     taken.changes.append(f"batch made free ({freed.changed} constants)" if freed.changed else "batch made free")
     return True
 
@@ -153,7 +165,7 @@ def _try(taken: TakenIn, file: File) -> Proof | None:
     except (shape_inference.InferenceError, ValueError):
         return None
     rows = taken.entry.batch or 1
-    proof = prove(file, taken.proto, taken.entry, taken.scores, rows=rows, freed=True)
+    proof = prove(file, taken.proto, taken.entry, taken.scores, taken.arithmetic, rows=rows, freed=True)
     if proof.holds:
         taken.tensors = tensors
     return proof if proof.holds else None
@@ -167,13 +179,13 @@ def _undo(taken: TakenIn, freed: FreedBatch, file: File) -> None:
 
 def _run_singly(taken: TakenIn, path: Path) -> None:
     if taken.batch is None:
-        taken.batch = 1
+        taken.batch = taken.rows = 1
         taken.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
         taken.tensors = _infer(taken.proto, taken.entry.name, 1, path)
 
 
 def _proved(taken: TakenIn, file: File) -> Proof:
-    proof = prove(file, taken.proto, taken.entry, taken.scores, rows=taken.batch or 2)
+    proof = prove(file, taken.proto, taken.entry, taken.scores, taken.arithmetic, rows=taken.batch or 2)
     if proof.deviation > proof.tolerance:
         raise ModelError(
             f"{file.path}: the graph as rewritten ({'; '.join(taken.changes)}) differs from the file by "
