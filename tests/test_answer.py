@@ -22,6 +22,7 @@ from onnx_evidence.intake.codes import unsigned
 from onnx_evidence.intake.deployed_file import DeployedFile
 from onnx_evidence.intake.proof import CODES, FULL, HALF, arithmetic_of
 from onnx_evidence.parts import rounding
+from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.runtime import Session, settle_device
 from onnx_evidence.tables import explain_row
 from tests import tiny
@@ -275,6 +276,32 @@ def test_a_probability_is_the_file_s_number_and_log_odds_keep_their_digits(name:
         assert evidence.probability == p[evidence.target.number]
         assert all(abs(cut["rounding_bits"]) < 0.05 for cut in evidence.record["cuts"])
     assert saturated == (name in SATURATED)
+
+
+@pytest.mark.parametrize("last", ["Softmax", "Sigmoid"])
+@pytest.mark.parametrize("layout", [QuantFormat.QDQ, QuantFormat.QOperator])
+def test_probabilities_between_codes_are_probabilities(layout: QuantFormat, last: str, tmp_path: Path):
+    """Quantised themselves, they are steps of 1/256; the logits behind them are finer."""
+    model = ending(node(last, ["z"], ["p"]), output="p", times=3.0)
+    base, path = tiny.save(model, tmp_path / "base.onnx"), tmp_path / "model.onnx"
+    logging.disable(logging.WARNING)
+    unsigned = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(base, path, Calibration(DeployedModel(base, device="cpu")), quant_format=layout, **unsigned)
+    logging.disable(logging.NOTSET)
+    made = onnx.load(path)
+    assert any(each.op_type == "QLinear" + last for each in made.graph.node) == (layout is QuantFormat.QOperator)
+    assert made.graph.node[-1].op_type == "DequantizeLinear"
+    deployed = DeployedModel(path, device="cpu", preprocess=Preprocess(**tiny.PREPROCESS))
+    assert deployed.model.output_kind == "probabilities"
+    assert deployed.class_kind.name == ("exclusive" if last == "Softmax" else "independent")
+    for picture in pictures(3):
+        x = deployed.prepare(picture)[1]
+        p, answer = plain(path, x).astype(np.float64), deployed.answer(x)
+        np.testing.assert_array_equal(answer.probabilities([0, 1, 2, 3, 4]), p)
+        expected = softmax(answer.logits) if last == "Softmax" else 1 / (1 + np.exp(-answer.logits))
+        np.testing.assert_allclose(expected, p, atol=6e-3)
+        assert np.ptp(answer.logits) > 3  # the control: probabilities themselves lie within 1
+        assert np.isfinite(answer.log_odds_bits([0, 1, 2, 3, 4])).all()
 
 
 def test_probabilities_that_are_not_those_of_the_logits_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
