@@ -1,24 +1,30 @@
-"""What is tried of a cut: that the split model is the model, on the picture explained; that its cells are read."""
+"""What is tried of a cut: that the split model is the deployed file, on the picture at hand; that its cells are read."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from onnx_evidence.cells import HALF
 from onnx_evidence.errors import CutError, ModelError
 from onnx_evidence.graph import Cut
+from onnx_evidence.intake.proof import FULL, Arithmetic
 from onnx_evidence.types import Features, FloatArray, Predict
 
-# A split is refused where it changes a logit by more than this share of the largest one.
-CERTIFICATE_TOLERANCE = 1e-4
-# At a cut in half precision: its rounding, which runtimes leave out between operators that they compute in float32.
-HALF_TOLERANCE = 1e-3
+# How far all logits together may be off, as a multiple of what the one that is most off may be: rounding moves each a
+# little and on its own, another picture or other weights move all.
+_TOGETHER = 1.5
 # Sizes of the noise that is tried in the place of features, in their own standard deviations.
 _NOISE = (1.0, 30.0)
 
 
-def certify(cut: Cut, split_logits: FloatArray, logits: FloatArray) -> float:
-    """Prove on one picture that the split model is the model.
+def certify(
+    cut: Cut, split_logits: FloatArray, logits: FloatArray, arithmetic: Arithmetic = FULL, scale: float = 0.0
+) -> float:
+    """Prove on one picture that the split model is the deployed file.
+
+    What may be between them follows from what the file computes with: 1e-4 of the largest logit in float32, 0.02 in
+    half precision, 0.05 between codes of 8 bits. Runtimes fuse a part otherwise than the whole, and round there
+    where the whole does not; what that costs is recorded in bits (`engine.View.rounding`). Where numbers are rounded,
+    the root mean square of the differences may be at most 1.5 times that share of the logits' own.
 
     Parameters
     ----------
@@ -27,7 +33,12 @@ def certify(cut: Cut, split_logits: FloatArray, logits: FloatArray) -> float:
     split_logits : ndarray of float64, shape (K,)
         ``tail(head(x))``.
     logits : ndarray of float64, shape (K,)
-        Of the whole model for the same picture.
+        Of the deployed file for the same picture.
+    arithmetic : Arithmetic
+        What the file computes with.
+    scale : float
+        The size of a logit of this model: rounded numbers are off by a share of it also where a picture's own logits
+        are all small. Not used in float32.
 
     Returns
     -------
@@ -39,13 +50,20 @@ def certify(cut: Cut, split_logits: FloatArray, logits: FloatArray) -> float:
     CutError
         If it exceeds the tolerance.
     """
-    difference = np.abs(split_logits - logits).max()
-    certificate = float(difference / max(np.abs(logits).max(), 1e-30))
-    tolerance = HALF_TOLERANCE if cut.precision in HALF else CERTIFICATE_TOLERANCE
-    if not certificate <= tolerance:
+    difference = np.abs(split_logits - logits)
+    largest = max(float(np.abs(logits).max()), 1e-30)
+    certificate = float(difference.max() / largest)
+    if arithmetic == FULL:
+        # Also where the difference is no number.
+        right = certificate <= arithmetic.tolerance
+    else:
+        together = _size(difference) / max(_size(logits) * max(scale / largest, 1.0), 1e-30)
+        alone = float(difference.max()) / max(largest, scale)
+        right = alone <= arithmetic.tolerance and together <= _TOGETHER * arithmetic.tolerance
+    if not right:
         raise CutError(
             f"layer {cut.name!r}: the model split there differs from the whole by {certificate:.2g} of the "
-            f"largest logit (at most {tolerance:g}): take another layer"
+            f"largest logit (at most {arithmetic.tolerance:g}, {arithmetic.name}): take another layer"
         )
     return certificate
 
@@ -88,3 +106,8 @@ def _others(features: Features, kept: int) -> Iterator[Features]:
         with np.errstate(over="ignore"):
             changed = other.astype(np.float32)
         yield np.concatenate([changed, rest])
+
+
+def _size(values: FloatArray) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(values**2)))

@@ -246,7 +246,7 @@ def links(
     cut = deployed.graph.find(names[len(names) // 2])
     check_targets(deployed, [target], versus)
     photograph, inputs, placement = deployed.prepare(image)
-    top = int(deployed.logits(inputs[None])[0].argmax())
+    top = deployed.answer(inputs).ranked[0]
     (asked,) = ask(deployed, photograph.name, top, [target], versus)
     walked = walk(deployed, cut, inputs, asked.target, asked.versus)
     question = deployed.label(asked.target)

@@ -1,5 +1,6 @@
 """A deployed model, opened: the file, its graph, the device, its preprocessing and class names."""
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -8,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from onnx_evidence.certificate import are_read
+from onnx_evidence.certificate import are_read, certify
 from onnx_evidence.class_kind import ClassKind
-from onnx_evidence.errors import DataError, GradientError, ModelError
+from onnx_evidence.errors import DataError, GradientError
 from onnx_evidence.graph import Cut, Graph
 from onnx_evidence.images import Photograph
+from onnx_evidence.intake.answer import Answer, Answers
+from onnx_evidence.intake.codes import unsigned
+from onnx_evidence.intake.deployed_file import representable
 from onnx_evidence.intake.labels import find_class, name_both, read_labels
-from onnx_evidence.intake.refusals import regression
-from onnx_evidence.intake.rows import check_rows
+from onnx_evidence.intake.proof import CODES, FULL
 from onnx_evidence.kept import by_cells
 from onnx_evidence.model import load_model
 from onnx_evidence.placement import Placement
@@ -26,14 +29,14 @@ from onnx_evidence.preprocessing.geometry import MAX_PIXELS
 from onnx_evidence.preprocessing.synthetic import MARGIN, range_of
 from onnx_evidence.projection import OPEN, CellField, input_field
 from onnx_evidence.receptive import measure_field, unmeasured
-from onnx_evidence.runtime import Classifier, Differentiator, Session, finite_logits, settle_device
+from onnx_evidence.runtime import Classifier, Differentiator, Session, settle_device
 from onnx_evidence.types import AnyArray, Features, FloatArray, Gradient, Head, Predict
 from onnx_evidence.vjp import build_vjp, missing_rules
 
 log = logging.getLogger(__name__)
 
-# Logits (K,) of one preprocessed picture, and its features at each of some cuts.
-Looker = Callable[[Features], tuple[FloatArray, list[Features]]]
+# The features of one preprocessed picture at each of some cuts.
+Looker = Callable[[Features], list[Features]]
 
 
 class DeployedModel:
@@ -90,21 +93,27 @@ class DeployedModel:
         self.device = settle_device(device)
         self._fields: dict[tuple[str, bytes, bytes], CellField] = {}
         self._read: dict[str, bool] = {}
+        self._has_file = True
         log.info("preprocessing: %s", self.model.preprocess_source or "not known")
         log.info("device: %s (%s)", self.device.name, self.device.reason)
 
     @cached_property
     def session(self) -> Session:
-        """The whole model, input to logits."""
+        """The whole canonical graph, input to logits."""
         return self._open(self.graph.whole())
+
+    @cached_property
+    def _answers(self) -> Answers:
+        own = self.device if self._has_file else None
+        return Answers(self.model, own, self.canonical)
+
+    def canonical(self, inputs: Features) -> FloatArray:
+        """Logits (N, K) by the canonical graph, which maps are made of: the file's but for rounding; see `logits`."""
+        return Classifier(self.session)(inputs)
 
     @cached_property
     def classes(self) -> int:
         """K, the number of classes, found by running the model once on zeros.
-
-        Returns
-        -------
-        int
 
         Raises
         ------
@@ -113,32 +122,59 @@ class DeployedModel:
         DataError
             If there are more or fewer labels than classes.
         """
-        result = self.session.run(np.zeros((1, *self.model.input_shape), np.float32))
-        if result.size == 1 and self.model.output_kind == "logits":
-            raise ModelError(f"{self.model.path}: {regression(self.model.output_name)}")
-        if result.size < 2 or max(result.shape[1:]) != result.size:
-            shape = " x ".join(str(side) for side in result.shape)
-            raise ModelError(
-                f"{self.model.path}: output {self.model.output_name!r} has shape {shape}; a classifier gives one "
-                "vector of at least two class scores"
-            )
-        if self.labels is not None and len(self.labels) != result.size:
-            raise DataError(f"{len(self.labels)} labels for a model of {result.size} classes: they must be as many")
-        return int(result.size)
+        found = self._answers.classes
+        if self.labels is not None and len(self.labels) != found:
+            raise DataError(f"{len(self.labels)} labels for a model of {found} classes: they must be as many")
+        return found
 
-    def logits(self, inputs: Features) -> FloatArray:
-        """Logits of inputs (N, channels, H, W), preprocessed as by `prepare`: float64 (N, K).
+    def answer(self, inputs: Features) -> Answer:
+        """What the deployed file says of one picture: see `intake.answer.Answers`.
+
+        Parameters
+        ----------
+        inputs : ndarray of float32, shape (channels, H, W)
+            The preprocessed picture, as `prepare` makes it.
+
+        Returns
+        -------
+        Answer
 
         Raises
         ------
         ModelError
-            If they are probabilities after all, or the model cannot be run on these inputs.
+            If the file cannot be run on it, or what it gives are no scores of classes.
         """
-        return self._check_logits(Classifier(self.session)(inputs))
+        return self._answers.of(inputs)
 
-    def _check_logits(self, logits: FloatArray) -> FloatArray:
-        check_rows(self.model, logits)
-        return logits
+    def logits(self, inputs: Features) -> FloatArray:
+        """Logits of pictures, by the deployed file: (N, channels, H, W) to float64 (N, K); see `answer`."""
+        return self._answers.logits(inputs)
+
+    def certify(self, cut: Cut, split_logits: FloatArray, logits: FloatArray) -> float:
+        """Prove the split at a cut, given the tail's logits (K,) and those of the file; see `certificate.certify`."""
+        arithmetic = self.model.arithmetic
+        return certify(cut, split_logits, logits, arithmetic, 0.0 if arithmetic == FULL else self._answers.scale)
+
+    def of_graph(self, graph: Graph) -> "DeployedModel":
+        """The same model with another graph in place of its own; no file has it, so the graph answers for it.
+
+        Parameters
+        ----------
+        graph : Graph
+            With the same cuts.
+
+        Returns
+        -------
+        DeployedModel
+            `model` still describes the file. Fields that were measured are kept.
+        """
+        twin = copy.copy(self)
+        twin.graph, twin._has_file = graph, False
+        # What is measured or tried on other weights stays with them.
+        twin._fields, twin._read = dict(self._fields), {}
+        for opened in ("session", "_answers"):
+            twin.__dict__.pop(opened, None)  # they run the weights as they were
+        return twin
 
     @property
     def class_kind(self) -> ClassKind:
@@ -174,6 +210,7 @@ class DeployedModel:
         -------
         photograph : Photograph
         inputs : ndarray of float32, shape (channels, H, W)
+            Rounded to values that the file's own input can have.
         placement : Placement
             Where the input lies in the photograph.
 
@@ -184,7 +221,7 @@ class DeployedModel:
         """
         photograph = self.read(image)
         inputs, placement = to_input(photograph, self.preprocess)
-        return photograph, inputs, placement
+        return photograph, representable(inputs, self.model.entry), placement
 
     def find_class(self, name: str | int) -> int:
         """The number of a class, from its number or name.
@@ -227,8 +264,9 @@ class DeployedModel:
         ModelError, DeviceError
             If ONNX Runtime cannot run it, or not on the device.
         """
-        part = self.graph.head(cut)
-        return (lambda inputs: inputs) if part is None else self._open(part).run
+        if cut.name == self.model.input_name:
+            return lambda inputs: inputs
+        return self._open(self.graph.head(cut)).run
 
     def tail(self, cut: Cut) -> Predict:
         """The model from a cut to the logits, ready to run; see `head`."""
@@ -295,35 +333,25 @@ class DeployedModel:
         ModelError, DeviceError
             As `head`.
         """
-        backward = build_vjp(self.graph.tail(cut), rest=True, only_rectified=only_rectified)
+        backward = build_vjp(unsigned(self.graph.tail(cut)), rest=True, only_rectified=only_rectified)
         return by_cells(Differentiator(self._open(backward)), cut.kept)
 
     def head_gradient(self, cut: Cut) -> Gradient:
         """The backward graph of the head, for linear forms of the features; see `gradient`."""
-        part = self.graph.head(cut)
-        assert part is not None  # asked for at cuts inside only
-        return Differentiator(self._open(build_vjp(part)))
+        return Differentiator(self._open(build_vjp(unsigned(self.graph.head(cut)))))
 
     def missing_rules(self, layer: str) -> list[str]:
-        """What keeps the backward graph behind a cut from being built: operators without a rule, with their places.
-
-        Parameters
-        ----------
-        layer : str
-            The cut's name.
-
-        Returns
-        -------
-        list of str
-            Empty where every operator has a rule.
-        """
+        """What keeps the backward graph behind the cut of that name from being built; empty where nothing does."""
         try:
             return missing_rules(self.graph.tail(self.graph.find(layer)))
         except GradientError as error:
             return [str(error)]
 
     def looker(self, cuts: Sequence[Cut]) -> Looker:
-        """One pass for everything that methods start from: the logits, and the features at some cuts.
+        """The features that methods start from, at several cuts.
+
+        Computed in one pass, but between codes in one for each cut: an output in the middle of such a graph keeps the
+        runtime from computing with integers around it, and the features behind would not be the file's.
 
         Parameters
         ----------
@@ -334,14 +362,16 @@ class DeployedModel:
         -------
         Looker
         """
-        inside = [cut for cut in cuts if cut.name != self.model.input_name]
-        session = self._open(self.graph.whole(*inside)) if inside else self.session
+        inside = list(dict.fromkeys(cut for cut in cuts if cut.name != self.model.input_name))
+        together = [[cut] for cut in inside] if self.model.arithmetic == CODES else [inside] * bool(inside)
+        sessions = [(group, self._open(self.graph.head(*group))) for group in together]
 
-        def look(inputs: Features) -> tuple[FloatArray, list[Features]]:
-            logits, *features = session.run_all(inputs[None])
-            found = dict(zip((cut.name for cut in inside), (each[0] for each in features), strict=True))
-            checked = self._check_logits(finite_logits(logits))
-            return checked[0], [found.get(cut.name, inputs) for cut in cuts]
+        def look(inputs: Features) -> list[Features]:
+            found = {self.model.input_name: inputs}
+            for group, session in sessions:
+                for cut, features in zip(group, session.run_all(inputs[None]), strict=True):
+                    found[cut.name] = features[0]
+            return [found[cut.name] for cut in cuts]
 
         return look
 

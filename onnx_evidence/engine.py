@@ -44,7 +44,7 @@ class View:
     features : ndarray of float32, shape (C, A, B)
         What the head makes of it.
     logits : ndarray of float64, shape (K,)
-        Of the whole model.
+        Of the deployed file.
     key : int
         Of the picture, for randomness.
     class_kind : ClassKind
@@ -60,6 +60,24 @@ class View:
     def score(self, question: Question, kind: str = "log-odds") -> Score:
         """What the answer to a question is counted in; ``kind`` as in `Score.of`."""
         return Score.of(len(self.logits), question.target, question.versus, kind, self.class_kind)
+
+    def rounding(self, question: Question, split_logits: FloatArray) -> float:
+        """What rounding otherwise than the deployed file costs a map.
+
+        Parameters
+        ----------
+        question : Question
+            What is asked.
+        split_logits : ndarray of float64, shape (K,)
+            Of the split model that the map is made with, for this picture.
+
+        Returns
+        -------
+        float
+            Log-odds of the question by the split, less those by the file, in bits.
+        """
+        split, whole = self.score(question).bits(np.stack([split_logits, self.logits]))
+        return float(split - whole)
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,8 @@ class CutMap:
         What the cells add up to, for maps that do.
     certificate : float
         Largest change of a logit by the split, as a share of the largest logit.
+    rounding : float
+        What `View.rounding` says of the split, bits.
     alike : bool
         Whether other cuts were sampled with the same draws, so that errors add up instead of averaging out.
     freedom : ndarray of float64, shape (H, W), or None
@@ -93,6 +113,7 @@ class CutMap:
     variance: FloatArray
     budget: Budget | None
     certificate: float
+    rounding: float
     alike: bool = False
     freedom: FloatArray | None = None
     looks: int = 1
@@ -142,7 +163,7 @@ class Engine(Protocol):
         Raises
         ------
         CutError
-            If the split is not exact on this picture.
+            If the split is not the deployed file on this picture.
         """
         ...
 

@@ -111,9 +111,9 @@ class Explanation:
     versus : Named or None
         The class that it is held against.
     probability : float
-        Of `target`.
+        Of `target`, as the deployed file says it.
     log_odds_bits : float
-        log2 odds of `target` with nothing removed, exact from the logits.
+        log2 odds of `target` with nothing removed, exact from the file's logits.
     photograph : Photograph
         What was explained.
     placement : Placement

@@ -10,15 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError, SettingError, one_line
-from onnx_evidence.evidence import LN2
 from onnx_evidence.images import Photograph, read_photograph
+from onnx_evidence.intake.answer import Answer
 from onnx_evidence.preprocessing.apply import to_input
 from onnx_evidence.preprocessing.presets import PRESETS, Wanted, preset
-from onnx_evidence.types import FloatArray
 
 # How far a probability may be from what was expected.
 WITHIN = 0.02
@@ -71,7 +68,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Checked:
     """An expectation, and what the model gave.
 
     Attributes
@@ -117,8 +114,8 @@ def top_classes(deployed: DeployedModel, picture: Path, count: int = 5) -> tuple
     DataError, ModelError
         If the picture cannot be used.
     """
-    logits = deployed.logits(deployed.prepare(picture)[1][None])[0]
-    return tuple(_say(deployed, logits, number) for number in _ranked(logits)[:count])
+    answer = deployed.answer(deployed.prepare(picture)[1])
+    return _say(deployed, answer, answer.ranked[:count])
 
 
 def expectations(given: Sequence[str], pictures: Sequence[Path]) -> list[Expectation]:
@@ -202,7 +199,7 @@ def _json_rows(text: str) -> list[list[str]]:
     return [[str(row[name]) for name in _FIELDS if row.get(name) is not None] for row in rows]
 
 
-def check(deployed: DeployedModel, expected: Sequence[Expectation], within: float = WITHIN) -> list[Answer]:
+def check(deployed: DeployedModel, expected: Sequence[Expectation], within: float = WITHIN) -> list[Checked]:
     """Ask the model about known pictures.
 
     Without a probability the class must be the model's answer: its most probable class, or, of independent labels,
@@ -219,7 +216,7 @@ def check(deployed: DeployedModel, expected: Sequence[Expectation], within: floa
 
     Returns
     -------
-    list of Answer
+    list of Checked
         One per expectation.
 
     Raises
@@ -230,27 +227,26 @@ def check(deployed: DeployedModel, expected: Sequence[Expectation], within: floa
     return [_check(deployed, each, within) for each in expected]
 
 
-def _check(deployed: DeployedModel, expectation: Expectation, within: float) -> Answer:
+def _check(deployed: DeployedModel, expectation: Expectation, within: float) -> Checked:
     number = deployed.find_class(expectation.label)
     if deployed.model.preprocess is None:
         photograph = read_photograph(expectation.picture)
-        return Answer(expectation, None, (), False, _presets(deployed, photograph, number, expectation, within))
+        return Checked(expectation, None, (), False, _presets(deployed, photograph, number, expectation, within))
     photograph, inputs, _ = deployed.prepare(expectation.picture)
-    logits = deployed.logits(inputs[None])[0]
-    top = tuple(_say(deployed, logits, each) for each in _ranked(logits)[:3])
-    given = _say(deployed, logits, number)
-    right = _holds(deployed, logits, given, expectation, within)
+    answer = deployed.answer(inputs)
+    (given,) = _say(deployed, answer, [number])
+    right = _holds(deployed, answer, given, expectation, within)
     hints = () if right else _presets(deployed, photograph, number, expectation, within)
-    return Answer(expectation, given, top, right, hints)
+    return Checked(expectation, given, _say(deployed, answer, answer.ranked[:3]), right, hints)
 
 
-def _holds(deployed: DeployedModel, logits: FloatArray, given: Said, expectation: Expectation, within: float) -> bool:
+def _holds(deployed: DeployedModel, answer: Answer, given: Said, expectation: Expectation, within: float) -> bool:
     if expectation.probability is not None:
         # As many digits as people write.
         return abs(given.probability - expectation.probability) <= within + 1e-9
     if deployed.class_kind.name == "independent":
         return given.probability >= _THERE
-    return given.number == int(logits.argmax())
+    return given.number == answer.ranked[0]
 
 
 def _presets(
@@ -264,22 +260,17 @@ def _presets(
             inputs, _ = to_input(photograph, settings)
         except DataError:
             continue
-        logits = deployed.logits(inputs[None])[0]
-        said = _say(deployed, logits, number)
-        if _holds(deployed, logits, said, expectation, within):
+        answer = deployed.answer(inputs)
+        (said,) = _say(deployed, answer, [number])
+        if _holds(deployed, answer, said, expectation, within):
             found.append((name, said))
     wanted = 1.0 if expectation.probability is None else expectation.probability
     return tuple(sorted(found, key=lambda each: abs(each[1].probability - wanted)))
 
 
-def _ranked(logits: FloatArray) -> list[int]:
-    return [int(number) for number in np.argsort(-logits, kind="stable")]
-
-
-def _say(deployed: DeployedModel, logits: FloatArray, number: int) -> Said:
-    found = deployed.class_kind.log_probabilities(logits[None], [number])
-    p, odds = float(np.exp(found.log_p[0, 0])), float(found.log_odds[0, 0] / LN2)
-    return Said(number, deployed.label(number), p, odds)
+def _say(deployed: DeployedModel, answer: Answer, classes: list[int]) -> tuple[Said, ...]:
+    said = zip(classes, answer.probabilities(classes), answer.log_odds_bits(classes), strict=True)
+    return tuple(Said(number, deployed.label(number), float(p), float(odds)) for number, p, odds in said)
 
 
 def golden_report(
@@ -322,7 +313,7 @@ def golden_report(
     }
 
 
-def _plain(answer: Answer) -> dict[str, Any]:
+def _plain(answer: Checked) -> dict[str, Any]:
     return {
         "picture": str(answer.expectation.picture),
         "label": answer.expectation.label,

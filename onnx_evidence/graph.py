@@ -303,30 +303,19 @@ class Graph:
         tail : onnx.ModelProto
             Features to logits. ``tail(head(x))`` equals the logits of ``model(x)``.
         """
-        return self.head(cut), self.tail(cut)
+        return None if cut.name == self.model.input_name else self.head(cut), self.tail(cut)
 
-    def head(self, cut: Cut) -> onnx.ModelProto | None:
-        """The model from the input to a cut; None at the input itself."""
-        return None if cut.name == self.model.input_name else part(self, self._source, [_end(cut)])
+    def head(self, *cuts: Cut) -> onnx.ModelProto:
+        """The model from the input to the features at some cuts inside, in the order given."""
+        return part(self, self._source, [_end(cut) for cut in cuts])
 
     def tail(self, cut: Cut) -> onnx.ModelProto:
         """The model from a cut to the logits."""
         return part(self, _end(cut), [End(self.model.logits_name)])
 
-    def whole(self, *cuts: Cut) -> onnx.ModelProto:
-        """The model from input to logits, with the features at some cuts as further outputs.
-
-        Parameters
-        ----------
-        *cuts : Cut
-            Cuts inside the model.
-
-        Returns
-        -------
-        onnx.ModelProto
-            Outputs: the logits, then the features in the order given.
-        """
-        return part(self, self._source, [End(self.model.logits_name), *(_end(cut) for cut in cuts)])
+    def whole(self) -> onnx.ModelProto:
+        """The model from input to logits."""
+        return part(self, self._source, [End(self.model.logits_name)])
 
     @property
     def _source(self) -> End:

@@ -28,7 +28,7 @@ class PathEngine:
     gradient : Gradient
         Of the tail.
     certify : callable
-        Proves the split, given the tail's logits and the whole model's.
+        Proves the split, given the tail's logits and the deployed file's.
     field : CellField
         Where its cells look.
     baselines : Baselines
@@ -69,7 +69,10 @@ class PathEngine:
             freedom = np.full(values.shape, max(len(parts) - 1.0, 1.0))
             # Two backgrounds that are always the same two are no sample.
             variance = _squared_error(carried[:1] if self.settings.stand_in == BOTH else carried)
-            maps.append(CutMap(mean.cells, values, variance, budget, certificate, alike=True, freedom=freedom))
+            rounding = view.rounding(question, mean.logits)
+            maps.append(
+                CutMap(mean.cells, values, variance, budget, certificate, rounding, alike=True, freedom=freedom)
+            )
         return maps
 
     def _to_pixels(self, view: View, evidence: PathEvidence) -> FloatArray:

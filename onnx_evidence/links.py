@@ -90,7 +90,7 @@ def walk(deployed: DeployedModel, cut: Cut, inputs: Features, target: int, versu
     GradientError
         If an operator has no backward rule.
     """
-    logits, features = deployed.logits(inputs[None])[0], deployed.head(cut)(inputs[None])[0]
+    logits, features = deployed.answer(inputs).logits, deployed.head(cut)(inputs[None])[0]
     view = View(inputs, features, logits, 0, deployed.class_kind)
     score = view.score(Question(target, versus))
     start = own_means(view)[0]

@@ -8,7 +8,6 @@ import numpy as np
 
 from onnx_evidence import masking
 from onnx_evidence.baselines import Baselines
-from onnx_evidence.certificate import certify
 from onnx_evidence.class_kind import ClassKind
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import CutMap, Progress, Question, View
@@ -124,7 +123,7 @@ class MaskEngine:
     predict : Predict
         What is masked to logits: the tail, or the whole model for Score-CAM.
     certify : callable
-        Proves the split, given the tail's logits and the whole model's.
+        Proves the split, given the tail's logits and the deployed file's.
     field : CellField
         Where its cells look.
     baselines : Baselines
@@ -175,7 +174,7 @@ class MaskEngine:
         masked = cut
         if _RECIPES[settings.method].of_input:
             masked = deployed.graph.find(deployed.model.input_name)
-        return cls(cut, deployed.tail(masked), certify, field, baselines, settings)
+        return cls(cut, deployed.tail(masked), deployed.certify, field, baselines, settings)
 
     @property
     def _recipe(self) -> _Recipe:
@@ -212,7 +211,10 @@ class MaskEngine:
             progress=progress,
         )
         maps, variances = recipe.formula(view, scores(logits)[0], parts)
-        return [self._to_pixels(cells, variance, certificate) for cells, variance in zip(maps, variances, strict=True)]
+        return [
+            self._to_pixels(cells, variance, certificate, view.rounding(question, logits[0]))
+            for question, cells, variance in zip(questions, maps, variances, strict=True)
+        ]
 
     def _ends(self, view: View) -> tuple[Features, Features]:
         """What masks of ones and of zeros show."""
@@ -220,11 +222,11 @@ class MaskEngine:
             return view.inputs, np.zeros_like(view.inputs)
         return view.features, self.baselines(view)[0]
 
-    def _to_pixels(self, cells: FloatArray, variance: FloatArray, certificate: float) -> CutMap:
+    def _to_pixels(self, cells: FloatArray, variance: FloatArray, certificate: float, rounding: float) -> CutMap:
         # Cells are seen through the same masks: their errors add up, which bounds that of a pixel between them.
         values, error = self.field.to_input(cells), self.field.to_input(np.sqrt(variance))
         freedom = np.full(values.shape, max(self.copies - 2.0, 1.0)) if self._drawn else None
-        return CutMap(cells, values, error**2, None, certificate, alike=True, freedom=freedom)
+        return CutMap(cells, values, error**2, None, certificate, rounding, alike=True, freedom=freedom)
 
     def describe(self) -> dict[str, Any]:
         """Masks; draws, where they are drawn."""

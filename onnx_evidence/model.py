@@ -13,7 +13,7 @@ from onnx_evidence.intake.labels import recorded_labels
 from onnx_evidence.intake.outputs import settle_output
 from onnx_evidence.intake.peek import peek
 from onnx_evidence.intake.probe import probe
-from onnx_evidence.intake.proof import Proof
+from onnx_evidence.intake.proof import Arithmetic, Proof
 from onnx_evidence.intake.reach import where_picture_ends
 from onnx_evidence.intake.read import metadata_of, read_file
 from onnx_evidence.intake.take_in import take_in
@@ -33,6 +33,8 @@ class Model:
         The file.
     sha256 : str
         Of the file's bytes, and of the weights beside it.
+    data : bytes
+        The file's bytes, as it is deployed.
     proto : onnx.ModelProto
         The canonical graph, see `intake.take_in`. Weights may be references to files beside the model, which
         `runtime.Session` finds in the ``folder`` of ``path``.
@@ -48,6 +50,12 @@ class Model:
         The batch size that the graph insists on; None where it is free, or could be made so.
     entry : Entry
         The image input as the file has it: layout, type, batch.
+    rows : int or None
+        How many pictures the file itself takes at once; None where it takes any number.
+    arithmetic : Arithmetic
+        What it computes with.
+    own : frozenset of str
+        The tensors of the file's own graph.
     changes : tuple of str
         What was done to the file's graph, in words; empty where it is the canonical one.
     proof : Proof or None
@@ -56,6 +64,10 @@ class Model:
         The output that holds class scores.
     output_kind : {'logits', 'probabilities', 'log-probabilities'}
         What the output holds.
+    source_name : str
+        The tensor that the logits are made of, before anything was appended: the output, or what its softmax reads.
+    columns : (float, float) or None
+        Where two classes were made of one number: what that is multiplied by for the logit of each.
     logits_name : str
         The tensor that holds the logits, float32: what the final softmax or sigmoid reads, the output itself, or what
         nodes that were appended make of it.
@@ -77,6 +89,7 @@ class Model:
 
     path: Path
     sha256: str
+    data: bytes = field(repr=False)
     proto: onnx.ModelProto = field(repr=False)
     tensors: dict[str, TensorInfo] = field(repr=False)
     opset: int
@@ -84,10 +97,15 @@ class Model:
     input_shape: tuple[int, int, int]
     batch: int | None
     entry: Entry
+    rows: int | None
+    arithmetic: Arithmetic
+    own: frozenset[str] = field(repr=False)
     changes: tuple[str, ...]
     proof: Proof | None
     output_name: str
     output_kind: str
+    source_name: str
+    columns: tuple[float, float] | None
     logits_name: str
     class_kind: ClassKind
     binary: bool
@@ -164,6 +182,7 @@ def load_model(
     return Model(
         path=path,
         sha256=file.sha256,
+        data=file.data,
         proto=proto,
         tensors=tensors,
         opset=next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0),
@@ -171,10 +190,15 @@ def load_model(
         input_shape=entry.shape,
         batch=taken.batch,
         entry=entry,
+        rows=taken.rows,
+        arithmetic=taken.arithmetic,
+        own=taken.own,
         changes=tuple(taken.changes),
         proof=taken.proof,
         output_name=found.name,
         output_kind=found.holds,
+        source_name=found.source,
+        columns=found.columns,
         logits_name=found.logits,
         class_kind=found.class_kind,
         binary=found.binary,

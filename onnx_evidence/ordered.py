@@ -58,7 +58,9 @@ class OrderEngine:
     gradient : Gradient
         Of the whole model.
     predict : Predict
-        The whole model.
+        The whole canonical graph.
+    certify : callable
+        Proves that it is the deployed file, given the logits of both.
     field : CellField
         The cells that are ordered, tiling the input.
     baselines : Baselines
@@ -72,6 +74,7 @@ class OrderEngine:
     cut: Cut
     gradient: Gradient
     predict: Predict
+    certify: Callable[[Cut, FloatArray, FloatArray], float]
     field: CellField
     baselines: Baselines
     start: Start
@@ -90,6 +93,8 @@ class OrderEngine:
 
     def _explain(self, view: View, question: Question, progress: Progress) -> CutMap:
         score = view.score(question)
+        logits = self.predict(view.inputs[None])[0]
+        certificate = self.certify(self.cut, logits, view.logits)
         fields = self.baselines(view)
         mixes = [_Mix(view.inputs, each.astype(view.inputs.dtype), self.field) for each in fields]
         start = mixes[0].to_cells(self.start(view, question))
@@ -99,7 +104,9 @@ class OrderEngine:
         found = level_sets(order, [self._reveal(mix, score) for mix in mixes])
         budget = budget_of(found.cells, found.with_features, found.without, self.copies)
         values = self.field.spread(found.cells)
-        return CutMap(found.cells, values, np.full(values.shape, np.nan), budget, certificate=0.0)
+        return CutMap(
+            found.cells, values, np.full(values.shape, np.nan), budget, certificate, view.rounding(question, logits)
+        )
 
     def _level(self, view: View, score: Score, backgrounds: Features) -> float:
         """The log-odds, in nats, that count as undecided: 0, unless the score never gets there."""

@@ -13,12 +13,13 @@ import numpy as np
 from onnx_evidence.choose import AUTO
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import CutMap, View, check_finite, placed
-from onnx_evidence.errors import SettingError
-from onnx_evidence.evidence import LN2
+from onnx_evidence.errors import CutError, SettingError
 from onnx_evidence.explanation import Explanation, Named
 from onnx_evidence.images import Photograph
+from onnx_evidence.intake.answer import Answer
 from onnx_evidence.intervals import combined_freedom
 from onnx_evidence.path import Budget, heard
+from onnx_evidence.placement import Placement
 from onnx_evidence.prepare import prepare
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.questions import TOP, ask, check_targets
@@ -180,7 +181,7 @@ class Explainer:
         Raises
         ------
         DataError, TargetError, ModelError, CutError
-            If the image or a class cannot be used, or the split is not exact on this image.
+            If the image or a class cannot be used, or the split is not the deployed file on this image.
         SettingError
             If a class would be held against itself.
         """
@@ -218,43 +219,58 @@ class Explainer:
         """
         self.check_targets(targets, versus)
         photograph, inputs, placement = self.deployed.prepare(image)
-        logits, features = self._look(inputs)
-        questions = ask(self.deployed, photograph.name, int(logits.argmax()), targets, versus)
+        try:
+            return self._explain(photograph, inputs, placement, targets, versus, progress)
+        except CutError as error:
+            raise CutError(f"{photograph.name}: {error}") from error
+
+    def _explain(
+        self,
+        photograph: Photograph,
+        inputs: Features,
+        placement: Placement,
+        targets: Sequence[str | int],
+        versus: str | int | None,
+        progress: Callable[[int], object],
+    ) -> list[Explanation]:
+        answer, features = self.deployed.answer(inputs), self._look(inputs)
+        questions = ask(self.deployed, photograph.name, answer.ranked[0], targets, versus)
         key = key_of(inputs.tobytes())
         engines = placed(self.engines, lambda cut: self.deployed.field(cut, inputs))
         answers = [
-            engine.explain(View(inputs, seen, logits, key, self.deployed.class_kind), questions, progress)
+            engine.explain(View(inputs, seen, answer.logits, key, self.deployed.class_kind), questions, progress)
             for engine, seen in zip(engines, features, strict=True)
         ]
         for engine, maps in zip(engines, answers, strict=True):
             check_finite(engine.cut, maps)
-        record = make_record(
-            self.record, engines, photograph, self.deployed.preprocess, inputs, [maps[0] for maps in answers]
-        )
-        record["top"] = self._top(logits)
-        full = self.deployed.class_kind.log_probabilities(logits[None], [question.target for question in questions])
-        return [
-            Explanation(
-                **self._combine([maps[number] for maps in answers]),
-                target=self._named(question.target),
-                versus=None if question.versus is None else self._named(question.versus),
-                probability=float(np.exp(full.log_p[0, number])),
-                log_odds_bits=float(full.log_odds[0, number] / LN2),
-                photograph=photograph,
-                placement=placement,
-                unit=self.settings.preset.unit,
-                record=record,
+        top = self._top(answer)
+        asked = [question.target for question in questions]
+        said = zip(asked, answer.probabilities(asked), answer.log_odds_bits(asked), strict=True)
+        found = []
+        for number, (target, probability, log_odds) in enumerate(said):
+            maps, rival = [each[number] for each in answers], questions[number].versus
+            record = make_record(self.record, engines, photograph, self.deployed.preprocess, inputs, maps)
+            found.append(
+                Explanation(
+                    **self._combine(maps),
+                    target=self._named(target),
+                    versus=None if rival is None else self._named(rival),
+                    probability=float(probability),
+                    log_odds_bits=float(log_odds),
+                    photograph=photograph,
+                    placement=placement,
+                    unit=self.settings.preset.unit,
+                    record={**record, "top": top},
+                )
             )
-            for number, question in enumerate(questions)
-        ]
+        return found
 
-    def _top(self, logits: FloatArray) -> list[dict[str, Any]]:
+    def _top(self, answer: Answer) -> list[dict[str, Any]]:
         """The most probable classes, with their probabilities."""
-        order = np.argsort(-logits, kind="stable")[:TOP_CLASSES].tolist()
-        chances = np.exp(self.deployed.class_kind.log_probabilities(logits[None], order).log_p[0]).tolist()
+        order = answer.ranked[:TOP_CLASSES]
         return [
-            {"class": number, "label": self.deployed.label(number), "probability": chance}
-            for number, chance in zip(order, chances, strict=True)
+            {"class": number, "label": self.deployed.label(number), "probability": float(chance)}
+            for number, chance in zip(order, answer.probabilities(order), strict=True)
         ]
 
     def check_targets(self, targets: Sequence[str | int], versus: str | int | None = None) -> None:

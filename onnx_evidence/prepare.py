@@ -9,7 +9,6 @@ import numpy as np
 from onnx_evidence import baselines
 from onnx_evidence.background_file import BackgroundFile, load_background
 from onnx_evidence.baselines import Baselines
-from onnx_evidence.certificate import certify
 from onnx_evidence.choose import AUTO, DEEP, last_cut, resolve_layers, why_shallow
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import Engine, Question, View, placed
@@ -163,15 +162,15 @@ class _Maker:
         gradient = deployed.gradient(cut, only_rectified=settings.method == "guided-backprop")
         start, field = self._baselines(cut), deployed.field(cut)
         if settings.preset.engine == "slope":
-            return SlopeEngine(cut, gradient, certify, field, start, settings)
+            return SlopeEngine(cut, gradient, deployed.certify, field, start, settings)
         head = deployed.head_gradient(cut) if settings.project == "backward" else None
-        return PathEngine(cut, gradient, certify, field, start, settings, head)
+        return PathEngine(cut, gradient, deployed.certify, field, start, settings, head)
 
     def _order(self, cut: Cut) -> Engine:
         deployed, settings = self.deployed, self.settings
         gradient, cells = deployed.gradient(cut), cells_of(deployed.model.input_shape[1:])
         tail, removed = deployed.tail(cut), self._baselines(cut)
-        return OrderEngine(cut, gradient, tail, cells, removed, self._integrated(), settings)
+        return OrderEngine(cut, gradient, tail, deployed.certify, cells, removed, self._integrated(), settings)
 
     def _integrated(self) -> Start:
         """The map of the default method, for an engine that goes on from there."""
@@ -181,7 +180,7 @@ class _Maker:
         look = self.deployed.looker([engine.cut for engine in engines])
 
         def start(view: View, question: Question) -> FloatArray:
-            views = [replace(view, features=features) for features in look(view.inputs)[1]]
+            views = [replace(view, features=features) for features in look(view.inputs)]
             here = placed(engines, lambda cut: self.deployed.field(cut, view.inputs))
             asked = zip(here, views, strict=True)
             maps = [engine.explain(each, [question], lambda steps: None)[0].values for engine, each in asked]

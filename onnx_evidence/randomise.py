@@ -244,11 +244,7 @@ def redraw(deployed: DeployedModel, weights: Iterable[Weight], seed: int = 0) ->
     }
     graph.nodes = [replaced.get(node.output[0], node) for node in graph.nodes]
     graph.producer = {**graph.producer, **replaced}
-    twin = copy.copy(deployed)
-    twin.graph = graph
-    twin.__dict__.pop("session", None)  # it runs the weights as they were
-    twin.__dict__["_fields"] = dict(twin.__dict__["_fields"])  # what is measured on other weights stays with them
-    return twin
+    return deployed.of_graph(graph)
 
 
 def _by_unit(values: AnyArray, axis: int) -> AnyArray:

@@ -104,7 +104,7 @@ def make_record(
     inputs : ndarray of float32, shape (channels, H, W)
         What was made of it.
     maps : sequence of CutMap
-        A map of every cut, for its certificate and its draws.
+        A map of every cut, for its certificate, what rounding costs it, and its draws.
 
     Returns
     -------
@@ -128,6 +128,7 @@ def _cut(engine: Engine, its_map: CutMap) -> dict[str, Any]:
         **engine.describe(),
         **its_map.sampling,
         "certificate": its_map.certificate,
+        "rounding_bits": its_map.rounding,
         "resolution_pixels": round(engine.field.resolution, 1),
         "field": engine.field.how,
         "field_reason": engine.field.reason or None,

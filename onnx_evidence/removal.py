@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from onnx_evidence.certificate import certify
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.difference import Draws, WindowEvidence, check_samples, remove_windows, window_evidence
 from onnx_evidence.engine import CutMap, Progress, Question, View
@@ -30,7 +29,7 @@ class RemovalEngine:
     tail : Predict
         Features to logits.
     certify : callable
-        Proves the split, given the tail's logits and the whole model's.
+        Proves the split, given the tail's logits and the deployed file's.
     field : CellField
         Where its cells look.
     windows : Windows
@@ -88,7 +87,7 @@ class RemovalEngine:
         check_samples(samples, sampler.deterministic)
         windows = Windows.place(cut.grid, size, stride)
         sampler.check(windows.size)
-        return cls(cut, deployed.tail(cut), certify, field, windows, sampler, samples, settings)
+        return cls(cut, deployed.tail(cut), deployed.certify, field, windows, sampler, samples, settings)
 
     shared: ClassVar[bool] = True
 
@@ -99,7 +98,8 @@ class RemovalEngine:
 
     def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
         """Answer all questions from the same passes; see `engine.Engine`."""
-        certificate = self.certify(self.cut, self.tail(view.features[None])[0], view.logits)
+        whole = self.tail(view.features[None])[0]
+        certificate = self.certify(self.cut, whole, view.logits)
         classes = sorted({c for each in questions for c in (each.target, each.versus) if c is not None})
         asked = [
             Asked(classes.index(each.target), None if each.versus is None else classes.index(each.versus))
@@ -111,12 +111,23 @@ class RemovalEngine:
             sampled = self._sample(view, classes, asked, self.settings.tolerance, progress)
             answers, looks, notes = sampled.evidence, sampled.looks, self._notes(sampled)
         maps = []
-        for each in answers:
+        for question, each in zip(questions, answers, strict=True):
             values, variance = self.field.project(each)
             freedom = self.field.freedom(each)
             cells = self.windows.average(each.bits)
+            rounding = view.rounding(question, whole)
             maps.append(
-                CutMap(cells, values, variance, None, certificate, freedom=freedom, looks=looks, sampling=notes)
+                CutMap(
+                    cells,
+                    values,
+                    variance,
+                    None,
+                    certificate,
+                    rounding,
+                    freedom=freedom,
+                    looks=looks,
+                    sampling=notes,
+                )
             )
         return maps
 

@@ -6,6 +6,7 @@ ONNX Runtime falls back to the CPU in silence: the device is settled once, by tr
 import contextlib
 import ctypes
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,12 +129,15 @@ def _identity() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _session(model: bytes, device: str, threads: int, folder: Path | None = None) -> ort.InferenceSession:
+def _session(
+    model: bytes, device: str, threads: int, folder: Path | None = None, *, share: bool = True
+) -> ort.InferenceSession:
     options = ort.SessionOptions()
     if folder is not None:
-        # Weights that stay beside the model are mapped, and shared by all sessions: packed anew each would copy them.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
-        options.add_session_config_entry("session.disable_prepacking", "1")
+        if share:
+            # Weights beside the model are mapped, and shared by all sessions: packed anew each would copy them.
+            options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = threads
     # Threads that spin after a run slow numpy's own threads down many times.
@@ -144,12 +148,18 @@ def _session(model: bytes, device: str, threads: int, folder: Path | None = None
     return ort.InferenceSession(model, options, providers=providers)
 
 
-def _open(model: onnx.ModelProto, device: Device, threads: int | None, folder: Path | None) -> ort.InferenceSession:
+def _open(
+    model: onnx.ModelProto | bytes, device: Device, threads: int | None, folder: Path | None
+) -> ort.InferenceSession:
     try:
-        place = folder if any(map(uses_external_data, model.graph.initializer)) else None
-        session = _session(model.SerializeToString(), device.name, threads or available_threads(), place)
+        if isinstance(model, bytes):
+            session = _session(model, device.name, threads or available_threads(), folder, share=False)
+        else:
+            place = folder if any(map(uses_external_data, model.graph.initializer)) else None
+            session = _session(model.SerializeToString(), device.name, threads or available_threads(), place)
     except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot run the model: {why_not(model, error, device.name)}") from error
+        graph = onnx.load_model_from_string(model) if isinstance(model, bytes) else model
+        raise ModelError(f"ONNX Runtime cannot run the model: {why_not(graph, error, device.name)}") from error
     if device.provider not in session.get_providers():
         raise DeviceError(f"the session fell back from {device.name} to {session.get_providers()[0]}")
     return session
@@ -162,8 +172,8 @@ class Session:
 
     Parameters
     ----------
-    model : onnx.ModelProto
-        The graph.
+    model : onnx.ModelProto or bytes
+        The graph; bytes are opened as they are, the way that ONNX Runtime itself opens a file.
     device : Device
         Where to run.
     batch : int, optional
@@ -172,6 +182,8 @@ class Session:
         Threads of the CPU provider; all available ones by default.
     folder : Path, optional
         Where weights lie that the graph only refers to.
+    outputs : sequence of str, optional
+        The outputs that are asked for; by default all, in the order of the graph.
 
     Raises
     ------
@@ -183,41 +195,27 @@ class Session:
 
     def __init__(
         self,
-        model: onnx.ModelProto,
+        model: onnx.ModelProto | bytes,
         device: Device,
         *,
         batch: int | None = None,
         threads: int | None = None,
         folder: Path | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> None:
         self._session = _open(model, device, threads, folder)
+        self._outputs = None if outputs is None else list(outputs)
         self._inputs = [each.name for each in self._session.get_inputs()]
         self.inputs = len(self._inputs)
         self._batch = batch
         self.passes = 0
 
     def run(self, batch: AnyArray) -> AnyArray:
-        """The first output for a batch of any size; rows of the result belong to rows of the batch.
-
-        Parameters
-        ----------
-        batch : ndarray of float32, shape (N, C, A, B)
-            What the graph takes.
-
-        Returns
-        -------
-        ndarray, shape (N, ...)
-            What it gives, in the graph's own dtype.
-
-        Raises
-        ------
-        ModelError
-            If the run fails, or gives another number of rows than it got.
-        """
+        """The first output for a batch of any size; see `run_all`."""
         return self.run_all(batch)[0]
 
     def run_all(self, *batches: AnyArray) -> list[AnyArray]:
-        """All outputs; see `run`.
+        """All outputs for a batch of any size; rows of the results belong to rows of the batch.
 
         Parameters
         ----------
@@ -227,12 +225,12 @@ class Session:
         Returns
         -------
         list of ndarray, shape (N, ...)
-            One per output.
+            One per output, in the graph's own dtype.
 
         Raises
         ------
         ModelError
-            As `run`.
+            If the run fails, or gives another number of rows than it got.
         """
         rows = len(batches[0])
         self.passes += rows
@@ -246,7 +244,7 @@ class Session:
 
     def _run(self, batches: tuple[AnyArray, ...]) -> list[AnyArray]:
         try:
-            results = self._session.run(None, dict(zip(self._inputs, batches, strict=True)))
+            results = self._session.run(self._outputs, dict(zip(self._inputs, batches, strict=True)))
         except Exception as error:
             raise ModelError(
                 f"ONNX Runtime failed while running the model: {without_source(one_line(error))}"

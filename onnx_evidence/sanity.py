@@ -188,12 +188,11 @@ class _Checker:
     def subject(self, picture: Photograph) -> Subject:
         if not np.ptp(picture.pixels, axis=(0, 1)).any():
             raise DataError(f"{picture.name}: the picture is of one colour, there is nothing to explain: leave it out")
-        logits = self.deployed.logits(self.deployed.prepare(picture)[1][None])[0]
-        order = [int(number) for number in np.argsort(logits, kind="stable")]
-        values = self._map(self.deployed, picture, order[-1])
+        order = self.deployed.answer(self.deployed.prepare(picture)[1]).ranked
+        values = self._map(self.deployed, picture, order[0])
         if np.ptp(values) == 0:
             raise DataError(f"{picture.name}: the map has one value everywhere, nothing can be compared: leave it out")
-        return Subject(picture, order[-1], order[-2], order[0], values)
+        return Subject(picture, order[0], order[1], order[-1], values)
 
     def _map(self, deployed: DeployedModel, picture: Photograph, target: int) -> FloatArray:
         values = np.asarray(self.mapper(deployed, picture, target), np.float64)

@@ -46,7 +46,7 @@ class SlopeEngine:
     gradient : Gradient
         Of the tail.
     certify : callable
-        Proves the split, given the tail's logits and the whole model's.
+        Proves the split, given the tail's logits and the deployed file's.
     field : CellField
         Where its cells look.
     baselines : Baselines
@@ -87,7 +87,8 @@ class SlopeEngine:
             cells = FORMULAS[self.settings.method](features, slope) / LN2
             adds_up = self.settings.preset.adds_up
             values = self.field.spread(cells) if adds_up else self.field.to_input(cells)
-            maps.append(CutMap(cells, values, np.full(values.shape, np.nan), None, certificate))
+            rounding = view.rounding(question, logits[0])
+            maps.append(CutMap(cells, values, np.full(values.shape, np.nan), None, certificate, rounding))
             progress(self.copies)
         return maps
 

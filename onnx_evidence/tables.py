@@ -15,6 +15,8 @@ from onnx_evidence.text import fit, shown, visible
 
 # Where cells are put that are not measured.
 _PLACES = {"nominal": "but taken from kernels and strides", "even": "so they are spaced evenly over the picture"}
+# Bits that rounding costs, from which on they are printed: the last digit of the table.
+_SEEN = 0.01
 
 
 def explain_header(explainer: Explainer) -> str:
@@ -54,7 +56,18 @@ def explain_row(entry: dict[str, Any]) -> str:
     Returns
     -------
     str
+        With a line below for every cut where rounding costs bits that would be seen.
     """
+    return "\n".join([_row(entry), *_rounding(entry["cuts"])])
+
+
+def _rounding(cuts: Sequence[dict[str, Any]]) -> list[str]:
+    seen = [cut for cut in cuts if abs(cut.get("rounding_bits") or 0.0) >= _SEEN]
+    words = "  rounding: split at {name}, the model has {rounding_bits:+.2f} bits more than the file (certificate "
+    return [shown(words.format(**cut) + f"{cut['certificate']:.1g})") for cut in seen]
+
+
+def _row(entry: dict[str, Any]) -> str:
     label = entry["label"] if entry["versus"] is None else f"{entry['label']} / {entry['versus_label']}"
     return (
         f"{fit(Path(entry['image']).name)} {fit(label)} {entry['probability']:8.4f} {entry['log_odds_bits']:+9.2f}"

@@ -29,6 +29,8 @@ HOMES = {
         "intake.blocked",
         "intake.branches",
         "intake.canonical",
+        "intake.codes",
+        "intake.deployed_file",
         "intake.dialect",
         "intake.endings",
         "intake.entry",

@@ -175,7 +175,7 @@ def test_every_background_starts_a_path_of_its_own(tiny_model, folder, tmp_path)
     }.items():
         explainer, evidence = explain(**settings)
         inputs = deployed.prepare(picture)[1]
-        logits, (features,) = deployed.looker([cut])(inputs)
+        logits, (features,) = deployed.answer(inputs).logits, deployed.looker([cut])(inputs)
         starts = explainer.engines[0].baselines(View(inputs, features, logits, 0))
         assert len(starts) == {"pictures": 5, "both": 2}.get(name, 1)
         odds = [oracles.exact_log_odds(z, 1) / np.log(2) for z in deployed.tail(cut)(starts.astype(np.float32))]

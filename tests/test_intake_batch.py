@@ -130,7 +130,7 @@ def test_any_number_of_pictures_gives_what_the_file_gives(make, batch: int, tmp_
     expected = run_file(path, x, batch)
     assert (model.batch, model.entry.batch) == (None, batch)
     for number in (1, 2, 5, 6):
-        np.testing.assert_allclose(opened.logits(x[:number]), expected[:number], atol=1e-5)
+        np.testing.assert_allclose(opened.canonical(x[:number]), expected[:number], atol=1e-5)
     assert opened.session.run(x).shape == (6, 5)  # at once, not in a loop
     assert opened.session._batch is None
     assert model.tensors["logits"].shape == (None, 5)
@@ -187,7 +187,7 @@ def test_control_what_the_proof_does_not_carry_is_run_as_the_file_says(make, tmp
     assert opened.model.batch == 1
     assert opened.model.changes == ()
     assert opened.model.proof is None
-    np.testing.assert_allclose(opened.logits(x), run_file(path, x, 1), atol=1e-6)
+    np.testing.assert_allclose(opened.canonical(x), run_file(path, x, 1), atol=1e-6)
     kept = [each for each in opened.model.proto.graph.node if each.op_type == "Reshape"]
     assert [each.input[1] for each in kept] == ["sides"]
 
@@ -203,7 +203,7 @@ def test_what_contradicts_a_free_batch_is_run_as_the_file_says(tmp_path: Path):
     opened = DeployedModel(path, device="cpu")
     x = np.random.default_rng(1).normal(size=(3, 3, 8, 8)).astype(np.float32)
     assert opened.model.batch == 1
-    np.testing.assert_allclose(opened.logits(x), x.mean(axis=(2, 3)), atol=1e-6)
+    np.testing.assert_allclose(opened.canonical(x), x.mean(axis=(2, 3)), atol=1e-6)
 
 
 def test_a_batch_written_into_a_graph_that_says_it_is_free_is_found(tmp_path: Path):
@@ -218,7 +218,7 @@ def test_a_batch_written_into_a_graph_that_says_it_is_free_is_found(tmp_path: Pa
     x = np.random.default_rng(1).normal(size=(3, 3, 8, 8)).astype(np.float32)
     assert opened.model.batch is None
     assert opened.model.changes == ("batch made free (1 constants)",)
-    np.testing.assert_allclose(opened.logits(x), x.mean(axis=(2, 3)), atol=1e-6)
+    np.testing.assert_allclose(opened.canonical(x), x.mean(axis=(2, 3)), atol=1e-6)
 
 
 def test_a_canonical_file_needs_no_proof(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
@@ -261,7 +261,7 @@ def test_scales_taken_from_the_whole_batch_make_pictures_run_singly(tmp_path):
     together = session.run(None, {"input": small})[0][0]
     alone = session.run(None, {"input": small[:1]})[0][0]
     assert np.abs(together - alone).max() > 1e-3
-    ours = DeployedModel(path, preprocess="unit").logits(small)
+    ours = DeployedModel(path, preprocess="unit").canonical(small)
     np.testing.assert_allclose(ours[0], alone, rtol=1e-5, atol=1e-5)
 
 

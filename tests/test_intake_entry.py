@@ -95,16 +95,16 @@ def test_whole_numbers_are_taken_as_floats_and_gradients_reach_them(case: str, t
     canonical = (given.transpose(TO_FIRST) if last else given).astype(np.float32)
     expected = run_file(path, given)
     largest = np.abs(expected).max()
-    np.testing.assert_allclose(opened.logits(canonical), expected, atol=1e-5 * largest)
+    np.testing.assert_allclose(opened.canonical(canonical), expected, atol=1e-5 * largest)
     # The control: other pixels give other scores.
-    assert np.abs(opened.logits(canonical[::-1].copy()) - expected).max() > 1e-2 * largest
-    # Half a grey level counts: nothing is rounded.
-    assert np.abs(opened.logits(canonical + 0.4) - expected).max() > 5e-6 * largest
+    assert np.abs(opened.canonical(canonical[::-1].copy()) - expected).max() > 1e-2 * largest
+    # Half a grey level counts in the canonical graph: nothing is rounded.
+    assert np.abs(opened.canonical(canonical + 0.4) - expected).max() > 5e-6 * largest
     gradient = opened.gradient(opened.graph.find("input"))
     _, found = gradient(canonical, np.eye(5)[2], np.zeros(5))
     nudge = np.zeros_like(canonical)
     nudge[:, 1, 4, 4] = step = np.float32(np.iinfo(dtype).max)
-    slope = (opened.logits(canonical + nudge) - opened.logits(canonical - nudge))[:, 2] / (2 * step)
+    slope = (opened.canonical(canonical + nudge) - opened.canonical(canonical - nudge))[:, 2] / (2 * step)
     np.testing.assert_allclose(found[:, 1, 4, 4], slope, rtol=1e-2)
     model = opened.model
     assert model.entry.dtype == np.dtype(dtype).name
@@ -126,10 +126,10 @@ def test_whole_numbers_that_are_computed_with_are_rounded_there(tmp_path: Path):
     given = pixels((2, 3, 9, 8))
     expected = run_file(path, given)
     for off in (0.0, 0.4, -0.4):
-        np.testing.assert_allclose(opened.logits(given.astype(np.float32) + np.float32(off)), expected, atol=1e-4)
-    assert np.abs(opened.logits(given.astype(np.float32) + 1) - expected).max() > 1e-3
+        np.testing.assert_allclose(opened.canonical(given.astype(np.float32) + np.float32(off)), expected, atol=1e-4)
+    assert np.abs(opened.canonical(given.astype(np.float32) + 1) - expected).max() > 1e-3
     np.testing.assert_allclose(
-        opened.logits(given.astype(np.float32) * 3),
+        opened.canonical(given.astype(np.float32) * 3),
         run_file(path, np.minimum(given * 3.0, 255).astype(np.uint8)),
         atol=1e-4,
     )
@@ -141,7 +141,7 @@ def test_other_floats_are_taken_as_float32(kind: int, tmp_path: Path):
     path = write(model_of([node("Cast", ["input"], ["x"], to=TensorProto.FLOAT)], "x", kind, ("N", 3, 9, 8)), tmp_path)
     x = RNG.normal(size=(2, 3, 9, 8)).astype(helper.tensor_dtype_to_np_dtype(kind))
     opened = DeployedModel(path, device="cpu")
-    np.testing.assert_allclose(opened.logits(x.astype(np.float32)), run_file(path, x), atol=1e-5)
+    np.testing.assert_allclose(opened.canonical(x.astype(np.float32)), run_file(path, x), atol=1e-5)
     assert opened.model.entry.dtype == x.dtype.name
 
 
@@ -158,7 +158,7 @@ def test_channels_last_inside_stays_and_is_fed_so(tmp_path: Path):
     path = write(tiny.make_model(nodes, {"w": KERNEL[:, :, 0, 0].T.copy()}, input_shape=("N", 9, 8, 3)), tmp_path)
     x = RNG.normal(size=(2, 3, 9, 8)).astype(np.float32)
     np.testing.assert_allclose(
-        DeployedModel(path, device="cpu").logits(x), run_file(path, x.transpose(0, 2, 3, 1)), atol=1e-6
+        DeployedModel(path, device="cpu").canonical(x), run_file(path, x.transpose(0, 2, 3, 1)), atol=1e-6
     )
 
 

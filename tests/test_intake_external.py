@@ -77,12 +77,12 @@ def test_many_weights_stay_outside_and_everything_gives_the_same(tmp_path: Path,
     stays = {each.name for each in opened.model.proto.graph.initializer if not each.raw_data}
     assert stays == {"w1", "w2", "w3", "w4", "w5"}
     assert opened.model.sha256 == load_model(path).sha256
-    np.testing.assert_array_equal(opened.logits(X), inside.logits(X))
+    np.testing.assert_array_equal(opened.canonical(X), inside.canonical(X))
     for layer in ("stem", "block.add", "deep.add"):
         mine, theirs = opened.graph.find(layer), inside.graph.find(layer)
         features = opened.head(mine)(X[:1])
         np.testing.assert_array_equal(features, inside.head(theirs)(X[:1]))
-        assert certify(mine, opened.tail(mine)(features)[0], inside.logits(X[:1])[0]) < 1e-6
+        assert certify(mine, opened.tail(mine)(features)[0], inside.canonical(X[:1])[0]) < 1e-6
         direction, rest = np.eye(5)[1], 1 - np.eye(5)[1]
         for found, expected in zip(
             opened.gradient(mine)(features, direction, rest),

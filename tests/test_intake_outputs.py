@@ -182,7 +182,7 @@ def test_a_softmax_is_seen_through_however_it_is_written(tmp_path: Path, name: s
     assert (found.output_kind, found.logits_name, found.class_kind.name) == ("probabilities", logits, "exclusive")
     assert (found.binary, found.output_note) == (False, None)
     x = pictures()
-    z = deployed.logits(x)
+    z = deployed.canonical(x)
     assert z.min() < 0, "probabilities would not be"
     np.testing.assert_allclose(softmax(z), tensor(model, "out", x), atol=2e-3 if name == "half precision" else 1e-6)
     # A gradient goes all the way back, through what was appended too.
@@ -194,7 +194,7 @@ def test_a_log_softmax_is_seen_through(tmp_path: Path):
     found = opened(model, tmp_path)
     assert (found.model.output_kind, found.model.logits_name) == ("log-probabilities", "z")
     x = pictures()
-    np.testing.assert_allclose(np.log(softmax(found.logits(x))), tensor(model, "out", x), atol=1e-5)
+    np.testing.assert_allclose(np.log(softmax(found.canonical(x))), tensor(model, "out", x), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_singleton_axes_may_be_anywhere(tmp_path: Path, shape: tuple[int, ...]):
         deployed = opened(model, tmp_path)
         assert deployed.classes == K
         x = pictures()
-        z = deployed.logits(x)
+        z = deployed.canonical(x)
         np.testing.assert_allclose(softmax(z) if last else z, tensor(model, end, x), atol=1e-6)
 
 
@@ -247,7 +247,7 @@ def test_sigmoids_of_several_are_independent_labels(tmp_path: Path):
     found = deployed.model
     assert (found.output_kind, found.logits_name, found.class_kind.name) == ("probabilities", "z", "independent")
     x = pictures()
-    np.testing.assert_allclose(sigmoid(deployed.logits(x)), tensor(model, "out", x), atol=1e-6)
+    np.testing.assert_allclose(sigmoid(deployed.canonical(x)), tensor(model, "out", x), atol=1e-6)
 
 
 ONE_SIGMOID: dict[str, tuple[Nodes, dict[str, tuple[int | str, ...]], int]] = {
@@ -276,7 +276,7 @@ def test_one_sigmoid_becomes_two_classes(tmp_path: Path, name: str):
     deployed = opened(model, tmp_path)
     assert (deployed.classes, deployed.model.binary, deployed.model.class_kind.name) == (2, True, "exclusive")
     x = pictures()
-    logits = deployed.logits(x)
+    logits = deployed.canonical(x)
     p = tensor(model, "p" if any("p" in each.output for each in nodes) else "out", x)[:, 0]
     np.testing.assert_allclose(softmax(logits)[:, place], p, atol=1e-6)
     np.testing.assert_allclose(logits[:, 1 - place], 0, atol=0)
@@ -287,7 +287,7 @@ def test_one_sigmoid_becomes_two_classes(tmp_path: Path, name: str):
     slope = gradient(x[:1], score.direction, score.rest)[1][0]
     step = np.zeros_like(x[:1])
     step[0, 1, 4, 4] = 0.05
-    ends = score.bits(deployed.logits(np.concatenate([x[:1] - step, x[:1] + step]))) * np.log(2)
+    ends = score.bits(deployed.canonical(np.concatenate([x[:1] - step, x[:1] + step]))) * np.log(2)
     assert slope[1, 4, 4] == pytest.approx((ends[1] - ends[0]) / 0.1, rel=1e-3)
     assert abs(slope[1, 4, 4]) > 1e-3
 
@@ -308,7 +308,7 @@ def test_a_number_without_sigmoid_is_a_regression_unless_it_is_said_to_be_a_labe
     deployed = opened(model, tmp_path, classes="independent")
     assert (deployed.classes, deployed.model.binary) == (2, True)
     x = pictures()
-    np.testing.assert_allclose(deployed.logits(x)[:, 1], tensor(model, "z", x)[:, 0], atol=1e-6)
+    np.testing.assert_allclose(deployed.canonical(x)[:, 1], tensor(model, "z", x)[:, 0], atol=1e-6)
 
 
 # --- exclusive or independent ---------------------------------------------------------------------------------
@@ -364,13 +364,13 @@ def test_of_a_mean_of_softmaxes_the_logarithms_are_the_logits(tmp_path: Path, op
     assert kind(found) == ("probabilities", "exclusive")
     assert "logarithms of the probabilities" in found.output_note
     x = pictures()
-    np.testing.assert_allclose(np.exp(deployed.logits(x)), tensor(model, "out", x), rtol=1e-5)
+    np.testing.assert_allclose(np.exp(deployed.canonical(x)), tensor(model, "out", x), rtol=1e-5)
     assert not deployed.missing_rules("input")
 
 
 def test_probabilities_of_zero_have_the_least_logarithm(tmp_path: Path):
     model = scores(*TWO_HEADS, weights=TWO | {"b": np.array([0, 400, 0, -400], np.float32)})
-    logits = opened(model, tmp_path).logits(pictures())
+    logits = opened(model, tmp_path).canonical(pictures())
     assert np.isfinite(logits).all()
     assert logits.min() == pytest.approx(np.log(np.finfo(np.float32).tiny), rel=1e-6)
 
@@ -383,11 +383,11 @@ def test_of_a_mean_of_sigmoids_the_log_odds_are_the_logits(tmp_path: Path):
     deployed = opened(model, tmp_path)
     assert kind(deployed.model) == ("probabilities", "independent")
     x = pictures()
-    np.testing.assert_allclose(sigmoid(deployed.logits(x)), tensor(model, "out", x), rtol=1e-5)
+    np.testing.assert_allclose(sigmoid(deployed.canonical(x)), tensor(model, "out", x), rtol=1e-5)
     single = scores(*nodes, outputs={"out": ("N", 1)}, classes=1, weights=TWO)
     deployed = opened(single, tmp_path)
     assert (deployed.classes, deployed.model.binary) == (2, True)
-    np.testing.assert_allclose(softmax(deployed.logits(x))[:, 1], tensor(single, "out", x)[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(softmax(deployed.canonical(x))[:, 1], tensor(single, "out", x)[:, 0], rtol=1e-5)
 
 
 def test_scores_that_are_not_negative_are_still_logits(tmp_path: Path):
@@ -395,7 +395,7 @@ def test_scores_that_are_not_negative_are_still_logits(tmp_path: Path):
     deployed = opened(model, tmp_path)
     assert kind(deployed.model) == ("logits", "exclusive")
     x = pictures()
-    np.testing.assert_allclose(deployed.logits(x), tensor(model, "out", x), atol=1e-6)
+    np.testing.assert_allclose(deployed.canonical(x), tensor(model, "out", x), atol=1e-6)
 
 
 def test_rows_that_are_no_probabilities_are_refused(tmp_path: Path):
@@ -437,7 +437,7 @@ def test_two_that_might_be_are_listed(tmp_path: Path):
     for name in ("z", "y"):
         deployed = opened(model, tmp_path, output=name)
         assert deployed.model.output_name == name
-        np.testing.assert_allclose(deployed.logits(pictures()), tensor(model, name, pictures()), atol=1e-6)
+        np.testing.assert_allclose(deployed.canonical(pictures()), tensor(model, name, pictures()), atol=1e-6)
 
 
 def test_an_output_that_is_not_there_is_refused(tmp_path: Path):
@@ -452,7 +452,9 @@ def test_a_tensor_inside_may_be_named(tmp_path: Path):
         kinds={"label": TensorProto.INT64},
     )
     refused(model, tmp_path, "'label' holds the winner's number (ArgMax)", "pass --output z")
-    np.testing.assert_allclose(opened(model, tmp_path, output="z").logits(pictures()), tensor(model, "z", pictures()))
+    np.testing.assert_allclose(
+        opened(model, tmp_path, output="z").canonical(pictures()), tensor(model, "z", pictures())
+    )
 
 
 # --- what is no classifier ------------------------------------------------------------------------------------

@@ -199,7 +199,7 @@ def test_codes_stay_what_they_were(case: str, tmp_path: Path):
     assert np.ptp(expected, axis=0).max() > 3 * SCALES["bs"], "pictures that give the same codes would prove nothing"
     opened = DeployedModel(path, device="cpu")
     model = opened.model
-    found = opened.logits(X)
+    found = opened.canonical(X)
     # A sum that lies between two codes may be rounded to either.
     assert np.abs(found - expected).max() <= 1.01 * SCALES["bs"]
     assert (np.abs(found - expected) > 1e-4).mean() <= 0.1
@@ -270,7 +270,7 @@ def test_control_a_wrong_scale_is_seen(tmp_path: Path):
     model = quantised(CASES["convolution, scale per channel, bias"])
     scales = next(each for each in model.graph.initializer if each.name == "w.scales")
     scales.CopyFrom(onnx.numpy_helper.from_array(CONSTANTS["w.scales"][::-1].copy(), "w.scales"))
-    other = DeployedModel(write(model, tmp_path), device="cpu").logits(X)
+    other = DeployedModel(write(model, tmp_path), device="cpu").canonical(X)
     assert np.abs(other - expected).max() > 1.01 * SCALES["bs"]
 
 
@@ -281,7 +281,7 @@ def test_what_has_no_float_twin_stays(tmp_path: Path):
     assert "QLinearConv" in {each.op_type for each in model.proto.graph.node}
     assert model.proof is not None
     opened = DeployedModel(path, device="cpu")
-    assert np.abs(opened.logits(X) - run_file(path)).max() <= 1.01 * SCALES["bs"]
+    assert np.abs(opened.canonical(X) - run_file(path)).max() <= 1.01 * SCALES["bs"]
 
 
 @pytest.mark.parametrize(

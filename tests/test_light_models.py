@@ -182,10 +182,10 @@ def test_tail_of_head_is_the_model_at_every_cut(name: str, tmp_path: Path):
     probe.graph.output.extend(helper.make_tensor_value_info(cut, TensorProto.FLOAT, None) for cut in names)
     weights = large_weights(probe)
     features = {source: x} | dict(zip(names, run(probe, source, x, weights)[1:], strict=True))
-    logits = deployed.logits(x)[0]
+    logits = deployed.canonical(x)[0]
     largest = np.abs(logits).max()
     assert np.ptp(logits) > 0.1 * largest, "equal logits would prove nothing"
-    assert np.abs(deployed.logits(other)[0] - logits).max() > 100 * TOLERANCE * largest, (
+    assert np.abs(deployed.canonical(other)[0] - logits).max() > 100 * TOLERANCE * largest, (
         "a deaf model would prove nothing"
     )
     for cut in graph.cuts:
@@ -196,7 +196,7 @@ def test_tail_of_head_is_the_model_at_every_cut(name: str, tmp_path: Path):
         cut = graph.find(layer)
         assert certify(cut, deployed.tail(cut)(deployed.head(cut)(x))[0], logits) <= TOLERANCE
     # One pass for the logits and the features of all these cuts.
-    found, (seen, inputs) = deployed.looker([cut, graph.cuts[0]])(x[0])
+    found, (seen, inputs) = deployed.answer(x[0]).logits, deployed.looker([cut, graph.cuts[0]])(x[0])
     assert np.abs(found - logits).max() <= TOLERANCE * largest
     np.testing.assert_allclose(seen, features[cut.name][0], atol=TOLERANCE * np.abs(seen).max())
     np.testing.assert_array_equal(inputs, x[0])
@@ -207,7 +207,7 @@ def test_control_a_corrupted_split_gets_no_certificate(fault: str, tmp_path: Pat
     deployed = open_with_noise("light_squeezenet", tmp_path)
     x, _ = pictures()
     cut = deployed.graph.cuts[10]
-    features, logits, tail = deployed.head(cut)(x), deployed.logits(x)[0], deployed.tail(cut)
+    features, logits, tail = deployed.head(cut)(x), deployed.canonical(x)[0], deployed.tail(cut)
     assert certify(cut, tail(features)[0], logits) <= TOLERANCE
     wrong = tail(features[:, ::-1].copy()) if fault == "features" else tail(features) * 1.001
     with pytest.raises(CutError, match=r"the model split there differs from the whole by .* of the largest logit"):
@@ -218,7 +218,7 @@ def test_control_with_the_equal_weights_of_the_package_a_corrupted_split_would_p
     deployed = DeployedModel(FOLDER / "light_squeezenet.onnx", device="cpu")
     x, _ = pictures()
     cut = deployed.graph.cuts[10]
-    logits = deployed.logits(x)[0]
+    logits = deployed.canonical(x)[0]
     assert np.ptp(logits) <= TOLERANCE * np.abs(logits).max()
     wrong = deployed.tail(cut)(deployed.head(cut)(x)[:, ::-1].copy())[0]
     assert certify(cut, wrong, logits) <= TOLERANCE

@@ -125,7 +125,7 @@ def test_weights_in_a_file_beside_the_model_are_loaded(tmp_path: Path):
     inside = DeployedModel(tiny.save(tiny.classifier(), tmp_path / "inside.onnx"), device="cpu")
     outside = DeployedModel(path, device="cpu")
     x = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
-    np.testing.assert_array_equal(outside.logits(x), inside.logits(x))
+    np.testing.assert_array_equal(outside.canonical(x), inside.canonical(x))
 
 
 # --- files that are no model ----------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ def some(shape: tuple[int, ...]) -> np.ndarray:
 
 def test_logits_are_those_of_numpy(tmp_path: Path):
     x = some((3, 3, 8, 8))
-    found = deployed(pooled(input_shape=("N", 3, 8, 8)), tmp_path).logits(x)
+    found = deployed(pooled(input_shape=("N", 3, 8, 8)), tmp_path).canonical(x)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, x.mean(axis=(2, 3)), atol=1e-6)
 
@@ -397,12 +397,12 @@ def test_a_softmax_of_a_confident_model_keeps_its_logits_finite(tmp_path: Path):
     nodes = [node("Mul", ["flat", "large"], ["scaled"]), node("Softmax", ["scaled"], ["logits"])]
     model = deployed(pooled(*nodes, weights={"large": np.array(1e4, np.float32)}, input_shape=("N", 3, 8, 8)), tmp_path)
     x = some((2, 3, 8, 8))
-    np.testing.assert_allclose(model.logits(x), 1e4 * x.mean(axis=(2, 3)), rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(model.canonical(x), 1e4 * x.mean(axis=(2, 3)), rtol=1e-4, atol=1e-2)
 
 
 def test_small_positive_logits_are_no_probabilities(tmp_path: Path):
     model = deployed(pooled(input_shape=("N", 3, 8, 8)), tmp_path)
-    np.testing.assert_allclose(model.logits(np.full((1, 3, 8, 8), 0.3, np.float32)), 0.3, atol=1e-6)
+    np.testing.assert_allclose(model.canonical(np.full((1, 3, 8, 8), 0.3, np.float32)), 0.3, atol=1e-6)
 
 
 def converted(ending: list[onnx.NodeProto], output_type: int) -> onnx.ModelProto:
@@ -415,7 +415,7 @@ def converted(ending: list[onnx.NodeProto], output_type: int) -> onnx.ModelProto
 def test_logits_of_another_float_type_are_read(tmp_path: Path, to: int):
     model = deployed(converted([node("Cast", ["flat"], ["logits"], to=to)], to), tmp_path)
     x = some((2, 3, 8, 8))
-    np.testing.assert_allclose(model.logits(x), x.mean(axis=(2, 3)), atol=1e-3)
+    np.testing.assert_allclose(model.canonical(x), x.mean(axis=(2, 3)), atol=1e-3)
 
 
 def test_a_softmax_in_half_precision_is_seen_through_its_cast(tmp_path: Path):
@@ -427,13 +427,13 @@ def test_a_softmax_in_half_precision_is_seen_through_its_cast(tmp_path: Path):
     model = deployed(converted(ending, TensorProto.FLOAT), tmp_path)
     assert model.model.output_kind == "probabilities"
     x = some((2, 3, 8, 8))
-    np.testing.assert_allclose(model.logits(x), x.mean(axis=(2, 3)), atol=1e-3)
+    np.testing.assert_allclose(model.canonical(x), x.mean(axis=(2, 3)), atol=1e-3)
 
 
 def test_scores_that_are_not_finite_are_refused(tmp_path: Path):
     model = deployed(pooled(node("Log", ["flat"], ["logits"]), input_shape=("N", 3, 8, 8)), tmp_path)
     with pytest.raises(ModelError, match="the model gave a class score that is not a finite number"):
-        model.logits(np.zeros((1, 3, 8, 8), np.float32))
+        model.canonical(np.zeros((1, 3, 8, 8), np.float32))
 
 
 def test_classes_are_counted(tmp_path: Path):
@@ -444,14 +444,14 @@ def test_classes_of_scores_with_singleton_axes_are_counted(tmp_path: Path):
     model = tiny.make_model([node("GlobalAveragePool", ["input"], ["logits"])], {}, output_shape=("N", 3, 1, 1))
     opened = deployed(model, tmp_path)
     assert opened.classes == 3
-    assert opened.logits(some((2, 3, 32, 32))).shape == (2, 3)
+    assert opened.canonical(some((2, 3, 32, 32))).shape == (2, 3)
 
 
 def test_one_row_for_the_whole_batch_is_asked_for_one_picture_at_a_time(tmp_path: Path):
     model = pooled(node("ReduceMean", ["flat"], ["logits"], axes=[0], keepdims=1), input_shape=("N", 3, 8, 8))
     opened = deployed(model, tmp_path)
     x = some((2, 3, 8, 8))
-    np.testing.assert_allclose(opened.logits(x), x.mean(axis=(2, 3)), atol=1e-6)
+    np.testing.assert_allclose(opened.canonical(x), x.mean(axis=(2, 3)), atol=1e-6)
     assert opened.model.changes == ("one picture at a time: the graph does not take several",)
 
 
@@ -507,13 +507,13 @@ def opened(tiny_model: Path) -> DeployedModel:
 def test_a_right_split_gets_a_certificate(opened: DeployedModel, layer: str):
     cut, x = opened.graph.find(layer), some((1, 3, 32, 32))
     split_logits = opened.tail(cut)(opened.head(cut)(x))[0]
-    assert 0 <= certify(cut, split_logits, opened.logits(x)[0]) < 1e-5
+    assert 0 <= certify(cut, split_logits, opened.canonical(x)[0]) < 1e-5
 
 
 @pytest.mark.parametrize("fault", ["features", "logits", "not a number"])
 def test_a_wrong_split_gets_none(opened: DeployedModel, fault: str):
     cut, x = opened.graph.find("block.add"), some((1, 3, 32, 32))
-    features, logits = opened.head(cut)(x), opened.logits(x)[0]
+    features, logits = opened.head(cut)(x), opened.canonical(x)[0]
     if fault == "features":
         features = features + np.float32(0.01)
     elif fault == "logits":
@@ -526,7 +526,7 @@ def test_a_wrong_split_gets_none(opened: DeployedModel, fault: str):
 
 
 def test_logits_that_are_no_numbers_get_no_certificate(opened: DeployedModel):
-    logits = opened.logits(some((1, 3, 32, 32)))[0]
+    logits = opened.canonical(some((1, 3, 32, 32)))[0]
     with pytest.raises(CutError, match="differs from the whole by nan"):
         certify(opened.graph.find("block.add"), np.full_like(logits, np.nan), logits)
 

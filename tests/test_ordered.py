@@ -9,6 +9,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnx_evidence import CutError, DeployedModel, Explainer, SettingError, ordered
+from onnx_evidence.certificate import certify
 from onnx_evidence.engine import Question, View
 from onnx_evidence.errors import GradientError
 from onnx_evidence.evidence import LN2
@@ -67,6 +68,7 @@ class Toy:
             Cut("input", "Input", (3, *SIZE), 1.0, field=None, joins=False, skipped_by=None),
             self.gradient,
             self.predict,
+            certify,
             cells_of(SIZE),
             lambda view: self.backgrounds,
             lambda view, question: np.zeros(SIZE),
@@ -275,7 +277,7 @@ def test_removal_is_predicted_better_than_by_the_map_that_it_starts_from(deploye
 def test_the_start_is_the_integrated_map_and_noise_would_do(deployed, picture):
     explainer, hiding = Explainer(deployed, method="ordered"), Hiding(deployed, picture)
     (engine,) = explainer.engines
-    logits, (features,) = explainer._look(hiding.inputs)
+    logits, (features,) = deployed.answer(hiding.inputs).logits, explainer._look(hiding.inputs)
     view = View(hiding.inputs, features, logits, 0)
     integrated = Explainer(deployed, method="integrated", background="blur+mean").explain(picture, target=TARGET)
     np.testing.assert_allclose(engine.start(view, Question(TARGET)), integrated.values, atol=1e-6)
@@ -455,7 +457,7 @@ def test_a_start_from_a_split_that_is_not_exact_is_refused(tiny_model, picture, 
     look = wrong.looker
 
     def looker(cuts):
-        return lambda inputs: (look(cuts)(inputs)[0], [each * np.float32(1.01) for each in look(cuts)(inputs)[1]])
+        return lambda inputs: [each * np.float32(1.01) for each in look(cuts)(inputs)]
 
     monkeypatch.setattr(wrong, "looker", looker)
     with pytest.raises(CutError, match=r"layer 'deep.add': the model split there differs from the whole"):

@@ -157,7 +157,7 @@ def test_o19_a_real_model_is_complete_to_one_per_cent(lite0: Path, hopper: Path)
     deployed = DeployedModel(lite0, device="cpu")
     _, inputs, _ = deployed.prepare(hopper)
     cuts = [deployed.graph.find(name) for name in ("block10.add", "block14.add")]
-    logits, features = deployed.looker(cuts)(inputs)
+    logits, features = deployed.answer(inputs).logits, deployed.looker(cuts)(inputs)
     target = int(logits.argmax())
     score = Score.of(len(logits), target)
     for cut, seen in zip(cuts, features, strict=True):

@@ -77,7 +77,7 @@ def test_what_runs_is_what_was_drawn_in_the_whole_and_at_every_cut(deployed, tin
         for name in ("block.add", "deep.add"):
             cut = twin.graph.find(name)
             np.testing.assert_allclose(twin.tail(cut)(twin.head(cut)(inputs)), expected, rtol=1e-4, atol=1e-5)
-        logits, features = twin.looker([twin.graph.find("deep.add")])(inputs[0])
+        logits, features = twin.answer(inputs[0]).logits, twin.looker([twin.graph.find("deep.add")])(inputs[0])
         np.testing.assert_allclose(logits, expected[0], rtol=1e-4, atol=1e-5)
         same_head = np.allclose(features[0], deployed.head(deployed.graph.find("deep.add"))(inputs[:1])[0])
         assert same_head == (part == weights[-1:])

@@ -82,7 +82,7 @@ def measure(
     needed: dict[float, list[int]] = {0.05: [], 0.01: []}
     for path in paths:
         inputs = deployed.prepare(path)[1]
-        logits, (features,) = look(inputs)
+        logits, (features,) = deployed.answer(inputs).logits, look(inputs)
         start = own_means(View(inputs, features, logits, 0))[0]
         score = Score.of(len(logits), int(logits.argmax()))
         halved = [integrate(features, start, gradient, score, completeness=1e-9, most_steps=n) for n in _STEPS]

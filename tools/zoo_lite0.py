@@ -52,7 +52,9 @@ class _Pictures(CalibrationDataReader):  # type: ignore[misc]
         return next(self._each, None)
 
 
-def _quantised(path: Path, *, layout: QuantFormat, per_channel: bool, activations: QuantType) -> None:
+def _quantised(
+    path: Path, *, layout: QuantFormat, per_channel: bool, activations: QuantType, weights: QuantType
+) -> None:
     prepared = path.with_suffix(".prepared")
     quant_pre_process(os.environ["LITE0"], prepared, skip_symbolic_shape=True)
     quantize_static(
@@ -62,7 +64,7 @@ def _quantised(path: Path, *, layout: QuantFormat, per_channel: bool, activation
         quant_format=layout,
         per_channel=per_channel,
         activation_type=activations,
-        weight_type=QuantType.QInt8,
+        weight_type=weights,
     )
     prepared.unlink()
     _keep_records(path)
@@ -270,8 +272,9 @@ def _bfloat16_weights(model: Model) -> None:
     _prepend(model, nodes)
 
 
-def _half(model: Model, *, keep_io: bool) -> Model:
-    made: Model = convert_float_to_float16(model, keep_io_types=keep_io)
+def _half(model: Model, *, keep_io: bool, blocked: list[str] | None = None) -> Model:
+    """In float16, but for operators that stay in float32 between casts."""
+    made: Model = convert_float_to_float16(model, keep_io_types=keep_io, op_block_list=blocked)
     helper.set_model_props(made, {entry.key: entry.value for entry in _base().metadata_props})
     return made
 
@@ -359,8 +362,15 @@ def _truncated(path: Path) -> None:
     path.write_bytes(Path(os.environ["LITE0"]).read_bytes()[:1_000_000])
 
 
-def _static(layout: QuantFormat, per_channel: bool, activations: QuantType = QuantType.QUInt8) -> Callable[..., None]:
-    return lambda path: _quantised(path, layout=layout, per_channel=per_channel, activations=activations)
+def _static(
+    layout: QuantFormat,
+    per_channel: bool,
+    activations: QuantType = QuantType.QUInt8,
+    weights: QuantType = QuantType.QInt8,
+) -> Callable[..., None]:
+    return lambda path: _quantised(
+        path, layout=layout, per_channel=per_channel, activations=activations, weights=weights
+    )
 
 
 def _by(change: Callable[[Model], Model | None]) -> Callable[[Path], None]:
@@ -374,10 +384,13 @@ _TABLE: tuple[tuple[str, str, Callable[[Path], None], dict[str, Any]], ...] = (
     ("qdq-per-tensor", _QUANTISER, _static(QuantFormat.QDQ, False), {}),
     ("qdq-per-channel", _QUANTISER, _static(QuantFormat.QDQ, True), {}),
     ("qdq-per-channel-int8", _QUANTISER, _static(QuantFormat.QDQ, True, QuantType.QInt8), {}),
+    ("qdq-uint8-weights", _QUANTISER, _static(QuantFormat.QDQ, False, weights=QuantType.QUInt8), {}),
     ("qoperator", _QUANTISER, _static(QuantFormat.QOperator, False), {}),
+    ("qoperator-per-channel", _QUANTISER, _static(QuantFormat.QOperator, True), {}),
     ("dynamic-int8", _QUANTISER, _dynamically, {}),
     ("float16", _CONVERTER, _by(lambda model: _half(model, keep_io=False)), {}),
     ("float16-inside", _CONVERTER, _by(lambda model: _half(model, keep_io=True)), {}),
+    ("float16-mixed", _CONVERTER, _by(lambda model: _half(model, keep_io=True, blocked=["Clip", "Gemm"])), {}),
     ("bfloat16-weights", _HAND, _by(_bfloat16_weights), {}),
     ("softmax", _HAND, _by(_softmax), {}),
     ("decomposed-softmax", _HAND, _by(_decomposed_softmax), {}),

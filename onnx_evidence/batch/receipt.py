@@ -61,7 +61,11 @@ class CutPart(BaseModel):
     name: str
     grid: tuple[Count, Count]
     certificate: Annotated[float, Field(ge=0)] = Field(
-        description="Largest difference of a logit between split and whole model, as a share of the largest logit."
+        description="Largest difference of a logit between split and deployed file, as a share of the largest logit."
+    )
+    rounding_bits: Finite | None = Field(
+        default=None,
+        description="Log-odds of the question by the split less those by the deployed file: what rounding costs.",
     )
     resolution_pixels: Annotated[float, Field(ge=0)] = Field(
         description="Mean spread of the cells' receptive fields: finer detail is cosmetic."
@@ -118,8 +122,8 @@ class Receipt(_Part):
     label: str
     versus: Count | None
     versus_label: str | None
-    probability: Annotated[float, Field(ge=0, le=1)]
-    log_odds_bits: Finite
+    probability: Annotated[float, Field(ge=0, le=1)] = Field(description="Of the target, by the deployed file.")
+    log_odds_bits: Finite = Field(description="Of the target, by the deployed file.")
     unit: str
     budget: BudgetPart | None
     patch: tuple[Count, Count] = Field(strict=False)

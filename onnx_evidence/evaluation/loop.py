@@ -187,7 +187,7 @@ class _Bench:
 
     def score(self, path: Path, target: int | None, progress: Callable[[], object]) -> Scored:
         photograph, inputs, placement = self.deployed.prepare(path)
-        top = int(self.deployed.logits(inputs[None])[0].argmax())
+        top = self.deployed.answer(inputs).ranked[0]
         case = Case(path, photograph, inputs, top if target is None else target, self.plan.seed)
         mask = None if self.objects is None else self.objects(path, placement)
         scene = Scene(inputs, self.deployed.preprocess, self._others(case))

@@ -15,7 +15,7 @@ import numpy as np
 from onnx_evidence.errors import ModelError
 from onnx_evidence.intake.inside import moved_inside
 from onnx_evidence.intake.picturewise import by_picture
-from onnx_evidence.intake.proof import FULL, tolerance_of
+from onnx_evidence.intake.proof import FULL
 from onnx_evidence.intake.tried import (
     BRIGHT,
     CONTRAST,
@@ -132,8 +132,10 @@ class _Trial:
             return _MEET
         # The first picture at the end of a batch of another size, or of the same where the file fixes it.
         last = self._run([BRIGHT, CONTRAST, NOISE[0]] if self.subject.batch is None else pattern(rows)[::-1])
-        tolerance, _ = tolerance_of(self.subject.proto)
-        allowed = (_ROUNDED if tolerance == FULL else tolerance) * spread(self.runs) + _DIGITS * largest(self.runs)
+        arithmetic = self.subject.arithmetic
+        allowed = (_ROUNDED if arithmetic == FULL else arithmetic.tolerance) * spread(self.runs) + _DIGITS * largest(
+            self.runs
+        )
         same = all(apart(one, self.first[0]) <= allowed for one in (last[-1], base[0]))
         return None if same else _PLACE
 

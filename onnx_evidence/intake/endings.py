@@ -28,6 +28,8 @@ _ARITHMETIC = frozenset(
     "Add Sub Mul Div Neg Abs Reciprocal Log Max Min Clip ReduceSum ReduceMax ReduceLogSumExp Concat Slice Gather "
     "Expand Shape Split".split()
 )
+# Pairs of these round to codes and back: what is recognised is what they round.
+_CODES = frozenset({"QuantizeLinear", "DequantizeLinear"})
 # Longer endings are no endings.
 _LONGEST = 40
 # Rows and scales of the numbers drawn.
@@ -113,7 +115,7 @@ def find_ending(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], outpu
     for start, nodes in _starts(proto, tensors, output):
         readers = [node for node in nodes if start in node.input]
         # Behind what was found already, only the logits of which the largest was taken off are better: read twice.
-        if all(node.op_type in MOVES for node in readers) or (best is not None and len(readers) < 2):
+        if all(node.op_type in MOVES | _CODES for node in readers) or (best is not None and len(readers) < 2):
             continue
         if ending := _recognise(proto, tensors, start, output, nodes):
             best = ending
@@ -123,12 +125,12 @@ def find_ending(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], outpu
 
 
 def _is_softmax_alone(nodes: list[onnx.NodeProto]) -> bool:
-    kinds = [node.op_type for node in nodes if node.op_type not in MOVES]
+    kinds = [node.op_type for node in nodes if node.op_type not in MOVES | _CODES]
     return kinds in (["Softmax"], ["LogSoftmax"])
 
 
 def _wrong_axis(tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]) -> str:
-    softmax = next(node for node in nodes if node.op_type not in MOVES)
+    softmax = next(node for node in nodes if node.op_type not in MOVES | _CODES)
     axis = next((each.i for each in softmax.attribute if each.name == "axis"), "its default")
     shape = tensors[start].shape if start in tensors else ()
     return (
@@ -157,13 +159,13 @@ def _starts(
     proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], output: str
 ) -> Iterator[tuple[str, list[onnx.NodeProto]]]:
     """Tensors that the output follows from alone, from the output backwards, with the nodes in between in order."""
-    data = _data(proto)
+    data = data_tensors(proto)
     live, nodes = {output}, list[onnx.NodeProto]()
     made = False
     for node in reversed(proto.graph.node):
         if live.isdisjoint(node.output):
             continue
-        known = node.op_type in MOVES | _MAKERS | _ARITHMETIC and node.domain in ("", "ai.onnx")
+        known = node.op_type in MOVES | _MAKERS | _ARITHMETIC | _CODES and node.domain in ("", "ai.onnx")
         if not known or len(nodes) > _LONGEST:
             return
         made |= node.op_type in _MAKERS
@@ -175,8 +177,18 @@ def _starts(
             yield next(iter(live)), list(nodes)
 
 
-def _data(proto: onnx.ModelProto) -> set[str]:
-    """Tensors that depend on the input."""
+def data_tensors(proto: onnx.ModelProto) -> set[str]:
+    """Tensors that depend on the input.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model, with its nodes in order.
+
+    Returns
+    -------
+    set of str
+    """
     constants = {tensor.name for tensor in proto.graph.initializer}
     found = {value.name for value in proto.graph.input} - constants
     for node in proto.graph.node:
@@ -209,7 +221,8 @@ def _recognise(
         return None
     given = (_SPREAD * np.random.default_rng(0).standard_normal(sides)).astype(dtype)
     try:
-        session = Session(_alone(proto, tensors, start, output, nodes, info.elem_type, sides), settle_device("cpu"))
+        model = _alone(proto, tensors, start, output, _unrounded(nodes), info.elem_type, sides)
+        session = Session(model, settle_device("cpu"))
         result = session.run(given).astype(np.float64).reshape(len(given), -1)
     except ModelError:
         return None
@@ -223,6 +236,15 @@ def _recognise(
             if np.abs(found - expected).max() <= _TOLERANCE[dtype.itemsize] * expected.max():
                 return Ending(start, holds, kind, single)
     return None
+
+
+def _unrounded(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The same nodes without pairs of quantisers, whose steps would hide what is rounded."""
+    codes = {node.output[0]: node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    pairs = [node for node in nodes if node.op_type == "DequantizeLinear" and node.input[0] in codes]
+    handed = {id(node): helper.make_node("Identity", [codes[node.input[0]]], node.output) for node in pairs}
+    gone = {node.input[0] for node in pairs}
+    return [handed.get(id(node), node) for node in nodes if gone.isdisjoint(node.output)]
 
 
 def _fits(classes: int, inside: int | None, results: int, outside: int | None) -> bool:

@@ -53,6 +53,11 @@ class Output:
         How the logits were made, where the file has none.
     others : tuple of str
         The file's other outputs, which are not looked at; none that stands for the same scores.
+    source : str
+        The tensor that the logits are made of, before anything was appended: the output itself, or what its softmax or
+        sigmoid reads.
+    columns : (float, float) or None
+        Where two classes were made of one number: what it is multiplied by for the logit of each.
     """
 
     name: str
@@ -62,6 +67,8 @@ class Output:
     binary: bool = False
     note: str | None = None
     others: tuple[str, ...] = ()
+    source: str = ""
+    columns: tuple[float, float] | None = None
 
 
 def settle_output(
@@ -238,9 +245,9 @@ def _base(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], name: str) -> 
 
 def _from_ending(builder: "Builder", name: str, ending: Ending) -> Output:
     if ending.single is None:
-        return Output(name, ending.holds, ending.logits, ending.class_kind)
+        return Output(name, ending.holds, ending.logits, ending.class_kind, source=ending.logits)
     logits = builder.two_classes(ending.logits, ending.single)
-    return Output(name, ending.holds, logits, EXCLUSIVE, binary=True)
+    return Output(name, ending.holds, logits, EXCLUSIVE, binary=True, source=ending.logits, columns=ending.single)
 
 
 def _without_ending(builder: "Builder", name: str, kind: ClassKind, probe: Probe) -> tuple[Output, str]:
@@ -253,15 +260,19 @@ def _without_ending(builder: "Builder", name: str, kind: ClassKind, probe: Probe
         sums = rows.sum(axis=1)
         if rows.shape[1] > 1 and np.abs(sums - 1).max() < SUM_TOLERANCE and np.ptp(rows) > 0 and rows.min() >= 0:
             note = "made: logarithms of the probabilities, as no softmax of logits was found"
-            return Output(name, "probabilities", builder.logarithm(name), EXCLUSIVE, note=note), "a sum of 1"
+            logits = builder.logarithm(name)
+            return Output(name, "probabilities", logits, EXCLUSIVE, note=note, source=name), "a sum of 1"
         if most <= 1 + _ROUNDING and np.ptp(rows) > 0:
             note = "made: log p - log(1 - p), as no sigmoid of logits was found"
             logits = builder.log_odds(name)
-            if single:
-                logits = builder.two_classes(logits, (0.0, 1.0))
-            return Output(
-                name, "probabilities", logits, EXCLUSIVE if single else INDEPENDENT, single, note
-            ), "themselves"
-    if single and kind is INDEPENDENT:
-        return Output(name, "logits", builder.two_classes(name, (0.0, 1.0)), EXCLUSIVE, binary=True), ""
-    return Output(name, "logits", name, kind), ""
+            made = Output(name, "probabilities", logits, INDEPENDENT, note=note, source=name)
+            return (_as_two(builder, made) if single else made), "themselves"
+    plain = Output(name, "logits", name, kind, source=name)
+    return (_as_two(builder, plain) if single and kind is INDEPENDENT else plain), ""
+
+
+def _as_two(builder: "Builder", one: Output) -> Output:
+    """The one number of an output is the logit of 'that' against 'not that'."""
+    columns = (0.0, 1.0)
+    logits = builder.two_classes(one.logits, columns)
+    return replace(one, logits=logits, class_kind=EXCLUSIVE, binary=True, columns=columns)

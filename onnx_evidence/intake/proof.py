@@ -1,25 +1,74 @@
 """The canonical graph against the file itself: both are run on the same pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from onnx_evidence.errors import ModelError
+from onnx_evidence.intake.deployed_file import DeployedFile
+from onnx_evidence.intake.endings import data_tensors
 from onnx_evidence.intake.entry import Entry
 from onnx_evidence.intake.read import File
+from onnx_evidence.nodes import node_inputs
 from onnx_evidence.preprocessing.synthetic import trials
 from onnx_evidence.runtime import Device, Session
+from onnx_evidence.shapes import TensorInfo
 from onnx_evidence.types import AnyArray, Features, FloatArray
 
-# How far both may be apart, as a share of the largest score: float32, half precision, codes of eight bits.
-FULL, HALF, CODES = 1e-4, 2e-2, 5e-2
+
+class Arithmetic(NamedTuple):
+    """What a file computes with, and how far two ways of computing the same may be apart.
+
+    Attributes
+    ----------
+    name : {'float32', 'half precision', 'codes of 8 bits'}
+        The coarsest numbers between its operators.
+    tolerance : float
+        The largest difference of a class score that rounding explains, as a share of the largest.
+    """
+
+    name: str
+    tolerance: float
+
+
+FULL = Arithmetic("float32", 1e-4)
+HALF = Arithmetic("half precision", 2e-2)
+CODES = Arithmetic("codes of 8 bits", 5e-2)
 _CPU = Device("cpu", "the proof is the same everywhere")
 # Two pictures whose scores differ by less than this many times the tolerance prove nothing.
 _POWER = 2.0
 _HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+# Operators that round to codes, or compute with them, begin or end so.
+_ROUNDING = ("QuantizeLinear", "DynamicQuantize", "QLinear", "QGemm", "QAttention")
+_INTEGER = ("Integer", "IntegerToFloat")
+
+
+def arithmetic_of(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo]) -> Arithmetic:
+    """What a graph computes with.
+
+    Weights that are only stored in fewer bits do not count: what is computed from the picture does.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The canonical graph.
+    tensors : mapping of str to TensorInfo
+        Types and shapes.
+
+    Returns
+    -------
+    Arithmetic
+    """
+    data = data_tensors(proto)
+    nodes = [node for node in proto.graph.node if not data.isdisjoint(node_inputs(node))]
+    if any(node.op_type.startswith(_ROUNDING) or node.op_type.endswith(_INTEGER) for node in nodes):
+        return CODES
+    made = {name for node in nodes for name in node.output}
+    return HALF if any(tensors[name].elem_type in _HALVES for name in made & tensors.keys()) else FULL
 
 
 @dataclass(frozen=True)
@@ -69,7 +118,16 @@ def refuse_unopened(file: File) -> None:
         raise ModelError(f"{file.path}: {error}") from error
 
 
-def prove(file: File, proto: onnx.ModelProto, entry: Entry, target: str, *, rows: int, freed: bool = False) -> Proof:
+def prove(
+    file: File,
+    proto: onnx.ModelProto,
+    entry: Entry,
+    target: str,
+    arithmetic: Arithmetic,
+    *,
+    rows: int,
+    freed: bool = False,
+) -> Proof:
     """Run the file and its canonical form on pictures of noise.
 
     Parameters
@@ -82,6 +140,8 @@ def prove(file: File, proto: onnx.ModelProto, entry: Entry, target: str, *, rows
         The file's image input.
     target : str
         A tensor that both have: the class scores.
+    arithmetic : Arithmetic
+        What both compute with.
     rows : int
         How many pictures the file takes at once.
     freed : bool
@@ -96,11 +156,10 @@ def prove(file: File, proto: onnx.ModelProto, entry: Entry, target: str, *, rows
     ModelError
         If ONNX Runtime cannot run one of the two.
     """
-    original = onnx.load_model_from_string(file.data)
-    tolerance, why = tolerance_of(original)
-    told = _told_apart(
-        lambda given: _flat(_of_file(file, original, target, given, rows)), entry, rows + freed, tolerance
-    )
+    tolerance = arithmetic.tolerance
+    why = "" if arithmetic == FULL else f" ({arithmetic.name}: {tolerance:g} allowed)"
+    as_deployed = DeployedFile(file.path, file.data, entry, target, _CPU, rows=rows)
+    told = _told_apart(lambda given: _flat(as_deployed.run(given)), entry, rows + freed, tolerance)
     if told is None:
         return Proof(float("inf"), tolerance, 0.0, "the file gives no finite scores for pictures of noise")
     pictures, expected, apart = told
@@ -117,42 +176,13 @@ def prove(file: File, proto: onnx.ModelProto, entry: Entry, target: str, *, rows
     return Proof(deviation, tolerance, apart, f"{words} to {deviation:.1e} of the largest{why}")
 
 
-def _of_file(file: File, original: onnx.ModelProto, target: str, given: AnyArray, rows: int) -> AnyArray:
-    """Scores of all pictures, so many at a time; the last ones together where they are no whole number of runs."""
-    try:
-        session = _session(original, target, file)
-        last = [session.run(given[-rows:])[rows - len(given) :]] if len(given) > rows else []
-        return np.concatenate([session.run(given[:rows]), *last])
-    except ModelError as error:
-        raise ModelError(f"{file.path}: {error}") from error
-
-
-def as_file_takes_it(pictures: Features, entry: Entry) -> AnyArray:
-    """Canonical pictures in the layout and type of the file's input.
-
-    Parameters
-    ----------
-    pictures : ndarray of float32, shape (N, channels, H, W)
-        Whole numbers, where the file takes such.
-    entry : Entry
-        The file's image input.
-
-    Returns
-    -------
-    ndarray, shape (N, channels, H, W) or (N, H, W, channels)
-    """
-    ordered = pictures.transpose(0, 2, 3, 1) if entry.layout == "NHWC" else pictures
-    dtype = helper.tensor_dtype_to_np_dtype(entry.elem_type)
-    return np.ascontiguousarray(ordered.astype(dtype))
-
-
 def _told_apart(
-    scores: Callable[[AnyArray], FloatArray], entry: Entry, number: int, tolerance: float
+    scores: Callable[[Features], FloatArray], entry: Entry, number: int, tolerance: float
 ) -> tuple[Features, FloatArray, float] | None:
     """Pictures of noise that the file gives finite scores for, these, and how far apart: the first, far enough."""
     best = None
     for pictures in trials(entry.ranges, entry.shape[1:], number):
-        found = scores(as_file_takes_it(pictures, entry))
+        found = scores(pictures)
         if not np.isfinite(found).all():
             continue
         apart = float(np.abs(np.diff(found, axis=0)).max()) / _largest(found) if len(found) > 1 else 0.0
@@ -183,26 +213,3 @@ def _session(proto: onnx.ModelProto, target: str, file: File) -> Session:
 
 def _flat(scores: AnyArray) -> FloatArray:
     return scores.reshape(len(scores), -1).astype(np.float64)
-
-
-def tolerance_of(proto: onnx.ModelProto) -> tuple[float, str]:
-    """How far rounding may take scores, as a share of the largest.
-
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The graph.
-
-    Returns
-    -------
-    tolerance : float
-        `FULL`, `HALF` or `CODES`.
-    words : str
-        Why it is more than `FULL`; empty where it is not.
-    """
-    nodes = proto.graph.node
-    if any("Quantize" in node.op_type or node.op_type.startswith(("QLinear", "QGemm")) for node in nodes):
-        return CODES, f" (codes of 8 bits: {CODES:g} allowed)"
-    if any(tensor.data_type in _HALVES for tensor in proto.graph.initializer):
-        return HALF, f" (half precision: {HALF:g} allowed)"
-    return FULL, ""

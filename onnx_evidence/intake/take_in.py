@@ -25,7 +25,7 @@ from onnx_evidence.intake.endings import find_ending
 from onnx_evidence.intake.entry import Entry, find_entry
 from onnx_evidence.intake.extent import refuse_absurd
 from onnx_evidence.intake.outputs import choose_output
-from onnx_evidence.intake.proof import Proof, prove, refuse_unopened
+from onnx_evidence.intake.proof import Arithmetic, Proof, arithmetic_of, prove, refuse_unopened
 from onnx_evidence.intake.qoperator import rewrite_integers
 from onnx_evidence.intake.read import File
 from onnx_evidence.intake.standard import rewrite_special
@@ -59,6 +59,12 @@ class TakenIn:
         The tensor that proofs compare: what softmax or sigmoid read, where the file has it, else the output.
     changes : list of str
         What was done to the graph, in words; empty where it is the file's own.
+    arithmetic : Arithmetic
+        What the graph computes with.
+    own : frozenset of str
+        The tensors of the file's own graph.
+    rows : int or None
+        How many pictures the file itself takes at once; None where it takes any number.
     proof : Proof or None
         How far it is from the file; None where it is the file's own.
     """
@@ -70,6 +76,9 @@ class TakenIn:
     output: str
     scores: str
     changes: list[str]
+    arithmetic: Arithmetic
+    own: frozenset[str] = field(repr=False)
+    rows: int | None
     proof: Proof | None = None
 
 
@@ -99,7 +108,7 @@ def take_in(
         If this is no classifier of single pictures, or the canonical graph cannot be proved to be the file's.
     """
     path = file.path
-    own = {name for node in file.proto.graph.node for name in node.output}
+    own = frozenset(name for node in file.proto.graph.node for name in node.output)
     inlined = len(file.proto.functions)
     proto = plain(file.proto, path)
     entry = find_entry(proto, preprocess, path, layout)
@@ -126,7 +135,8 @@ def take_in(
     refuse_absurd(tensors, (tensor.name for tensor in proto.graph.initializer), entry.shape, path)
     chosen = choose_output(proto, tensors, path, output)
     scores = _scores(path, own, proto, tensors, chosen)
-    taken = TakenIn(proto, entry, entry.batch, tensors, chosen, scores, changes)
+    arithmetic = arithmetic_of(proto, tensors)
+    taken = TakenIn(proto, entry, entry.batch, tensors, chosen, scores, changes, arithmetic, own, entry.batch)
     if why := why_unsteady(proto, scores):
         raise ModelError(
             f"{path}: the answer changes between identical runs: {why}; export the model in "
@@ -144,7 +154,9 @@ def _is_old(proto: onnx.ModelProto) -> bool:
     return any(each.domain in ("", "ai.onnx") and each.version < OLDEST for each in proto.opset_import)
 
 
-def _scores(path: Path, own: set[str], proto: onnx.ModelProto, tensors: dict[str, TensorInfo], output: str) -> str:
+def _scores(
+    path: Path, own: frozenset[str], proto: onnx.ModelProto, tensors: dict[str, TensorInfo], output: str
+) -> str:
     """What class scores are compared by: logits tell pictures apart where probabilities are all 0 or 1."""
     try:
         ending = find_ending(proto, tensors, output)
@@ -173,7 +185,9 @@ def _settle_batch(taken: TakenIn, file: File) -> None:
 
 
 def _why_alone(taken: TakenIn, file: File) -> Alone | None:
-    return why_alone(Subject(file, taken.proto, taken.tensors, taken.entry, taken.scores, taken.batch))
+    return why_alone(
+        Subject(file, taken.proto, taken.tensors, taken.entry, taken.scores, taken.batch, taken.arithmetic)
+    )
 
 
 def _with_free_batch(taken: TakenIn, file: File) -> FreedBatch | None:
@@ -190,7 +204,7 @@ def _with_free_batch(taken: TakenIn, file: File) -> FreedBatch | None:
         if taken.batch is None:
             _run_singly(taken, file.path)
         return None
-    taken.batch, taken.proof = None, proof
+    taken.batch, taken.rows, taken.proof = None, taken.entry.batch or 1, proof
     taken.changes.append(f"batch made free ({freed.changed} constants)" if freed.changed else "batch made free")
     return freed
 
@@ -202,7 +216,7 @@ def _try(taken: TakenIn, file: File) -> Proof | None:
     except (shape_inference.InferenceError, ValueError):
         return None
     rows = taken.entry.batch or 1
-    proof = prove(file, taken.proto, taken.entry, taken.scores, rows=rows, freed=True)
+    proof = prove(file, taken.proto, taken.entry, taken.scores, taken.arithmetic, rows=rows, freed=True)
     if proof.holds:
         taken.tensors = tensors
     return proof if proof.holds else None
@@ -218,13 +232,13 @@ def _undo(taken: TakenIn, freed: FreedBatch, file: File) -> None:
 
 def _run_singly(taken: TakenIn, path: Path) -> None:
     if taken.batch is None:
-        taken.batch = 1
+        taken.batch = taken.rows = 1
         taken.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
         taken.tensors = _infer(taken.proto, taken.entry.name, 1, path)
 
 
 def _proved(taken: TakenIn, file: File) -> Proof:
-    proof = prove(file, taken.proto, taken.entry, taken.scores, rows=taken.batch or 2)
+    proof = prove(file, taken.proto, taken.entry, taken.scores, taken.arithmetic, rows=taken.batch or 2)
     if not proof.deviation <= proof.tolerance:
         changes = "; ".join(taken.changes)
         if not math.isfinite(proof.deviation):

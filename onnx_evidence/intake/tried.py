@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from onnx_evidence.intake.entry import Entry
+from onnx_evidence.intake.proof import Arithmetic
 from onnx_evidence.intake.read import File
 from onnx_evidence.preprocessing.synthetic import MARGIN
 from onnx_evidence.rng import generator, natural_noise
@@ -40,6 +41,8 @@ class Subject:
         The tensor of class scores.
     batch : int or None
         The batch size that the graph insists on; None where it is free.
+    arithmetic : Arithmetic
+        What it computes with.
     """
 
     file: File
@@ -48,6 +51,7 @@ class Subject:
     entry: Entry
     target: str
     batch: int | None
+    arithmetic: Arithmetic
 
 
 def tried_pictures(entry: Entry) -> Iterator[Features]:
