@@ -114,7 +114,7 @@ def background(
     # For every method: what integration takes by itself, and what removal of windows does.
     cuts = deployed.graph.cuts
     names = list(dict.fromkeys(name for each in (True, False) for name in resolve_layers(layers, cuts, integrate=each)))
-    paths = list_images([folder])
+    paths = list_images([folder], tell=True)
     if out.is_dir():
         raise StoreError(f"{out}: this is a folder; name the .npz file to write")
     check_writable(out.parent)
@@ -197,7 +197,7 @@ def sanity(
     set_verbosity(quiet, verbose)
     deployed = DeployedModel(model, **opening)
     method = Explained(deployed, partial(Explainer, layer=layers, **settings))
-    pictures = [deployed.read(path) for path in list_images(list(images))]
+    pictures = [deployed.read(path) for path in list_images(images, tell=True)]
     with progress_bar(maps_to_make(method.stages, len(pictures), draws), "map", quiet or as_json) as bar:
         checks = check_sanity(
             deployed,

@@ -100,7 +100,7 @@ def _pictures(path: Path, leave_out: Path | None) -> list[Path]:
         if not found:
             raise DataError(f"{path}: no picture has a name like this")
         return found
-    return list_images([path], leave_out=leave_out)
+    return list_images([path], [leave_out] if leave_out else [], tell=True)
 
 
 def _inside(path: Path, folder: Path | None) -> bool:
