@@ -52,8 +52,7 @@ def decode(data: bytes) -> AnyArray:
         If the file is truncated, damaged, or larger than `MAX_PIXELS`.
     """
     try:
-        with _silence():
-            found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise ValueError(one_line(error)) from error
     if found is None:
@@ -68,7 +67,7 @@ def decode(data: bytes) -> AnyArray:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep the decoders' own chatter off stderr: C libraries write there past Python; we raise instead."""
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

@@ -44,7 +44,7 @@ def apart(one: Array | None, other: Array | None) -> str:
 
 
 def row(case: Case, path: Path) -> tuple[list[str], bool]:
-    """Name; ours from Pillow, from the truth, and that at the file's depth; OpenCV from the truth; whether it is right."""
+    """Name; ours from Pillow, from the truth, at the file's depth; OpenCV from the truth; whether it is right."""
     path.write_bytes(case.data)
     try:
         photograph = read_photograph(path)

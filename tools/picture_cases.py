@@ -41,6 +41,8 @@ class Case:
         Samples of more than 8 bits that preprocessing must start from, (H, W, 3).
     pillow : bool
         Whether Pillow reads the file right, so that what it makes must be equalled.
+    near : ndarray of uint8, shape (H, W, 3), optional
+        What a lossy picture looks like, upright.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Case:
     truth: Array | None = None
     raw: Array | None = None
     pillow: bool = True
+    near: Array | None = None
 
 
 def picture() -> Array:
@@ -73,9 +76,10 @@ def alpha() -> Array:
 
 def deep(samples: Array, white: int = 65535) -> Array:
     """Samples of 8 bits as others that are no multiples of 257."""
-    wide = samples.astype(np.uint32) * white // 255
+    wide = (samples.astype(np.uint32) * white + 127) // 255
     spread = np.arange(wide.size, dtype=np.uint32).reshape(wide.shape) * 37 % max(1, white // 1000)
-    return np.minimum(wide + spread, white).astype(np.uint16)
+    made: Array = np.minimum(wide + spread, white).astype(np.uint16)
+    return made
 
 
 def reduced(samples: Array, white: int = 65535) -> Array:
@@ -243,14 +247,15 @@ def _jpeg() -> Iterator[Case]:
         "ICC profile": {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()},
     }
     for name, how in kinds.items():
-        yield Case(f"JPEG, {name}", ".jpg", _saved(colours, "JPEG", quality=95, **how))
+        yield Case(f"JPEG, {name}", ".jpg", _saved(colours, "JPEG", quality=95, **how), near=picture())
     yield Case("JPEG, grey", ".jpg", _saved(Image.fromarray(grey()), "JPEG", quality=95))
     cmyk = _saved(colours.convert("CMYK"), "JPEG", quality=95)
-    yield Case("JPEG, CMYK", ".jpg", cmyk)
+    yield Case("JPEG, CMYK", ".jpg", cmyk, near=picture())
     adobe = cmyk.index(b"Adobe") + 11
     yield Case("JPEG, YCCK", ".jpg", cmyk[:adobe] + b"\2" + cmyk[adobe + 1 :])
     for turn in range(1, 9):
-        yield Case(f"JPEG, EXIF orientation {turn}", ".jpg", _saved(colours, "JPEG", quality=95, exif=_exif(turn)))
+        data = _saved(colours, "JPEG", quality=95, exif=_exif(turn))
+        yield Case(f"JPEG, EXIF orientation {turn}", ".jpg", data, near=upright(picture(), turn))
     yield Case("JPEG, several pictures (MPO)", ".mpo", _saved(colours, "MPO", save_all=True, append_images=[colours]))
 
 
@@ -403,7 +408,7 @@ def _tiff_pillow() -> Iterator[Case]:
     truth = rgb(np.asarray(bilevel).astype(np.uint8) * 255)
     for name in ("raw", "group3", "group4", "tiff_ccitt", "packbits"):
         yield Case(f"TIFF, 1 bit, {name}", ".tif", _saved(bilevel, "TIFF", compression=name), truth)
-    yield Case("TIFF, JPEG", ".tif", _saved(colours, "TIFF", compression="jpeg", quality=95))
+    yield Case("TIFF, JPEG", ".tif", _saved(colours, "TIFF", compression="jpeg", quality=95), near=picture())
     palette = colours.quantize(64)
     yield Case("TIFF, palette", ".tif", _saved(palette, "TIFF"), np.asarray(palette.convert("RGB")))
     yield Case("TIFF, CMYK", ".tif", _saved(colours.convert("CMYK"), "TIFF"))
@@ -454,7 +459,7 @@ def _webp() -> Iterator[Case]:
     pixels = picture()
     both = Image.fromarray(np.dstack([pixels, alpha()]))
     colours = Image.fromarray(pixels)
-    yield Case("WebP, lossy", ".webp", _saved(colours, "WEBP", quality=95))
+    yield Case("WebP, lossy", ".webp", _saved(colours, "WEBP", quality=95), near=pixels)
     yield Case("WebP, lossless", ".webp", _saved(colours, "WEBP", lossless=True), pixels)
     yield Case("WebP, lossless, alpha", ".webp", _saved(both, "WEBP", lossless=True, exact=True), pixels)
     yield Case("WebP, lossy, alpha", ".webp", _saved(both, "WEBP", quality=95, exact=True))
@@ -515,15 +520,15 @@ def _bitmap(bits: int, compression: int, table: Array, rows: Sequence[bytes]) ->
 def _avif() -> Iterator[Case]:
     pixels = picture()
     colours = Image.fromarray(pixels)
-    yield Case("AVIF", ".avif", _saved(colours, "AVIF", quality=95))
+    yield Case("AVIF", ".avif", _saved(colours, "AVIF", quality=95), near=pixels)
     yield Case("AVIF, 4:4:4", ".avif", _saved(colours, "AVIF", quality=95, subsampling="4:4:4"))
     both = Image.fromarray(np.dstack([pixels, alpha()]))
-    yield Case("AVIF, alpha", ".avif", _saved(both, "AVIF", quality=95))
+    yield Case("AVIF, alpha", ".avif", _saved(both, "AVIF", quality=95), near=pixels)
     ten = cv2.imencode(".avif", deep(pixels, 1023)[:, :, ::-1], [cv2.IMWRITE_AVIF_DEPTH, 10])[1].tobytes()
-    yield Case("AVIF, 10 bits: as 8", ".avif", ten)
+    yield Case("AVIF, 10 bits: as 8", ".avif", ten, near=pixels)
     for turn in range(2, 9):
         data = _saved(colours, "AVIF", quality=95, exif=_exif(turn))
-        yield Case(f"AVIF, irot, imir as orientation {turn}", ".avif", data)
+        yield Case(f"AVIF, irot, imir as orientation {turn}", ".avif", data, near=upright(pixels, turn))
     frames = {"save_all": True, "append_images": [Image.fromarray(pixels[::-1])]}
     yield Case("AVIF, animated: the first frame", ".avif", _saved(colours, "AVIF", quality=95, **frames))
 

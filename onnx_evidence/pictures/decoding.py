@@ -1,6 +1,7 @@
 """Which reader a picture file takes, decided once, and what holds for all of them: limits, and errors in one line."""
 
 import struct
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,11 +88,13 @@ def decode(path: Path, most: int = MAX_PIXELS, *, bands: bool = False) -> tuple[
     if name is None:
         raise DataError(f"{path}: cannot decode the picture: {_what_it_is(path, data)}")
     try:
-        samples, white = _READERS.get(name, _by_pillow)(Source(path, data, most), name, bands)
-    except (ValueError, struct.error, MemoryError) as error:
+        with opencv.silence():  # libtiff and libjpeg say on stderr what is raised as well
+            samples, white = _READERS.get(name, _by_pillow)(Source(path, data, most), name, bands)
+    except (ValueError, struct.error, zlib.error, MemoryError) as error:
+        reason = "the file ends early" if isinstance(error, struct.error) else one_line(error)
         raise DataError(
             f"{path}: cannot decode the picture: the {name} file is truncated, damaged or of a kind that is not read: "
-            f"{one_line(error)}"
+            f"{reason}"
         ) from error
     if samples.dtype.kind == "f" and not np.isfinite(samples).all():
         raise DataError(f"{path}: the picture holds values that are not finite: replace them")
@@ -125,13 +128,13 @@ def _tiff(source: Source, name: str, bands: bool) -> tuple[AnyArray, int]:
     refuse_large(source.path, first.size, source.most)
     if not bands:
         return tiff.as_colours(tiff.read(source.data, first), first), 0
-    if len(pages) == 1:
+    bands_of = [first, *(page for page in pages[1:] if not page.beside)]
+    if len(bands_of) == 1:
         return tiff.read(source.data, first), 0
-    if any(
-        page.channels != 1 or not page.plain or (page.size, page.kind) != (first.size, first.kind) for page in pages
-    ):
+    like = (1, True, first.size, first.kind)
+    if any((page.channels, page.plain, page.size, page.kind) != like for page in bands_of):
         raise DataError(f"{source.path}: its {len(pages)} pages differ in size, or have colours: save bands as .npy")
-    return np.concatenate([tiff.read(source.data, page) for page in pages], axis=2), 0
+    return np.concatenate([tiff.read(source.data, page) for page in bands_of], axis=2), 0
 
 
 def _netpbm(source: Source, name: str, bands: bool) -> tuple[AnyArray, int]:

@@ -37,10 +37,12 @@ _STARTS = {
     b"\xff\x4f\xff\x51": JPEG_2000,
     b"\x59\xa6\x6a\x95": SUN,
 }
+_ICON = re.compile(rb"\0\0[\1\2]\0[^\0]\0")  # with the number of pictures: Targa begins alike
 _NETPBM_START = re.compile(rb"P([1-7]|[Ff])[\s#]")
 # Brands of files that are boxes (ISO 14496-12), and what they are.
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
+_VIDEO_BRANDS = frozenset({b"isom", b"iso2", b"mp41", b"mp42", b"avc1", b"qt  ", b"M4V ", b"3gp4", b"3gp5"})
 
 _CONVERT = "convert it to PNG or JPEG"
 _DEPTH = "convert it to PNG or JPEG, or save its samples as a .npy file of float32 for color = 'BANDS'"
@@ -52,13 +54,15 @@ class Stranger(NamedTuple):
 
     words: str
     remedy: str
+    picture: bool = True
 
     @property
     def sentence(self) -> str:
-        """Both, as messages have them."""
-        return f"the file is {self.words}, which is not read: {self.remedy}"
+        """All of it, as messages have it."""
+        return f"the file is {self.words}, {'which is not read' if self.picture else 'no picture'}: {self.remedy}"
 
 
+_VIDEO = Stranger("a video", "save a frame as PNG or JPEG")
 RAW = Stranger("a camera's raw file", _CONVERT)
 _STRANGERS = {
     (0, b"%PDF"): Stranger("a PDF document", "save its picture as PNG or JPEG"),
@@ -68,8 +72,6 @@ _STRANGERS = {
     (0, b"#?RADIANCE"): Stranger("a Radiance HDR picture", _DEPTH),
     (0, b"#?RGBE"): Stranger("a Radiance HDR picture", _DEPTH),
     (0, b"DDS "): Stranger("a DirectDraw texture (DDS)", _CONVERT),
-    (0, b"\0\0\1\0"): Stranger("an icon (ICO)", _CONVERT),
-    (0, b"\0\0\2\0"): Stranger("a cursor (CUR)", _CONVERT),
     (0, b"icns"): Stranger("an icon (ICNS)", _CONVERT),
     (0, b"qoif"): Stranger("a QOI picture", _CONVERT),
     (0, b"\xff\x0a"): Stranger("a JPEG XL picture", _CONVERT),
@@ -88,9 +90,9 @@ _STRANGERS = {
     (0, b"SIMPLE  ="): Stranger("a FITS file", "save its samples as a .npy file, or as PNG"),
     (0, b"\x93NUMPY"): Stranger("an array of NumPy", "name it .npy"),
     (0, b"\x89HDF"): Stranger("an HDF5 file", "save its samples as a .npy file, or as PNG"),
-    (0, b"\x1f\x8b"): Stranger("compressed by gzip", "decompress it"),
-    (0, b"PK\3\4"): Stranger("a ZIP archive", "unpack it"),
-    (0, b"\x1a\x45\xdf\xa3"): Stranger("a video", "save the frame as PNG or JPEG"),
+    (0, b"\x1f\x8b"): Stranger("compressed by gzip", "decompress it", picture=False),
+    (0, b"PK\3\4"): Stranger("a ZIP archive", "unpack it", picture=False),
+    (0, b"\x1a\x45\xdf\xa3"): _VIDEO,
 }
 _BY_NAME = {
     ".tga": Stranger("by its name a Targa picture", _CONVERT),
@@ -100,13 +102,13 @@ _BY_NAME = {
 _HEIC = Stranger("a HEIC picture", _CONVERT)
 _TEXTS = {
     b"<svg": Stranger("an SVG drawing", "draw it as PNG"),
-    b"<!doctype html": Stranger("a web page (HTML) and no picture", _NAMED),
-    b"<html": Stranger("a web page (HTML) and no picture", _NAMED),
+    b"<!doctype html": Stranger("a web page (HTML)", _NAMED, picture=False),
+    b"<html": Stranger("a web page (HTML)", _NAMED, picture=False),
     b"version https://git-lfs": Stranger(
-        "a pointer of Git LFS and no picture", "fetch the file itself with git lfs pull"
+        "a pointer of Git LFS", "fetch the file itself with git lfs pull", picture=False
     ),
 }
-_TEXT = Stranger("text and no picture", _NAMED)
+_TEXT = Stranger("text", _NAMED, picture=False)
 _HEAD = 1024
 _SEGMENT_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _SCAN, _END = 0xDA, 0xD9
@@ -162,24 +164,25 @@ def stranger(data: bytes, suffix: str) -> Stranger | None:
     """
     if data[4:8] == b"ftyp":
         brands = set(_brands(data))
-        if brands & _HEIF_BRANDS:
-            return _HEIC
-        return RAW if b"crx " in brands else Stranger("a video", "save the frame as PNG or JPEG")
+        kinds = ((_HEIC, _HEIF_BRANDS), (RAW, frozenset({b"crx "})), (_VIDEO, _VIDEO_BRANDS))
+        return next((kind for kind, of_it in kinds if brands & of_it), None)
     for (place, start), found in _STRANGERS.items():
         if data.startswith(start, place):
             return found
+    if _ICON.match(data):
+        return Stranger("an icon (ICO)", _CONVERT)
     if data.endswith(b"TRUEVISION-XFILE.\0"):
         return Stranger("a Targa picture", _CONVERT)
-    return _text(data[:_HEAD]) or _BY_NAME.get(suffix.lower())
+    return _BY_NAME.get(suffix.lower()) or _text(data[:_HEAD])
 
 
 def _text(head: bytes) -> Stranger | None:
     if re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head):
         return None
     try:
-        head[: max(0, len(head) - 3)].decode("utf-8")  # a character may be cut at the end
+        head.decode("utf-8")
     except UnicodeDecodeError as error:
-        if len(head) - 3 - error.start > 3:
+        if len(head) < _HEAD or error.start < _HEAD - 3:  # else a character is cut at the end
             return None
     return next((found for mark, found in _TEXTS.items() if mark in head.lower()), _TEXT)
 

@@ -112,14 +112,15 @@ def read(data: bytes, header: Header) -> AnyArray:
 
 
 def _figures(text: bytes, count: int) -> AnyArray:
-    if len(text) < 2 * count - 1:
-        raise ValueError("the file ends early")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # what is no figure is a warning
         try:
-            found = np.fromstring(re.sub(rb"#[^\n]*", b"", text).decode("latin-1"), np.int64, count, sep=" ")
+            # Without a count: where there are fewer numbers than that, NumPy leaves the rest unwritten.
+            found = np.fromstring(re.sub(rb"#[^\n]*", b"", text).decode("latin-1"), np.int64, sep=" ")
         except DeprecationWarning as error:
-            raise ValueError("the file ends early, or holds what is no number") from error
-    if found.size < count or found.min(initial=0) < 0:
-        raise ValueError("the file ends early, or holds what is no sample")
-    return found
+            raise ValueError("the file holds what is no number") from error
+    if found.size < count:
+        raise ValueError("the file ends early")
+    if found.min(initial=0) < 0:
+        raise ValueError("a sample is below 0")
+    return found[:count]

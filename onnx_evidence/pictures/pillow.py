@@ -87,6 +87,8 @@ def opened(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
             warnings.simplefilter("ignore")
             with _READERS[name](io.BytesIO(data), "") as image:
                 yield image
+    except struct.error as error:
+        raise ValueError("the file ends early") from error
     except _RAISED as error:
         raise ValueError(one_line(error)) from error
     finally:

@@ -64,6 +64,11 @@ class Page:
         return max(self.tags.get(_BITS, (1,)))
 
     @property
+    def beside(self) -> bool:
+        """Whether it is a smaller copy of another page, or says where that one is opaque."""
+        return bool(self.one(_SUBFILE) & 5)
+
+    @property
     def preview(self) -> bool:
         """Whether it is a smaller copy, and the picture lies below it: a camera's raw file."""
         return bool(self.one(_SUBFILE) & 1 and _BELOW in self.tags) or _CAMERA in self.tags
