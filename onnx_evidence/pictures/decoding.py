@@ -109,7 +109,8 @@ def _what_it_is(path: Path, data: bytes) -> str:
 
 
 def _by_pillow(source: Source, name: str, bands: bool) -> tuple[AnyArray, int]:
-    if name == formats.JPEG and (scans := formats.scans_of(source.data)) > _MOST_SCANS:
+    many = name == formats.JPEG and source.data.count(formats.SCAN) > _MOST_SCANS  # at a glance, thumbnails among them
+    if many and (scans := formats.scans_of(source.data)) > _MOST_SCANS:
         raise ValueError(f"{scans} scans, where at most {_MOST_SCANS} are read")
     with pillow.opened(source.data, name) as image:
         refuse_large(source.path, pillow.size_of(image), source.most)

@@ -111,7 +111,8 @@ _TEXTS = {
 _TEXT = Stranger("text", _NAMED, picture=False)
 _HEAD = 1024
 _SEGMENT_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-_SCAN, _END = 0xDA, 0xD9
+SCAN = b"\xff\xda"
+_END = 0xD9
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 
 
@@ -236,7 +237,7 @@ def scans_of(data: bytes) -> int:
             break
         if kind in _SEGMENT_ALONE:
             continue
-        scans += kind == _SCAN
+        scans += kind == SCAN[1]
         place += int.from_bytes(data[place : place + 2], "big")
     return scans
 

@@ -170,8 +170,8 @@ def _mode(image: ImageFile.ImageFile, bands: bool) -> str:
     return "L" if image.mode == "1" else image.mode
 
 
-def _block(image: ImageFile.ImageFile, mode: str, top: int, bottom: int) -> AnyArray:
-    part = image.crop((0, top, image.size[0], bottom))
+def _block(image: Image.Image, mode: str, top: int, bottom: int) -> AnyArray:
+    part = image if bottom - top == image.size[1] else image.crop((0, top, image.size[0], bottom))
     found: AnyArray = np.asarray(part if part.mode == mode else part.convert(mode))
     return found.astype(found.dtype.newbyteorder("="), copy=False)
 
