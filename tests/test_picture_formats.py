@@ -320,6 +320,28 @@ def test_pages_of_a_tiff_that_lead_back_end(tmp_path):
     assert len(tiff.pages_of(bytes(data))) == 1
 
 
+def test_directories_that_claim_the_same_part_again_and_again_are_refused(tmp_path):
+    """Pages without end, each of which says that half of the file is its table of strips."""
+    head, start = b"II*\0" + struct.pack("<I", 8), 8
+    body = b""
+    for number in range(400):
+        following = start + 18 * (number + 1)
+        body += struct.pack("<HHHIII", 1, 273, 4, 2000, 8, following if number < 399 else 0)
+    data = head + body + bytes(1000)
+    with pytest.raises(DataError, match="its tags claim more than the file has"):
+        read_photograph(saved(tmp_path, data, "p.tif"), bands=True)
+    with pytest.raises(DataError, match="a directory of 65535 entries"):
+        read_photograph(saved(tmp_path, head + b"\xff" * 2 + bytes(1 << 20), "p.tif"))
+
+
+def test_a_directory_beyond_every_file_is_refused(tmp_path):
+    data = bytearray(pc.tiff(pc.grey(), big=True))
+    for place in (len(data) + 1, 2**63, 2**64 - 1):
+        struct.pack_into("<Q", data, 8, place)
+        with pytest.raises(DataError, match="the file ends early"):
+            read_photograph(saved(tmp_path, bytes(data), "p.tif"))
+
+
 def test_a_strip_that_unpacks_to_more_than_its_rows_stops_there(tmp_path):
     """A megabyte for a strip of 32 bytes, by hand: what is behind is never unpacked."""
     samples = np.arange(16, dtype=np.uint16).reshape(4, 4)

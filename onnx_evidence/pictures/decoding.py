@@ -90,8 +90,8 @@ def decode(path: Path, most: int = MAX_PIXELS, *, bands: bool = False) -> tuple[
     try:
         with opencv.silence():  # libtiff and libjpeg say on stderr what is raised as well
             samples, white = _READERS.get(name, _by_pillow)(Source(path, data, most), name, bands)
-    except (ValueError, struct.error, zlib.error, MemoryError) as error:
-        reason = "the file ends early" if isinstance(error, struct.error) else one_line(error)
+    except (ValueError, OverflowError, struct.error, zlib.error, MemoryError) as error:
+        reason = "the file ends early" if isinstance(error, struct.error | OverflowError) else one_line(error)
         raise DataError(
             f"{path}: cannot decode the picture: the {name} file is truncated, damaged or of a kind that is not read: "
             f"{reason}"
@@ -119,7 +119,7 @@ def _by_pillow(source: Source, name: str, bands: bool) -> tuple[AnyArray, int]:
 
 
 def _tiff(source: Source, name: str, bands: bool) -> tuple[AnyArray, int]:
-    pages = tiff.pages_of(source.data)
+    pages = tiff.pages_of(source.data) if bands else tiff.pages_of(source.data, 1)
     first = pages[0]
     if first.preview:
         raise DataError(f"{source.path}: cannot decode the picture: {formats.RAW.sentence}")

@@ -33,7 +33,7 @@ _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 # LZW, deflate by two names, PackBits, LZMA, Zstandard: all about bytes, whatever they mean.
 _NONE, _DEFLATE, _BYTES = 1, (8, 32946), (5, 32773, 34925, 50000)
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), axis=1)[:, 0]
-_MOST_PAGES, MOST_BYTES = 512, 1 << 32
+_MOST_PAGES, _MOST_ENTRIES, MOST_BYTES = 512, 4096, 1 << 32
 _ASSOCIATED = 1
 
 
@@ -95,31 +95,37 @@ class Page:
         )
 
 
-def pages_of(data: bytes) -> list[Page]:
-    """The directories of all pages; none is decoded.
+def pages_of(data: bytes, most: int = _MOST_PAGES) -> list[Page]:
+    """The directories of pages; none is decoded.
 
     Parameters
     ----------
     data : bytes
         The file: TIFF or BigTIFF.
+    most : int
+        How many are wanted.
 
     Returns
     -------
     list of Page
-        Up to 512, at least one.
+        At least one.
 
     Raises
     ------
-    ValueError, struct.error
-        If a directory is not whole.
+    ValueError, OverflowError, struct.error
+        If a directory is not whole, or all of them claim more than the file has.
     """
     order, big = "<" if data.startswith(b"II") else ">", data[2:4] in (b"+\0", b"\0+")
     place = struct.unpack_from(f"{order}Q" if big else f"{order}I", data, 8 if big else 4)[0]
     pages: list[Page] = []
     seen: set[int] = set()
-    while place and place not in seen and len(pages) < _MOST_PAGES:
+    room = len(data)  # for directories that share what they say, to be unpacked again and again
+    while place and place not in seen and len(pages) < most:
         seen.add(place)
         tags, place = _directory(data, place, order, big)
+        room -= sum(map(len, tags.values()))
+        if room < 0:
+            raise ValueError("its tags claim more than the file has")
         pages.append(Page(tags, order))
     if not pages:
         raise ValueError("it has no page")
@@ -130,6 +136,8 @@ def _directory(data: bytes, place: int, order: str, big: bool) -> tuple[dict[int
     count, word, size = ("Q", "Q", 8) if big else ("H", "I", 4)
     (entries,) = struct.unpack_from(f"{order}{count}", data, place)
     place += struct.calcsize(f"<{count}")
+    if entries > _MOST_ENTRIES:
+        raise ValueError(f"a directory of {entries} entries")
     tags = {}
     for number in range(entries):
         here = place + number * (4 + 2 * size)
