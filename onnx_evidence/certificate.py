@@ -1,4 +1,4 @@
-"""What is tried of a cut: that the split model is the deployed file, on a picture explained; that its cells are read."""
+"""What is tried of a cut: that the split model is the deployed file on a picture; that its cells are read."""
 
 from collections.abc import Iterator
 

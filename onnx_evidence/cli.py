@@ -117,7 +117,7 @@ def background(
         resolve_layers(layers, deployed.graph.cuts, integrate=each, is_read=deployed.is_read) for each in (True, False)
     ]
     names = list(dict.fromkeys(name for each in cuts for name in each))
-    paths = list_images([folder])
+    paths = list_images([folder], tell=True)
     if out.is_dir():
         raise StoreError(f"{out}: this is a folder; name the .npz file to write")
     check_writable(out.parent)
@@ -200,7 +200,7 @@ def sanity(
     set_verbosity(quiet, verbose)
     deployed = DeployedModel(model, **opening)
     method = Explained(deployed, partial(Explainer, layer=layers, **settings))
-    pictures = [deployed.read(path) for path in list_images(list(images))]
+    pictures = [deployed.read(path) for path in list_images(images, tell=True)]
     with progress_bar(maps_to_make(method.stages, len(pictures), draws), "map", quiet or as_json) as bar:
         checks = check_sanity(
             deployed,

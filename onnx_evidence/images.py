@@ -1,7 +1,9 @@
 """Pictures: files and arrays in memory become samples, and what figures show of them."""
 
 import hashlib
+import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +11,24 @@ import numpy as np
 
 from onnx_evidence.arrays import read_array
 from onnx_evidence.errors import DataError
-from onnx_evidence.opencv import decode, decode_bands, refuse_large, too_large
+from onnx_evidence.pictures import SUFFIXES as PICTURES
+from onnx_evidence.pictures import decode, refuse_large, too_large
 from onnx_evidence.preprocessing.geometry import MAX_PIXELS
+from onnx_evidence.text import visible
 from onnx_evidence.types import AnyArray, Mask, Pixels
 
+log = logging.getLogger(__name__)
+
 ARRAYS = ".npy"
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ARRAYS})
+SUFFIXES = PICTURES | {ARRAYS}
+# What systems leave in folders; nobody misses it.
+_LEFTOVERS = frozenset({"thumbs.db", "desktop.ini"})
+# Names of files that are passed over, of which a line says at most so many.
+_NAMED = 3
+# White of samples of 16 bits where a file says no other.
+WHITEST = 65535
+# Rows that are reduced to 8 bits at once.
+_ROWS = 256
 # Channels of a picture; what has more is rather a volume, or turned.
 _MOST_CHANNELS = 512
 
@@ -34,12 +48,15 @@ class Photograph:
         Where it came from, as the user named it.
     samples : ndarray of uint8, uint16, int16 or float32, shape (H, W, C), optional
         What the file holds, where ``pixels`` are not that already.
+    white : int
+        White of samples of 16 bits: what the file says, as netpbm and JPEG 2000 do, or 65535.
     """
 
     pixels: Pixels
     sha256: str
     name: str
     samples: AnyArray | None = None
+    white: int = WHITEST
 
     @property
     def raw(self) -> AnyArray:
@@ -52,18 +69,21 @@ class Photograph:
         mean = raw.mean(axis=(0, 1), dtype=np.float64)
         even = np.empty_like(raw)
         even[:] = mean if raw.dtype == np.float32 else mean.round()
-        return _photograph(even, self.name, even.tobytes(), bands=self.samples is not None and raw.dtype != np.uint16)
+        bands = self.samples is not None and raw.dtype != np.uint16
+        return _photograph(even, self.name, even.tobytes(), bands=bands, white=self.white)
 
 
-def list_images(paths: list[Path], leave_out: Path | None = None) -> list[Path]:
+def list_images(paths: Sequence[Path], leave_out: Sequence[Path] = (), *, tell: bool = False) -> list[Path]:
     """The pictures that ``paths`` name: files as they are, folders by the pictures in them, sorted.
 
     Parameters
     ----------
-    paths : list of Path
+    paths : sequence of Path
         Files and folders.
-    leave_out : Path, optional
-        A folder inside a folder whose pictures are not meant: the output's own figures.
+    leave_out : sequence of Path
+        Folders inside a folder whose pictures are not meant: the output's own figures, masks.
+    tell : bool
+        Log a warning about other files that are passed over in a folder; hidden ones need none.
 
     Returns
     -------
@@ -78,15 +98,35 @@ def list_images(paths: list[Path], leave_out: Path | None = None) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            if leave_out is not None:
-                inside = [p for p in inside if leave_out.resolve() not in p.resolve().parents]
-            if not inside:
-                raise DataError(f"{path}: no pictures in this folder ({', '.join(sorted(SUFFIXES))})")
-            found += inside
+            found += _inside(path, {each.resolve() for each in leave_out}, tell)
         else:
             found.append(path)
     return found
+
+
+def _inside(folder: Path, without: set[Path], tell: bool) -> list[Path]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in files if not without & set(path.resolve().parents)] if without else files
+    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
+    others = [path.relative_to(folder) for path in files if path.suffix.lower() not in SUFFIXES]
+    others = [path for path in others if not _is_hidden(path)]
+    if not pictures:
+        there = f": {_others(others)}" if others else ""
+        raise DataError(f"{folder}: no pictures in this folder ({', '.join(sorted(SUFFIXES))}){there}")
+    if tell and others:
+        log.warning("%s: passed over %s", visible(printable(folder)), _others(others))
+    return pictures
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts) or path.name.lower() in _LEFTOVERS
+
+
+def _others(files: Sequence[Path]) -> str:
+    """How many files are no pictures by their names, and the first of them."""
+    count = "1 file that is no picture" if len(files) == 1 else f"{len(files)} files that are no pictures"
+    more = f" (and {len(files) - _NAMED} more)" if len(files) > _NAMED else ""
+    return f"{count} by name: {', '.join(visible(printable(path)) for path in files[:_NAMED])}{more}"
 
 
 def read_photograph(
@@ -97,7 +137,8 @@ def read_photograph(
     Parameters
     ----------
     path : Path
-        Colour, grey, alpha, palette, 8 or 16 bits; or .npy of shape (H, W) or (H, W, C).
+        Colour, grey, alpha, palette, 8 or 16 bits, as `pictures.decode` reads them; or .npy of shape (H, W) or
+        (H, W, C).
     most : int
         Pixels of the largest picture that is taken.
     bands : bool
@@ -122,11 +163,9 @@ def read_photograph(
         data, samples = read_array(path)
         samples = samples if shape is None else _channels_last(samples, shape, path)
         refuse_large(path, samples.shape, most)
-    elif bands:
-        data, samples = decode_bands(path, most)
-    else:
-        data, samples = decode(path, most)
-    return _photograph(samples, printable(path), data, bands=bands or shape is not None)
+        return _photograph(samples, printable(path), data, bands=bands or shape is not None)
+    data, (samples, white) = decode(path, most, bands=bands)
+    return _photograph(samples, printable(path), data, bands=bands, white=white)
 
 
 def _channels_last(samples: AnyArray, shape: tuple[int, int, int], path: Path) -> AnyArray:
@@ -173,7 +212,7 @@ def as_photograph(samples: AnyArray, *, bands: bool = False, shape: tuple[int, i
     return _photograph(samples, "array", samples.tobytes(), bands=bands or shape is not None)
 
 
-def _photograph(samples: AnyArray, name: str, data: bytes, *, bands: bool) -> Photograph:
+def _photograph(samples: AnyArray, name: str, data: bytes, *, bands: bool, white: int = WHITEST) -> Photograph:
     kinds = ("uint8", "uint16", "int16", "float32") if bands else ("uint8", "uint16")
     wanted = range(1, _MOST_CHANNELS + 1) if bands else (1, 3)
     full = samples[:, :, None] if samples.ndim == 2 else samples
@@ -182,7 +221,8 @@ def _photograph(samples: AnyArray, name: str, data: bytes, *, bands: bool) -> Ph
             f"a picture of bands has shape (height, width, channels), at most {_MOST_CHANNELS} channels of "
             f"{', '.join(kinds)}"
             if bands
-            else "give uint8 RGB of shape (height, width, 3); other channels need a preprocessing with color = 'BANDS'"
+            else "give uint8 RGB of shape (height, width, 3); other channels or samples need a preprocessing with "
+            "color = 'BANDS'"
         )
         raise DataError(f"{name}: the image is {samples.dtype} of shape {samples.shape}: {rule}")
     if full.shape[0] * full.shape[1] > MAX_PIXELS:
@@ -190,12 +230,22 @@ def _photograph(samples: AnyArray, name: str, data: bytes, *, bands: bool) -> Ph
     digest = hashlib.sha256(data).hexdigest()
     if bands:
         return Photograph(_shown(full), digest, name, full)
-    if full.shape[2] == 1:
-        full = np.repeat(full, 3, axis=2)
     if full.dtype == np.uint8:
-        return Photograph(full, digest, name)
-    # To the nearest: 257 levels of 16 bits are one of 8.
-    return Photograph(((full.astype(np.uint32) + 128) // 257).astype(np.uint8), digest, name, full)
+        return Photograph(_colours(full), digest, name)
+    return Photograph(_colours(_reduced(full, white)), digest, name, _colours(full), white)
+
+
+def _colours(samples: AnyArray) -> AnyArray:
+    return np.repeat(samples, 3, axis=2) if samples.shape[2] == 1 else samples
+
+
+def _reduced(samples: AnyArray, white: int) -> Pixels:
+    """Samples of 16 bits as 8, to the nearest; some rows at a time, for products need room."""
+    result = np.empty(samples.shape, np.uint8)
+    for top in range(0, len(samples), _ROWS):
+        some = samples[top : top + _ROWS].astype(np.uint32)
+        result[top : top + _ROWS] = np.minimum((some * 255 + white // 2) // white, 255)
+    return result
 
 
 def _shown(bands: AnyArray) -> Pixels:
@@ -223,7 +273,7 @@ def read_mask(path: Path) -> Mask:
     DataError
         As `read_photograph`.
     """
-    marked: Mask = (decode(path)[1] != 0).any(axis=2)
+    marked: Mask = (decode(path)[1].samples != 0).any(axis=2)
     return marked
 
 

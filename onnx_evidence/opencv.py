@@ -1,4 +1,4 @@
-"""OpenCV's part: decoding, resizing, grey, blurring and inpainting.
+"""OpenCV's part: decoding 16 bits, resizing, grey, blurring and inpainting.
 
 The only module that knows OpenCV, and so the only one where sizes are (width, height).
 """
@@ -6,12 +6,10 @@ The only module that knows OpenCV, and so the only one where sizes are (width, h
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 
-from onnx_evidence.errors import DataError, one_line
-from onnx_evidence.picture_size import claims_more, size_of
+from onnx_evidence.errors import one_line
 from onnx_evidence.preprocessing.geometry import MAX_PIXELS
 from onnx_evidence.types import AnyArray, Features, Mask, Pixels
 
@@ -33,150 +31,43 @@ _INTERPOLATION = {
 }
 
 
-def decode(path: Path, most: int = MAX_PIXELS) -> tuple[bytes, AnyArray]:
-    """Decode a picture as RGB, upright, in its own depth; alpha is dropped.
+def decode(data: bytes) -> AnyArray:
+    """Decode a picture of 16 bits with the channels that it has, alpha among them, as it lies in the file.
+
+    `IMREAD_UNCHANGED` alone: with its flags for colour and depth, version 5.0 leaves some pictures unwritten.
 
     Parameters
     ----------
-    path : Path
-        The file.
-    most : int
-        Pixels of the largest picture that is taken.
+    data : bytes
+        Of the file.
 
     Returns
     -------
-    data : bytes
-        Of the file.
-    pixels : ndarray, shape (H, W, 3)
-        uint8, uint16 or what else the file has.
+    ndarray, shape (H, W, C)
+        Red first; grey with alpha as four channels.
 
     Raises
     ------
-    DataError
-        If the file is missing, empty, truncated, no picture, or larger than ``most``, which is known before it is
-        decoded, or `MAX_PIXELS`.
+    ValueError
+        If the file is truncated, damaged, or larger than `MAX_PIXELS`.
     """
-    data = _bytes(path, most)
-    with _decoding(path):
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
-    return data, _checked(path, pixels, most)
-
-
-def decode_bands(path: Path, most: int = MAX_PIXELS) -> tuple[bytes, AnyArray]:
-    """Decode all channels of a picture, in the file's order; several pages are channels.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    most : int
-        As in `decode`.
-
-    Returns
-    -------
-    data : bytes
-        Of the file.
-    samples : ndarray, shape (H, W, C)
-        In the file's depth; EXIF orientation is not applied.
-
-    Raises
-    ------
-    DataError
-        As `decode`; or if pages differ.
-    """
-    data = _bytes(path, most)
-    with _decoding(path):
-        whole, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if not whole or not pages:
-        return data, _checked(path, None, most)
-    first = _checked(path, pages[0], most)
-    if len(pages) > 1:
-        if any(page.ndim != 2 or page.shape != first.shape or page.dtype != first.dtype for page in pages):
-            raise DataError(f"{path}: its {len(pages)} pages differ in size, or have colours: save bands as .npy")
-        return data, np.stack(pages, axis=2)
-    if first.ndim == 2:
-        return data, first[:, :, None]
-    # OpenCV turns red and blue round.
-    return data, np.ascontiguousarray(first[:, :, [2, 1, 0, *range(3, first.shape[2])]])
-
-
-def _bytes(path: Path, most: int) -> bytes:
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the picture: {error.strerror or error}") from error
-    if not data:
-        raise DataError(f"{path}: the file is empty, not a picture")
-    refuse_large(path, size_of(data), most)
-    if claims_more(data):
-        raise DataError(f"{path}: cannot decode the picture: the file is truncated, damaged or no picture")
-    return data
-
-
-@contextmanager
-def _decoding(path: Path) -> Iterator[None]:
-    """Turn OpenCV's errors into ours, and keep its chatter off stderr."""
-    try:
-        with _silence():
-            yield
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        if "CV_IO_MAX_IMAGE" in str(error):
-            raise too_large(path) from error
-        raise DataError(f"{path}: cannot decode the picture: {one_line(error)}") from error
-
-
-def _checked(path: Path, pixels: AnyArray | None, most: int) -> AnyArray:
-    if pixels is None:
-        raise DataError(f"{path}: cannot decode the picture: the file is truncated, damaged or no picture")
-    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:  # OpenCV was loaded with another limit, before this module
-        raise too_large(path)
-    refuse_large(path, pixels.shape, most)  # formats whose headers are not read here
-    return pixels
-
-
-def refuse_large(path: Path, size: tuple[int, ...] | None, most: int) -> None:
-    """Refuse a picture of more pixels than are wanted.
-
-    Parameters
-    ----------
-    path : Path
-        Names it.
-    size : tuple of int or None
-        Height and width first; None where they are not known yet.
-    most : int
-        Pixels of the largest picture that is taken.
-
-    Raises
-    ------
-    DataError
-        If it has more.
-    """
-    if size is not None and size[0] * size[1] > most:
-        if most == MAX_PIXELS:
-            raise too_large(path)
-        raise DataError(
-            f"{path}: the picture has {size[1]} x {size[0]} pixels: at most {most} are read; give --max-pixels"
-        )
-
-
-def too_large(path: str | Path) -> DataError:
-    """What to raise for a picture of more than `MAX_PIXELS`.
-
-    Parameters
-    ----------
-    path : str or Path
-        Names it.
-
-    Returns
-    -------
-    DataError
-    """
-    limit = f"at most {MAX_PIXELS / 1e6:.0f} million pixels are read"
-    return DataError(f"{path}: the picture is absurdly large: {limit}")
+        raise ValueError(one_line(error)) from error
+    if found is None:
+        raise ValueError("it cannot be decoded")
+    samples: AnyArray = found
+    if samples.ndim == 2:
+        return samples[:, :, None]
+    red = samples[:, :, 2].copy()  # OpenCV has blue first; they change places without a second picture
+    samples[:, :, 2] = samples[:, :, 0]
+    samples[:, :, 0] = red
+    return samples
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep the decoders' own chatter off stderr: C libraries write there past Python; we raise instead."""
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

@@ -14,6 +14,7 @@ from onnx_evidence.engine import CutMap, Engine
 from onnx_evidence.images import Photograph, printable
 from onnx_evidence.machine import describe_machine
 from onnx_evidence.opencv import OPENCV_VERSION
+from onnx_evidence.pictures import PILLOW_VERSION
 from onnx_evidence.preprocessing.apply import how_taken
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.runtime import RUNTIME_VERSION
@@ -74,6 +75,7 @@ def fixed_record(
             "provider": deployed.device.provider,
             "onnx": version("onnx"),
             "opencv": OPENCV_VERSION,
+            "pillow": PILLOW_VERSION,
             "numpy": np.__version__,
             "python": platform.python_version(),
         },

@@ -47,6 +47,20 @@ def test_folders_patterns_lists_and_files_name_pictures_in_a_fixed_order(picture
     ]
 
 
+def test_what_is_passed_over_is_said(pictures, caplog):
+    plan(pictures)
+    assert caplog.messages == [f"{pictures}: passed over 1 file that is no picture by name: notes.md"]
+    caplog.clear()
+    plan(pictures / "*")
+    assert caplog.messages == [
+        f"{pictures}/*: 1 folder of this name is passed over, such as {pictures}/deep: give folders themselves, or **"
+    ]
+    caplog.clear()
+    plan(pictures / "**" / "*.png", pictures / "*.jpg", pictures / "deep")
+    make_plan([pictures / "*"], ["top1"], None, pictures / "deep")
+    assert caplog.messages == []
+
+
 def test_a_table_gives_every_picture_its_questions(pictures, tmp_path):
     (tmp_path / "list.csv").write_text('image,versus,target\nin/b.png,bee,dog\n"in/a.jpg",,\nin/b.png,,ant\n')
     items = make_plan([tmp_path / "list.csv"], ["top1", "3"], "crane")

@@ -1,6 +1,7 @@
 """Whole models and pictures of many structures, for `fuzz.py` to damage."""
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,17 +11,16 @@ import cv2
 import numpy as np
 import onnx
 from matplotlib import cbook
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from small_model import CLASSES, SIDE, write_model, write_pictures
+from picture_cases import every_case, grey
+from small_model import CLASSES, SIDE, write_model
 
-_SUFFIXES = (".png", ".jpg", ".bmp", ".webp", ".tiff", ".ppm", ".pgm", ".jp2")
 _PHOTOGRAPHS = ("grace_hopper.jpg", "logo2.png")
 _WIDTH = 8
 
 
 def picture_seeds(also: Sequence[Path]) -> dict[str, bytes]:
-    """Pictures by name, in all formats that are read, of 8 and 16 bits, grey, with alpha, with several pages.
+    """Pictures by name, in all formats and layouts that are read.
 
     Parameters
     ----------
@@ -31,22 +31,10 @@ def picture_seeds(also: Sequence[Path]) -> dict[str, bytes]:
     -------
     dict of str to bytes
     """
-    with tempfile.TemporaryDirectory() as folder:
-        (path,) = write_pictures(Path(folder), 1).iterdir()
-        pixels = cv2.imread(str(path))
-    assert pixels is not None
-    grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
-    kinds = {"small": pixels, "grey": grey, "alpha": np.dstack([pixels, grey]), "deep": pixels.astype(np.uint16) * 257}
-    seeds = {f"small{suffix}": _encoded(suffix, grey if suffix == ".pgm" else pixels) for suffix in _SUFFIXES}
-    seeds |= {f"{kind}{suffix}": _encoded(suffix, kinds[kind]) for kind in kinds for suffix in (".png", ".tiff")}
-    seeds["progressive.jpg"] = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
-    seeds["pages.tiff"] = cv2.imencodemulti(".tiff", [grey] * 3)[1].tobytes()
+    seeds = {re.sub(r"\W+", "-", case.name) + case.suffix: case.data for case in every_case()}
+    seeds["pages.tiff"] = cv2.imencodemulti(".tiff", [grey()] * 3)[1].tobytes()
     photographs = [Path(cbook.get_sample_data(name, asfileobj=False)) for name in _PHOTOGRAPHS]
     return seeds | {path.name: path.read_bytes() for path in (*photographs, *also)}
-
-
-def _encoded(suffix: str, pixels: NDArray[Any]) -> bytes:
-    return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
 def model_seeds() -> dict[str, Mapping[str, bytes]]:

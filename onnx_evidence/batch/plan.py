@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,9 @@ from pathlib import Path
 from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line
 from onnx_evidence.files.inside import open_regular, sha256_of
 from onnx_evidence.images import list_images, printable
+from onnx_evidence.text import visible
+
+log = logging.getLogger(__name__)
 
 LISTS = (".txt", ".csv")
 _COLUMNS = ("image", "target", "versus")
@@ -92,12 +96,25 @@ def _pictures(path: Path, leave_out: Path | None) -> list[Path]:
     if path.suffix.lower() == ".txt" and path.is_file():
         return [path.parent / line for line in _lines(path)]
     if not path.exists() and glob.has_magic(str(path)):
-        found = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
-        found = [each for each in found if each.is_file() and not _inside(each, leave_out)]
+        matches = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
+        found = [each for each in matches if each.is_file() and not _inside(each, leave_out)]
         if not found:
             raise DataError(f"{path}: no picture has a name like this")
+        if "**" not in str(path):
+            _tell_folders(path, [each for each in matches if each.is_dir() and not _is_or_inside(each, leave_out)])
         return found
-    return list_images([path], leave_out=leave_out)
+    return list_images([path], [leave_out] if leave_out else [], tell=True)
+
+
+def _tell_folders(pattern: Path, folders: Sequence[Path]) -> None:
+    if folders:
+        count = "1 folder of this name is" if len(folders) == 1 else f"{len(folders)} folders of this name are"
+        shown, first = (visible(printable(each)) for each in (pattern, folders[0]))
+        log.warning("%s: %s passed over, such as %s: give folders themselves, or **", shown, count, first)
+
+
+def _is_or_inside(path: Path, folder: Path | None) -> bool:
+    return folder is not None and (path.resolve() == folder.resolve() or _inside(path, folder))
 
 
 def _inside(path: Path, folder: Path | None) -> bool:

@@ -43,10 +43,7 @@ def choose_pictures(
     """
     if not folder.exists():
         raise DataError(f"{folder}: there is no such folder of pictures")
-    without = {each.resolve() for each in leave_out}
-    found = [path for path in list_images([folder]) if not without & set(path.resolve().parents)]
-    if not found:
-        raise DataError(f"{folder}: no pictures in this folder besides figures and masks")
+    found = list_images([folder], leave_out, tell=True)
     if limit is None or limit >= len(found):
         return found, found
     return [found[number * len(found) // limit] for number in range(limit)], found

@@ -7,10 +7,10 @@ import numpy as np
 
 from onnx_evidence import opencv
 from onnx_evidence.errors import DataError
-from onnx_evidence.images import Photograph, as_photograph, read_photograph
+from onnx_evidence.images import WHITEST, Photograph, as_photograph, read_photograph
 from onnx_evidence.placement import Placement
 from onnx_evidence.preprocessing import pil
-from onnx_evidence.preprocessing.contract import WHITE, WHITEST, Preprocess
+from onnx_evidence.preprocessing.contract import WHITE, Preprocess
 from onnx_evidence.preprocessing.geometry import MAX_PIXELS, place
 from onnx_evidence.preprocessing.synthetic import standardised
 from onnx_evidence.types import AnyArray, Features, Pixels
@@ -135,13 +135,17 @@ def _levels(photograph: Photograph, white: int) -> AnyArray:
             "needs color = 'BANDS'"
         )
     if samples.dtype == np.uint16:
-        if white == WHITE and samples.max() <= _TWELVE_BITS:
+        if white == WHITE and photograph.white == WHITEST and samples.max() <= _TWELVE_BITS:
             log.warning(
                 "%s: its samples of 16 bits go to %d only, so that it comes out dark: if its white is %d, give "
                 "white = %d, and scale, mean and std for that",
                 *(photograph.name, samples.max(), _TWELVE_BITS, _TWELVE_BITS),
             )
-        return photograph.pixels if white == WHITE else samples
+        if white == WHITE:
+            return photograph.pixels
+        if photograph.white in (white, WHITEST):
+            return samples
+        return np.rint(samples * (white / photograph.white)).astype(np.uint16)
     if white == WHITE:
         return samples
     return np.rint(samples * (white / WHITE)).astype(np.uint16)
@@ -163,11 +167,12 @@ def how_taken(photograph: Photograph, preprocess: Preprocess) -> str:
     """
     raw = photograph.raw
     kind = f"{raw.dtype}, {raw.shape[2]} channels"
-    if preprocess.color in ("BANDS", "INPUT") or (raw.dtype == np.uint8) == (preprocess.white == WHITE):
+    white = photograph.white if raw.dtype == np.uint16 else WHITE
+    same = preprocess.white == white or (white == WHITEST and preprocess.white != WHITE)
+    if preprocess.color in ("BANDS", "INPUT") or same:
         return f"{kind}, as they are"
-    if raw.dtype == np.uint16:
-        return f"{kind}, reduced to 8 bits: value * {WHITE} / {WHITEST}, to the nearest"
-    return f"{kind}, value * {preprocess.white} / {WHITE}, to the nearest"
+    reduced = "reduced to 8 bits: " if raw.dtype == np.uint16 and preprocess.white == WHITE else ""
+    return f"{kind}, {reduced}value * {preprocess.white} / {white}, to the nearest"
 
 
 def cut_out(samples: AnyArray, placement: Placement, pad: tuple[float, ...]) -> Features:
