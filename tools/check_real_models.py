@@ -12,7 +12,10 @@ limits of time and memory. A row has, beside what the file is:
 * certificate: of the cuts that were used, the largest: max |model - tail(head)| as a share of the largest logit;
 * file: the same of the model as it was taken in against the file as it is, run by plain ONNX Runtime, as the file
   gives it (scores or probabilities), for two pictures;
-* batch: two pictures at once against one at a time.
+* batch: two pictures at once against one at a time;
+* place: the location test (see ``zoo_location.py``): evidence at a patch over that anywhere, the least of two patches
+  for the map, and for the worst cut's own; '-' where the patch raises no class;
+* left: share of the multiply-adds behind the deepest cut.
 
 A verdict in capitals is a defect. The status is 1 where there is one.
 """
@@ -33,13 +36,14 @@ import zoo_packages
 import zoo_tf
 import zoo_torch
 from zoo import Spec
+from zoo_location import lift
 from zoo_verdict import Verdict, judge
 
 _HERE = Path(__file__).parent
 _MODULES = ("zoo_lite0", "zoo_packages", "zoo_torch", "zoo_tf")
 _HEAD = (
     "| model | exporter | opset | input | preprocessing | output | cuts (auto) | method | certificate | file | batch "
-    "| seconds | verdict |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| place | left | seconds | verdict |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 Row = dict[str, Any]
@@ -115,10 +119,21 @@ def as_line(spec: Spec, row: Row, verdict: Verdict) -> str:
         f"{row['cuts']} ({', '.join(row['used'])})" if explained else "",
         row.get("method", ""),
         *(f"{row[name]:.1e}" if explained else "" for name in ("certificate", "file", "batch")),
+        place_in_words(row) if explained else "",
+        f"{row['left']:.0%}" if explained else "",
         str(row.get("total", "")),
         verdict.words,
     ]
     return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
+
+
+def place_in_words(row: Row) -> str:
+    """Evidence at the patch, as a multiple of that anywhere: the map's, and the worst cut's own."""
+    shown = [place for place in row["places"] if "map" in place]
+    if not shown:
+        return "-"
+    least = min(lift(place["map"]) for place in shown)
+    return f"{least:.1f} ({min(lift(cut) for place in shown for cut in place['cuts']):.1f})"
 
 
 def tally(rows: Iterable[tuple[Spec, Verdict]]) -> str:
