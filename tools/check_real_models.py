@@ -28,6 +28,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,7 @@ def build(
 @click.option("--only", multiple=True, help="Parts of SOURCE/NAME; any of them.")
 @click.option("--quality", default="default", show_default=True, help="As `explain` takes it; 'fast' for a quick look.")
 @click.option("--seconds", default=600, show_default=True, help="At most, for one model.")
+@click.option("--workers", default=1, show_default=True, help="Models at once.")
 @click.option("--gigabytes", default=12.0, show_default=True, help="Address space at most, for one model.")
 def check(
     folder: Path,
@@ -192,19 +194,22 @@ def check(
     quality: str,
     seconds: int,
     gigabytes: float,
+    workers: int,
 ) -> None:
-    """Explain a photograph with every model of FOLDER/SOURCE/NAME.onnx."""
+    """Explain a photograph, and find a patch, with every model of FOLDER/SOURCE/NAME.onnx."""
     picture = picture or default_picture()
     lines, rows = [_HEAD], []
     click.echo(_HEAD)
-    for spec in find_specs(folder):
-        if only and not any(part in f"{spec.source}/{spec.name}" for part in only):
-            continue
-        row = run_row(spec, folder, picture, quality, (seconds, gigabytes))
-        verdict = judge(row, refusal_expected=spec.refused)
-        rows.append((spec, verdict))
-        lines.append(as_line(spec, row, verdict))
-        click.echo(lines[-1])
+    specs = [
+        spec for spec in find_specs(folder) if not only or any(part in f"{spec.source}/{spec.name}" for part in only)
+    ]
+    with ThreadPoolExecutor(workers) as pool:
+        made = pool.map(lambda spec: run_row(spec, folder, picture, quality, (seconds, gigabytes)), specs)
+        for spec, row in zip(specs, made, strict=True):
+            verdict = judge(row, refusal_expected=spec.refused)
+            rows.append((spec, verdict))
+            lines.append(as_line(spec, row, verdict))
+            click.echo(lines[-1])
     lines.append(f"\n{tally(rows)}")
     click.echo(lines[-1])
     if output is not None:

@@ -25,9 +25,9 @@ from onnx_evidence.rng import generator, natural_noise
 
 Array = npt.NDArray[Any]
 
-# The patch's middle (rows, columns) and side, as shares of the picture. (0.3, 0.72) would nearly be its own image under
-# the turn that swaps rows and columns from the far corner.
-_PLACE = (0.24, 0.66)
+# The patch's middle (rows, columns) and side, as shares of the picture: its eight images are at least a quarter of the
+# side apart, and it is whole where preprocessing crops.
+_PLACE = (0.2, 0.62)
 _SIDE = 0.19
 _GREY = 128
 # Standard deviation of the noise, in grey levels.
@@ -82,7 +82,7 @@ def patch_pictures(size: tuple[int, int], *, swapped: bool = False, seed: int = 
     place = _PLACE[::-1] if swapped else _PLACE
     sides = [max(2, round(_SIDE * side)) for side in size]
     starts = [round(middle * side - patch / 2) for middle, side, patch in zip(place, size, sides, strict=True)]
-    noise = natural_noise((3, *sides), generator(seed)) * (_CONTRAST / 0.5)
+    noise = natural_noise((3, sides[0], sides[1]), generator(seed)) * (_CONTRAST / 0.5)
     plain = np.full((*size, 3), _GREY, np.uint8)
     picture = plain.copy()
     rows, cols = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
@@ -166,8 +166,9 @@ def _centre(amount: Array) -> Array:
     """The centre, in pixels, of what exceeds the mean: evidence spread evenly would draw it to the middle."""
     standing = np.maximum(amount - amount.mean(), 0)
     total = max(standing.sum(), 1e-300)
-    rows, cols = (standing.sum(axis=1 - axis) @ (np.arange(standing.shape[axis]) + 0.5) for axis in (0, 1))
-    return np.array([rows, cols]) / total
+    places = np.indices(standing.shape) + 0.5
+    centre: Array = (places * standing).sum(axis=(1, 2)) / total
+    return centre
 
 
 def _images(place: Array) -> list[Array]:

@@ -100,6 +100,6 @@ def _in_words(place: dict[str, float] | None) -> str:
     if place is None:
         return "nothing but zeros"
     return (
-        f"{place['share']:.0%} within {place['chance']:.0%} of the area, {place['elsewhere']:.0%} at an image of it, the "
-        f"centre {place['distance']:.2f} from it and {place['other']:.2f} from an image"
+        f"{place['share']:.0%} within {place['chance']:.0%} of the area, {place['elsewhere']:.0%} at an image of it, "
+        f"the centre {place['distance']:.2f} from it and {place['other']:.2f} from an image"
     )
