@@ -65,7 +65,7 @@ def tool(monkeypatch):
         ({"left": 0.7, "shallow": True}, False, "explained"),
         ({}, True, "EXPLAINED THOUGH IT IS NO CLASSIFIER"),
         ({"end": "refused", "reason": "two inputs"}, True, "refused"),
-        ({"end": "refused", "reason": "two inputs"}, False, "refused though it is a classifier"),
+        ({"end": "refused", "reason": "two inputs"}, False, "REFUSED THOUGH IT IS A CLASSIFIER"),
         ({"end": "refused", "reason": "two\ninputs"}, True, "REFUSED IN SEVERAL LINES"),
         ({"end": "traceback", "reason": "Traceback\n  x\nKeyError: 7"}, True, "FAILURE"),
         ({"end": "timeout", "reason": "more than 5 s"}, False, "FAILURE"),

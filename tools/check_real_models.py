@@ -37,11 +37,24 @@ import zoo_packages
 import zoo_tf
 import zoo_torch
 from zoo import Spec
-from zoo_location import lift
-from zoo_verdict import Verdict, judge
+from zoo_location import LIFT, lift
+from zoo_verdict import MOST_LEFT, Verdict, judge
 
 _HERE = Path(__file__).parent
 _MODULES = ("zoo_lite0", "zoo_packages", "zoo_torch", "zoo_tf")
+_ABOUT = """# The models that were checked
+
+`python tools/check_real_models.py build ZOO` makes them, `check ZOO --quality {quality} -o docs/models-checked.md`
+checks them and writes this: default options, each in a process of its own, one photograph and two pictures with a
+patch. `*`: trained weights; all others have random ones; "narrow": made narrower or shorter, to save time.
+"preprocessing" is what was given where nothing is recorded. "certificate": largest |model - tail(head)| over the cuts
+taken; "file": the canonical graph against the file run by plain ONNX Runtime; "batch": two pictures together against
+one at a time; all as shares of the largest score. "place": even grey with one patch of noise: how many times as much
+evidence for the class that the patch speaks for lies at the patch as if it lay anywhere, the least of two patches; in
+brackets the worst cut's own; `-` where the patch raises no class. Below {lift:g}, or with the evidence nearer to a
+mirrored or turned image of the patch, it is WRONG PLACE. "left": share of the multiply-adds behind the deepest cut;
+above {left:.0%} without a word it is SHALLOW. Seconds with {workers} at once.
+"""
 _HEAD = (
     "| model | exporter | opset | input | preprocessing | output | cuts (auto) | method | certificate | file | batch "
     "| place | left | seconds | verdict |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
@@ -198,7 +211,7 @@ def check(
 ) -> None:
     """Explain a photograph, and find a patch, with every model of FOLDER/SOURCE/NAME.onnx."""
     picture = picture or default_picture()
-    lines, rows = [_HEAD], []
+    lines, rows = [_ABOUT.format(quality=quality, lift=LIFT, left=MOST_LEFT, workers=workers), _HEAD], []
     click.echo(_HEAD)
     specs = [
         spec for spec in find_specs(folder) if not only or any(part in f"{spec.source}/{spec.name}" for part in only)

@@ -20,7 +20,7 @@ class Verdict:
     Attributes
     ----------
     kind : str
-        'explained', 'refused', 'refused though it is a classifier', or a defect in capitals.
+        'explained', 'refused', or a defect in capitals.
     words : str
         The kind, and why.
     """
@@ -55,7 +55,7 @@ def judge(row: dict[str, Any], *, refusal_expected: bool) -> Verdict:
         reason = str(row["reason"])
         if "\n" in reason:
             return Verdict("REFUSED IN SEVERAL LINES", f"REFUSED IN SEVERAL LINES: {reason.splitlines()[0]}")
-        kind = "refused" if refusal_expected else "refused though it is a classifier"
+        kind = "refused" if refusal_expected else "REFUSED THOUGH IT IS A CLASSIFIER"
         return Verdict(kind, f"{kind}: {reason}")
     return _judge_explained(row, refusal_expected)
 
