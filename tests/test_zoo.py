@@ -9,8 +9,28 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_evidence.projection import CellField
+from tests import tiny
+
 TOOLS = Path(__file__).parent.parent / "tools"
-EXPLAINED = {"end": "explained", "reduced": False, "certificate": 1e-6, "file": 1e-6, "batch": 0.0, "map": "fine"}
+GOOD = {"share": 0.6, "chance": 0.2, "elsewhere": 0.3, "distance": 0.1, "other": 0.2}
+EXPLAINED = {
+    "end": "explained",
+    "reduced": False,
+    "certificate": 1e-6,
+    "file": 1e-6,
+    "batch": 0.0,
+    "map": "fine",
+    "used": ["a", "b"],
+    "left": 0.3,
+    "shallow": False,
+    "places": [{"bits": 3.0, "map": GOOD, "cuts": [GOOD, GOOD]}, {"bits": 0.0}],
+}
+
+
+def placed(whole: dict, *cuts: dict | None) -> dict:
+    """A change of the row: the location test of one patch."""
+    return {"places": [{"bits": 3.0, "map": GOOD | whole, "cuts": list(cuts) or [GOOD, GOOD]}]}
 
 
 @pytest.fixture
@@ -33,9 +53,19 @@ def tool(monkeypatch):
         ({"file": 0.2, "reduced": True}, False, "WRONG"),
         ({"batch": float("nan")}, False, "WRONG"),
         ({"map": "all zero"}, False, "WRONG"),
+        (placed({"share": 0.39}), False, "WRONG PLACE"),
+        (placed({"share": 0.41}), False, "explained"),
+        (placed({"distance": 0.3}), False, "WRONG PLACE"),
+        (placed({"distance": float("nan")}), False, "WRONG PLACE"),
+        (placed({}, GOOD, None), False, "WRONG PLACE"),
+        (placed({}, GOOD | {"share": 0.3, "elsewhere": 0.41}, GOOD), False, "WRONG PLACE"),
+        # A cut whose evidence is everywhere alike is not said to be elsewhere.
+        (placed({}, GOOD | {"share": 0.3, "elsewhere": 0.31}, GOOD), False, "explained"),
+        ({"left": 0.7}, False, "SHALLOW"),
+        ({"left": 0.7, "shallow": True}, False, "explained"),
         ({}, True, "EXPLAINED THOUGH IT IS NO CLASSIFIER"),
         ({"end": "refused", "reason": "two inputs"}, True, "refused"),
-        ({"end": "refused", "reason": "two inputs"}, False, "refused though it is a classifier"),
+        ({"end": "refused", "reason": "two inputs"}, False, "REFUSED THOUGH IT IS A CLASSIFIER"),
         ({"end": "refused", "reason": "two\ninputs"}, True, "REFUSED IN SEVERAL LINES"),
         ({"end": "traceback", "reason": "Traceback\n  x\nKeyError: 7"}, True, "FAILURE"),
         ({"end": "timeout", "reason": "more than 5 s"}, False, "FAILURE"),
@@ -134,6 +164,137 @@ def test_control_another_file_is_told_from_the_model_taken_in(tool, tmp_path, ti
     onnx.save(model, tmp_path / "other.onnx")
     assert row._share(given, row.run_file(tiny_model, x, output)) == 0
     assert row._share(given, row.run_file(tmp_path / "other.onnx", x, output)) > 1e-3
+
+
+# Where the evidence lies
+
+
+PLACED = np.zeros((60, 80), bool)
+PLACED[9:21, 45:60] = True
+
+
+def near(mask: np.ndarray) -> np.ndarray:
+    """Evidence of both signs about a patch, on some everywhere."""
+    rng = np.random.default_rng(3)
+    return (rng.normal(size=mask.shape) * (0.002 + mask)).astype(np.float32)
+
+
+def test_evidence_at_the_patch_is_well_placed(tool):
+    location = tool("zoo_location")
+    place = location.judge_place(near(PLACED), PLACED, (12, 16))._asdict()
+    assert place["chance"] == pytest.approx((12 + 10) * (15 + 10) / 4800)
+    assert place["share"] > 0.9
+    assert place["distance"] < 0.02 < place["other"]
+    assert not location.misplaced(place)
+    assert not location.moved(place)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_evidence_at_an_image_of_the_patch_is_misplaced(tool, turns: int, mirrored: bool):
+    location = tool("zoo_location")
+    square = np.zeros((60, 60), bool)
+    square[6:18, 31:43] = True
+    values = np.rot90(near(square), turns)
+    place = location.judge_place(values[:, ::-1] if mirrored else values, square, (12, 12))._asdict()
+    there = turns == 0 and not mirrored
+    assert location.misplaced(place) == location.moved(place) == (not there)
+    # The image of the same name has it.
+    assert there or place["elsewhere"] > 0.9
+
+
+def test_evidence_that_is_everywhere_or_nowhere_is_misplaced(tool):
+    location = tool("zoo_location")
+    even = location.judge_place(np.ones(PLACED.shape, np.float32), PLACED, (12, 16))._asdict()
+    assert location.lift(even) == pytest.approx(1)
+    assert location.misplaced(even)
+    assert not location.moved(even)
+    for values in (np.zeros(PLACED.shape, np.float32), np.full(PLACED.shape, np.nan, np.float32)):
+        assert location.misplaced(location.judge_place(values, PLACED, (12, 16))._asdict())
+    assert location.moved(None)
+
+
+def test_the_patch_is_far_from_its_own_images(tool):
+    location = tool("zoo_location")
+    masks = []
+    for swapped in (False, True):
+        picture, plain = location.patch_pictures((100, 100), swapped=swapped)
+        assert (plain == 128).all()
+        masks.append(location.changed(picture.transpose(2, 0, 1), plain.transpose(2, 0, 1)))
+        assert picture[masks[-1]].std() > 50
+    assert masks[0].sum() == pytest.approx(19 * 19, abs=3)
+    np.testing.assert_array_equal(masks[0].any(axis=0), masks[1].any(axis=1))
+    images = [np.rot90(each, turns) for each in (masks[0], masks[0][:, ::-1]) for turns in range(4)]
+    assert max((masks[0] & image).sum() for image in images[1:]) < 0.2 * masks[0].sum()
+
+
+def test_log_odds_in_bits_of_what_a_file_gives(tool):
+    log_odds = tool("zoo_location").log_odds
+    z = np.array([[1.0, -2.0, 0.5], [30.0, 3.0, -1.0]])
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    rest = np.stack([z[:, [1, 2]], z[:, [0, 2]], z[:, [0, 1]]], axis=1)
+    wanted = (z - np.log(np.exp(rest).sum(axis=2))) / np.log(2)
+    np.testing.assert_allclose(log_odds(z, "logits", independent=False), wanted, rtol=1e-4)
+    np.testing.assert_allclose(log_odds(np.log(p), "log-probabilities", independent=False), wanted, rtol=1e-4)
+    np.testing.assert_allclose(log_odds(p[:1], "probabilities", independent=False), wanted[:1])
+    np.testing.assert_allclose(log_odds(z, "logits", independent=True), z / np.log(2))
+    two = log_odds(1 / (1 + np.exp(-z[:1, :1])), "probabilities", independent=True)
+    np.testing.assert_allclose(two, [[-1 / np.log(2), 1 / np.log(2)]])
+
+
+def textured(path: Path) -> Path:
+    """A classifier whose second class is the mean of what two convolutions find of edges."""
+    edges = np.zeros((4, 3, 3, 3), np.float32)
+    edges[0, :, 1] = edges[2, 1, :] = [[-1, 0, 1]] * 3
+    edges[1], edges[3] = -edges[0], -edges[2]
+    again = np.random.default_rng(0).uniform(0.1, 0.3, (4, 4, 3, 3)).astype(np.float32)
+    head = np.array([[0, 0, 0, 0], [2, 2, 2, 2]], np.float32).T
+    nodes = [
+        helper.make_node("Conv", ["input", "edges"], ["found"], pads=[1] * 4, strides=[2, 2]),
+        helper.make_node("Relu", ["found"], ["first"]),
+        helper.make_node("Conv", ["first", "again"], ["more"], pads=[1] * 4),
+        helper.make_node("Relu", ["more"], ["second"]),
+        helper.make_node("GlobalAveragePool", ["second"], ["pool"]),
+        helper.make_node("Flatten", ["pool"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "head"], ["logits"]),
+    ]
+    model = tiny.make_model(
+        nodes,
+        {"edges": edges, "again": again, "head": head},
+        output_shape=("N", 2),
+        metadata={"preprocess": tiny.PREPROCESS, "labels": ["plain", "textured"]},
+    )
+    return tiny.save(model, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda bits: bits, "explained"),
+        (lambda bits: bits.T, "WRONG PLACE"),
+        (lambda bits: bits[::-1], "WRONG PLACE"),
+        (lambda bits: bits[:, ::-1], "WRONG PLACE"),
+        (lambda bits: bits[::-1, ::-1].T, "WRONG PLACE"),
+        (lambda bits: np.roll(bits, 8, axis=0), "WRONG PLACE"),
+        (lambda bits: np.random.default_rng(0).permutation(bits.ravel()).reshape(bits.shape), "WRONG PLACE"),
+    ],
+    ids=["as it is", "swapped", "upside down", "mirrored", "turned and mirrored", "shifted", "permuted"],
+)
+def test_control_cells_in_the_wrong_place_are_found(tool, tmp_path, monkeypatch, hopper, change, kind: str):
+    path = textured(tmp_path / "textured.onnx")
+    right = CellField.spread
+    monkeypatch.setattr(CellField, "spread", lambda self, bits: right(self, change(bits)))
+    row = tool("zoo_row").make_row({"model": str(path), "picture": str(hopper), "layer": "auto", "quality": "fast"})
+    assert [place["bits"] > 1 for place in row["places"]] == [True, True]
+    row = {"end": "explained", "reduced": False, **row, "shallow": True}
+    assert tool("zoo_verdict").judge(row, refusal_expected=False).kind == kind
+
+
+def test_a_key_that_a_record_holds_anywhere(tool):
+    says = tool("zoo_row").says
+    assert says({"cuts": [{"name": "a"}, {"shallow_because": "no grid"}]}, "shallow")
+    assert says({"shallow": True}, "shallow")
+    assert not says({"cuts": [{"shallow": None}], "why": "shallow"}, "shallow")
 
 
 # Building

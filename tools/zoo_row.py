@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto
+from zoo_location import locate
 
 from onnx_evidence import DeployedModel, EvidenceError, Explainer
 from onnx_evidence.images import read_photograph
@@ -144,6 +145,9 @@ def make_row(job: Row) -> Row:
     row["certificate"] = max((cut["certificate"] for cut in record["cuts"]), default=0.0)
     row["used"] = [cut["name"] for cut in record["cuts"]]
     row["map"] = _judge_map(explanation.values)
+    left = {cut["name"]: cut["tail_share"] for cut in report["cuts"]}
+    row["left"] = min(left[name] for name in row["used"])
+    row["shallow"] = says(record, "shallow")
     photograph = read_photograph(Path(job["picture"]))
     two = np.stack([deployed.prepare(photograph)[1], deployed.prepare(photograph.pixels[:, ::-1].copy())[1]])
     together = deployed.canonical(two)
@@ -151,7 +155,16 @@ def make_row(job: Row) -> Row:
     row["batch"] = _share(together, alone)
     given = run_file(path, two, deployed.model.output_name)
     row["file"] = _share(as_given(alone, given, row["kind"]), given)
+    output = deployed.model.output_name
+    row["places"] = locate(explainer, lambda inputs: run_file(path, inputs, output), row["kind"])
     return row
+
+
+def says(record: Any, word: str) -> bool:
+    """Whether a key with this word, anywhere in a record, holds something."""
+    if isinstance(record, dict):
+        return any((word in key and bool(value)) or says(value, word) for key, value in record.items())
+    return isinstance(record, list) and any(says(value, word) for value in record)
 
 
 def _share(one: Array, other: Array) -> float:

@@ -6,9 +6,11 @@ this project. Networks of torchvision are made by `check_gradients.build`; Batch
 
 import importlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import zoo_timm
 from zoo import Spec, run_as_program
 
 _CLASSES = 1000
@@ -19,6 +21,13 @@ def _spec(name: str, network: str, exporter: str, opset: int, **options: Any) ->
     known = {key: options.pop(key) for key in ("preset", "refused", "output", "layer") if key in options}
     options = {"network": network, "exporter": exporter, "opset": opset, **options}
     return Spec("torch", name, words, **{"preset": "torchvision", **known}, options=options)
+
+
+def _timm(exporter: str, opset: int, models: dict[str, dict[str, Any]]) -> Iterator[Spec]:
+    """Families of timm with a free batch; the side of the input is the model's own."""
+    for name, changes in models.items():
+        file = f"{zoo_timm.called(name, changes)}-{exporter}{opset}"
+        yield _spec(file, f"family:{name}", exporter, opset, preset="timm", changes=changes)
 
 
 # What most people do: no dynamic axes, a batch of one.
@@ -74,6 +83,9 @@ SPECS = (
     _spec("autoencoder-script17", "own:autoencoder", "script", 17, preset="unit", refused=True),
     _spec("two-pictures-script17", "own:two_pictures", "script", 17, refused=True),
     _spec("text-lstm-script17", "own:text", "script", 17, refused=True),
+    *_timm("script", 17, zoo_timm.BOTH),
+    *_timm("dynamo", 18, zoo_timm.BOTH | zoo_timm.DYNAMO),
+    *_timm("script", 17, zoo_timm.SCRIPT),
 )
 
 
@@ -86,6 +98,9 @@ def make(spec: Spec, path: Path) -> None:
     kind, _, name = options["network"].rpartition(":")
     if kind == "own":
         net, inputs = _own(torch, name)
+    elif kind == "family":
+        net, side = zoo_timm.make_network(name, options["changes"], _CLASSES)
+        inputs = (_input(torch, {"side": side}),)
     else:
         net = _network(torch, kind, name, options)
         inputs = (_input(torch, options),)

@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+from zoo_location import misplaced, moved
+
 # Largest differences from the file, as a share of the largest value. In fewer bits other kernels round elsewhere.
 TOLERANCE = 1e-3
 REDUCED_TOLERANCE = 0.1
 CERTIFICATE_TOLERANCE = 1e-4
+# Work behind the deepest cut. Half of it is what 'auto' aims at in plain transformers, to the nearest block.
+MOST_LEFT = 0.6
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Verdict:
     Attributes
     ----------
     kind : str
-        'explained', 'refused', 'refused though it is a classifier', or a defect in capitals.
+        'explained', 'refused', or a defect in capitals.
     words : str
         The kind, and why.
     """
@@ -51,7 +55,7 @@ def judge(row: dict[str, Any], *, refusal_expected: bool) -> Verdict:
         reason = str(row["reason"])
         if "\n" in reason:
             return Verdict("REFUSED IN SEVERAL LINES", f"REFUSED IN SEVERAL LINES: {reason.splitlines()[0]}")
-        kind = "refused" if refusal_expected else "refused though it is a classifier"
+        kind = "refused" if refusal_expected else "REFUSED THOUGH IT IS A CLASSIFIER"
         return Verdict(kind, f"{kind}: {reason}")
     return _judge_explained(row, refusal_expected)
 
@@ -70,4 +74,32 @@ def _judge_explained(row: dict[str, Any], refusal_expected: bool) -> Verdict:
         wrong.append(f"the map is {row['map']}")
     if wrong:
         return Verdict("WRONG", f"WRONG: {', '.join(wrong)}")
+    if where := _wrong_places(row):
+        return Verdict("WRONG PLACE", f"WRONG PLACE: {', '.join(where)}")
+    if row["left"] > MOST_LEFT and not row["shallow"]:
+        words = f"SHALLOW: {row['left']:.0%} of the work is behind the deepest cut, and nothing says so"
+        return Verdict("SHALLOW", words)
     return Verdict("explained", "explained")
+
+
+def _wrong_places(row: dict[str, Any]) -> list[str]:
+    """What of the location test is not as it must be: the map, or the map of one cut."""
+    wrong = []
+    for number, place in enumerate(row["places"], start=1):
+        if "map" not in place:
+            continue
+        if misplaced(place["map"]):
+            wrong.append(f"patch {number}: the map has {_in_words(place['map'])}")
+        for name, found in zip(row["used"], place["cuts"], strict=True):
+            if moved(found):
+                wrong.append(f"patch {number}: {name} has {_in_words(found)}")
+    return wrong
+
+
+def _in_words(place: dict[str, float] | None) -> str:
+    if place is None:
+        return "nothing but zeros"
+    return (
+        f"{place['share']:.0%} within {place['chance']:.0%} of the area, {place['elsewhere']:.0%} at an image of it, "
+        f"the centre {place['distance']:.2f} from it and {place['other']:.2f} from an image"
+    )
