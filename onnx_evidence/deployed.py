@@ -93,6 +93,7 @@ class DeployedModel:
         self.device = settle_device(device)
         self._fields: dict[tuple[str, bytes, bytes], CellField] = {}
         self._read: dict[str, bool] = {}
+        self._heads: dict[str, Head] = {}
         self._has_file = True
         log.info("preprocessing: %s", self.model.preprocess_source or "not known")
         log.info("device: %s (%s)", self.device.name, self.device.reason)
@@ -171,7 +172,7 @@ class DeployedModel:
         twin = copy.copy(self)
         twin.graph, twin._has_file = graph, False
         # What is measured or tried on other weights stays with them.
-        twin._fields, twin._read = dict(self._fields), {}
+        twin._fields, twin._read, twin._heads = dict(self._fields), {}, {}
         for opened in ("session", "_answers"):
             twin.__dict__.pop(opened, None)  # they run the weights as they were
         return twin
@@ -248,7 +249,7 @@ class DeployedModel:
         return self.labels[number] if self.labels is not None else f"class {number}"
 
     def head(self, cut: Cut) -> Head:
-        """The model from the input to a cut, ready to run.
+        """The model from the input to a cut, ready to run; opened once.
 
         Parameters
         ----------
@@ -266,7 +267,9 @@ class DeployedModel:
         """
         if cut.name == self.model.input_name:
             return lambda inputs: inputs
-        return self._open(self.graph.head(cut)).run
+        if cut.name not in self._heads:
+            self._heads[cut.name] = self._open(self.graph.head(cut)).run
+        return self._heads[cut.name]
 
     def tail(self, cut: Cut) -> Predict:
         """The model from a cut to the logits, ready to run; see `head`."""
