@@ -300,7 +300,7 @@ def extremes(tmp_path_factory: pytest.TempPathFactory) -> tuple[DeployedModel, o
 def test_heads_tails_and_gradients_see_one_picture(layer: str, extremes: tuple[DeployedModel, onnx.ModelProto]):
     opened, _ = extremes
     cut, x = opened.graph.find(layer), pictures()
-    features, (_, seen) = opened.head(cut)(x), opened.looker([cut])(x[0])
+    features, seen = opened.head(cut)(x), opened.looker([cut])(x[0])
     np.testing.assert_array_equal(features[0], seen[0])
     np.testing.assert_array_equal(features, np.concatenate([opened.head(cut)(each[None]) for each in x]))
     tail, gradient = opened.tail(cut), opened.gradient(cut)

@@ -168,11 +168,13 @@ def test_a_number_that_means_two_classes_is_ambiguous():
 
 
 def test_a_map_with_other_numbers_of_names_names_nothing(tmp_path: Path):
-    """ONNX Runtime could not make that map; the scores are what they are."""
+    """ONNX Runtime cannot make that map, so the file as it is deployed cannot be run."""
     zipped = ml("ZipMap", ["prob"], ["loss"], classlabels_strings=NAMES[:3])
     path = written(ending(*PROBABILITIES, zipped, outputs={"loss": -STRINGS}), tmp_path)
     deployed = DeployedModel(path, device="cpu")
-    assert (deployed.classes, deployed.labels) == (5, None)
+    assert deployed.labels is None
+    with pytest.raises(ModelError, match="number of classlabels"):
+        _ = deployed.classes
 
 
 def test_two_maps_are_two_heads(tmp_path: Path):

@@ -428,7 +428,9 @@ def test_cells_are_followed_where_they_can_be(name: str, tmp_path: Path):
     cut = model.graph.find("last")
     assert cut.shape == (WIDTH, 4, 9)
     x = pictures(model, 3)
-    np.testing.assert_allclose(model.tail(cut)(model.head(cut)(x)), whole(model, x), atol=1e-5)
+    # One at a time: where tokens come before pictures, the end of this graph mixes them.
+    single = np.concatenate([whole(model, each[None]) for each in x])
+    np.testing.assert_allclose(model.tail(cut)(model.head(cut)(x)), single, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SCRAMBLED)

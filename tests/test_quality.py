@@ -81,7 +81,7 @@ def test_the_manifest_tells_what_a_quality_stood_for(explain):
     assert [cut["name"] for cut in best["cuts"]] == ["input"]
     assert [cut["budget"]["steps"] for cut in fast["cuts"]] == [5, 5]
     assert default["budget"]["steps"] >= 9
-    assert (fast["method_reason"], best["method_reason"]) == ("asked for", "asked for")
+    assert (fast["method_reason"], best["method_reason"]) == ("settled by --quality fast", "settled by --quality best")
     assert best["budget"]["gap_bits"] == pytest.approx(0, abs=1e-9)
 
 
@@ -147,7 +147,7 @@ def test_the_command_line_refuses_them_as_wrong_usage_and_writes_nothing(
 
 def test_the_table_says_what_is_computed(tiny_model, picture, tmp_path):
     shown = call("explain", tiny_model, picture, "-o", tmp_path, "--quality", "best", "--device", "cpu").stdout
-    assert "method: ordered (asked for)" in shown
+    assert "method: ordered (settled by --quality best)" in shown
     assert "cuts: input (32 x 32, 4 x 4 cells ordered by 320 gradients, 16 level sets)" in shown
     assert "replaced by the blurred picture's, and the picture's own channel means\n" in shown
     head, row = shown.splitlines()[-2:]

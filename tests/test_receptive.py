@@ -328,5 +328,5 @@ def test_what_is_not_finite_is_named_and_the_run_goes_on(where: str, reason: str
     result = CliRunner().invoke(main, [str(each) for each in arguments], catch_exceptions=False)
     assert result.exit_code == 3
     failure = json.loads((tmp_path / "out" / "failures.jsonl").read_text())
-    assert (failure["kind"], failure["reason"]) == ("ModelError", reason)
+    assert (failure["kind"], failure["reason"]) == ("ModelError", f"{tmp_path / 'a.png'}: {reason}")
     assert not list((tmp_path / "out").rglob("*.npz"))
