@@ -2,11 +2,12 @@
 
 A picture of even grey has one patch of coloured noise, off the centre in such a way that no mirroring, turn or swap
 of rows and columns brings it near itself. Plain ONNX Runtime says which class the patch raises most over the bare
-grey; the map of that class is held against the pixels of the model's input that the patch changed. The same again with
-rows and columns swapped. What is asked of a map is the same for all models:
+grey. The map of that class, less its map for the bare grey (where the padded edge differs from the mean and so has
+evidence of its own), is held against the pixels of the model's input that the patch changed. The same again with rows
+and columns swapped. What is asked of a map is the same for all models:
 
-* share over chance: what lies within a cell (of the coarsest cut) of the patch has at least twice the share of the
-  absolute evidence that its area has of the picture;
+* share over chance: what lies within a cell (of the coarsest cut) of the patch has at least half as much again of the
+  absolute evidence as its area has of the picture: cells in no order have about as much;
 * nearest: the centre of what stands out of the map is nearer to the patch than to any of its seven images under the
   turns and mirrorings of the square.
 
@@ -35,7 +36,9 @@ _CONTRAST = 70.0
 # A patch that raises no class by so many bits is no evidence to place.
 _FEWEST_BITS = 0.01
 # Share of the evidence within the neighbourhood, over its share of the area: less is no better than anywhere.
-LIFT = 2.0
+LIFT = 1.5
+# The same at an image of the patch, from which on a cut's evidence is said to be there.
+_THERE = 2.0
 
 
 class Place(NamedTuple):
@@ -209,14 +212,16 @@ def _locate_one(explainer: Explainer, run: Callable[[Array], Array], kind: str, 
     found: dict[str, Any] = {"bits": float(with_patch[target] - without[target])}
     if not found["bits"] >= _FEWEST_BITS:
         return found
-    explanation = explainer.explain(picture, target=target)
+    explanation, bare = (explainer.explain(each, target=target) for each in (picture, plain))
     mask = changed(*inputs)
+    grids = [grid.astype(np.float64) - less for grid, less in zip(explanation.grids, bare.grids, strict=True)]
     alone = [
-        judge_place(engine.field.spread(grid.astype(np.float64)), mask, grid.shape)._asdict() if grid.any() else None
-        for engine, grid in zip(explainer.engines, explanation.grids, strict=True)
+        judge_place(engine.field.spread(grid), mask, grid.shape)._asdict() if grid.any() else None
+        for engine, grid in zip(explainer.engines, grids, strict=True)
     ]
-    coarsest = np.min([grid.shape for grid in explanation.grids], axis=0)
-    return found | {"map": judge_place(explanation.values, mask, coarsest)._asdict(), "cuts": alone}
+    coarsest = np.min([grid.shape for grid in grids], axis=0)
+    whole = judge_place(explanation.values - bare.values, mask, coarsest)
+    return found | {"map": whole._asdict(), "cuts": alone}
 
 
 def lift(place: dict[str, float] | None) -> float:
@@ -233,4 +238,4 @@ def moved(place: dict[str, float] | None) -> bool:
     """Whether a cut's evidence is all zero, or rather at an image of the patch than at the patch; NaN is."""
     if place is None:
         return True
-    return not (place["elsewhere"] <= place["share"] or place["elsewhere"] < LIFT * place["chance"])
+    return not (place["elsewhere"] <= place["share"] or place["elsewhere"] < _THERE * place["chance"])

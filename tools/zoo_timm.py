@@ -211,11 +211,14 @@ def make_network(name: str, changes: dict[str, Any], classes: int) -> tuple[Any,
 def _awaken(torch: Any, net: Any) -> None:
     """What starts at nought, or next to it, is made to matter; kernels weigh their middle most, as trained ones do."""
     importlib.import_module("check_gradients")._enliven(torch, net)
-    for value in net.parameters():
+    for name, value in net.named_parameters():
         if value.dim() == 0 and not value:
             value.fill_(0.5)
         elif value.dim() > 1 and value.numel() > 1 and value.std() < 1e-3:
             value.normal_(std=value[0].numel() ** -0.5)
+        # What mixes all places by weights of its own: random ones would leave evidence everywhere alike.
+        if name.endswith(("mlp_tokens.fc2.weight", "gate.proj.weight")):
+            value *= 0.2
     for layer in net.modules():
         if isinstance(layer, torch.nn.Conv2d) and all(
             size > step for size, step in zip(layer.kernel_size, layer.stride, strict=True)
