@@ -58,7 +58,9 @@ def tool(monkeypatch):
         (placed({"distance": 0.3}), False, "WRONG PLACE"),
         (placed({"distance": float("nan")}), False, "WRONG PLACE"),
         (placed({}, GOOD, None), False, "WRONG PLACE"),
-        (placed({}, GOOD | {"share": 0.3, "elsewhere": 0.41}, GOOD), False, "WRONG PLACE"),
+        (placed({}, GOOD | {"share": 0.3, "elsewhere": 0.41, "distance": 0.21}, GOOD), False, "WRONG PLACE"),
+        # Neighbourhoods of large cells overlap: the centre tells which of them it is.
+        (placed({}, GOOD | {"share": 0.3, "elsewhere": 0.41}, GOOD), False, "explained"),
         # A cut whose evidence is everywhere alike is not said to be elsewhere.
         (placed({}, GOOD | {"share": 0.3, "elsewhere": 0.31}, GOOD), False, "explained"),
         ({"left": 0.7}, False, "SHALLOW"),

@@ -235,7 +235,11 @@ def misplaced(place: dict[str, float]) -> bool:
 
 
 def moved(place: dict[str, float] | None) -> bool:
-    """Whether a cut's evidence is all zero, or rather at an image of the patch than at the patch; NaN is."""
+    """Whether a cut's evidence is all zero, or rather at an image of the patch than at the patch; NaN is.
+
+    Neighbourhoods overlap where cells are large, so its centre must be nearer to the image too.
+    """
     if place is None:
         return True
-    return not (place["elsewhere"] <= place["share"] or place["elsewhere"] < _THERE * place["chance"])
+    at_the_patch = place["elsewhere"] <= place["share"] or place["distance"] <= place["other"]
+    return not (at_the_patch or place["elsewhere"] < _THERE * place["chance"])
