@@ -48,6 +48,8 @@ def tool(monkeypatch):
     [
         ({}, False, "explained"),
         ({"certificate": 2e-4}, False, "WRONG"),
+        ({"certificate": 2e-4, "reduced": True}, False, "explained"),
+        ({"certificate": 6e-2, "reduced": True}, False, "WRONG"),
         ({"file": 2e-3}, False, "WRONG"),
         ({"file": 2e-3, "reduced": True}, False, "explained"),
         ({"file": 0.2, "reduced": True}, False, "WRONG"),
