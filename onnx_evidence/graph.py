@@ -259,6 +259,15 @@ class Graph:
             placed = any(layout is not None and layout.is_placed for layout in read)
             if placed and made and not any(made):
                 return f"{kind_of(node)} at {node.output[0]!r}"
+        return self._bypassed()
+
+    def _bypassed(self) -> str | None:
+        """The first cells that are no cut because others are read beside them, as in models of several branches."""
+        for name in (name for node in self.nodes for name in node.output if name in self.data):
+            inside = self._inside(name)
+            if inside is not None and min(inside.grid) > 1 and (others := self.bypassing(name)):
+                rows, cols = inside.grid
+                return f"{name!r}: {others[0]!r} bypasses its {rows} x {cols} cells"
         return None
 
     def _joins(self, node: onnx.NodeProto) -> bool:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from onnx_evidence.choose import choose_cuts
 from onnx_evidence.errors import CutError
 from onnx_evidence.graph import Graph
 from onnx_evidence.model import load_model
@@ -822,3 +823,22 @@ def test_a_gate_made_by_dense_layers_does_not_hide_the_grid(spread: bool, rng: n
         assert field is not None
         assert field.everything
         assert field.stride == stride
+
+
+def test_branches_that_bypass_each_other_are_named_where_there_is_no_cut(tmp_path: Path):
+    """Two scales side by side, as CrossViT has them: neither is all that the scores are made of."""
+    nodes = [
+        node("Conv", ["input", "fine.w"], ["fine"], strides=[2, 2]),
+        node("Conv", ["input", "coarse.w"], ["coarse"], strides=[4, 4]),
+        *(node("GlobalAveragePool", [name], [f"{name}.pool"]) for name in ("fine", "coarse")),
+        *(node("Flatten", [f"{name}.pool"], [f"{name}.flat"]) for name in ("fine", "coarse")),
+        node("Concat", ["fine.flat", "coarse.flat"], ["logits"], axis=1),
+    ]
+    rng = np.random.default_rng(0)
+    weights = {
+        "fine.w": rng.normal(size=(3, 3, 2, 2)).astype(np.float32),
+        "coarse.w": rng.normal(size=(2, 3, 4, 4)).astype(np.float32),
+    }
+    path = tiny.save(tiny.make_model(nodes, weights), tmp_path / "two.onnx")
+    with pytest.raises(CutError, match=r"lost at 'fine': 'input' bypasses its 16 x 16 cells"):
+        choose_cuts(Graph(load_model(path)).cuts)
