@@ -111,7 +111,10 @@ def _detector(facts: _Facts) -> str | None:
     if suppressed := sorted(kinds & _SUPPRESSION):
         found = f"output {name!r} has {suppressed[0]} before it"
     elif beside := _boxes_beside(proto, tensors, name):
-        found = f"output {beside!r} with {_words(tensors, beside)} holds a box for each of the scores in {name!r}"
+        # Either may have been looked at first; four numbers are those of a box.
+        swapped = 4 in sides and 4 not in _sides(tensors, beside)
+        boxes, scores = (name, beside) if swapped else (beside, name)
+        found = f"output {boxes!r} with {_words(tensors, boxes)} holds a box for each of the scores in {scores!r}"
     elif _is_boxes(sides) and not kinds & _RECURRENT and not _is_softmax(proto, name):
         found = f"output {name!r} has {_words(tensors, name)}: some numbers for each of many boxes"
     elif len(sides) >= 3 and len(maps) > 1:
