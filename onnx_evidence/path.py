@@ -156,7 +156,7 @@ class _Path:
     def __init__(
         self, features: Features, baseline: Features, gradient: Gradient, score: Score, batch_size: int
     ) -> None:
-        self.start, self.change = baseline, features - baseline
+        self.start, self.end, self.change = baseline, features, features - baseline
         self.gradient, self.score, self.batch_size = gradient, score, batch_size
         self.places, self.scores, self.sums = np.empty(0), np.empty(0), np.empty(0)
         self.logits = np.empty(0)
@@ -170,6 +170,8 @@ class _Path:
 
     def _visit(self, places: FloatArray) -> None:
         batch = self.start + places[:, None, None, None].astype(self.change.dtype) * self.change
+        # Not a digit less: some networks blow one up (a LayerNormalization of even grey), and this is the certificate.
+        batch[places == 1] = self.end
         logits, gradients = self.gradient(batch, self.score.direction, self.score.rest)
         if places[-1] == 1:
             self.logits = logits[-1]

@@ -251,6 +251,11 @@ class Session:
             ) from error
         for result in results:
             rows = len(result) if np.ndim(result) else "no"
+            if rows != len(batches[0]) == 1 and np.ndim(result) == 1:
+                raise ModelError(
+                    f"the model gave one row of {rows} numbers without an axis for the batch, which was squeezed away: "
+                    "pass --output with the name of the tensor before, or export the model without that"
+                )
             if rows != len(batches[0]):
                 raise ModelError(
                     f"the model gave {rows} rows for a batch of {len(batches[0])}: its batch size is fixed inside "

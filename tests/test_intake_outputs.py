@@ -415,6 +415,45 @@ def test_rows_that_are_no_probabilities_are_refused(tmp_path: Path):
         deployed.logits(-np.abs(pictures()) - 1)
 
 
+HUNDRED = {"hundred": np.array(100, np.float32)}
+
+
+@pytest.mark.parametrize("maker", ["Softmax", "Sigmoid"])
+@pytest.mark.parametrize("half", [False, True])
+def test_percentages_are_refused_and_their_probabilities_named(maker: str, half: bool, tmp_path: Path):
+    """Taken as logits, 86 % would become a probability of 1.0000."""
+    nodes = [node(maker, ["z"], ["p"]), node("Mul", ["p", "hundred"], ["wide"])]
+    nodes.append(node("Cast", ["wide"], ["out"], to=TensorProto.FLOAT16 if half else TensorProto.FLOAT))
+    kinds = {"out": TensorProto.FLOAT16} if half else {}
+    model = scores(*nodes, weights=HUNDRED, kinds=kinds)
+    with pytest.raises(ModelError, match=r"'out' holds probabilities times \d.*; they are in 'p': pass --output p$"):
+        opened(model, tmp_path)
+    x = pictures()
+    deployed = opened(model, tmp_path, output="p")
+    assert kind(deployed.model) == ("probabilities", "exclusive" if maker == "Softmax" else "independent")
+    answer = deployed.answer(x[0])
+    np.testing.assert_allclose(answer.probabilities(list(range(K))), tensor(model, "p", x)[0], atol=1e-9)
+
+
+def test_percentages_of_a_mean_of_softmaxes_are_refused(tmp_path: Path):
+    model = scores(*TWO_HEADS, node("Mul", ["out", "hundred"], ["pct"]), weights=TWO | HUNDRED)
+    with pytest.raises(ModelError, match=r"output 'pct' holds shares that add up to 100, not to 1"):
+        opened(model, tmp_path)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("maker", ["Softmax", "Sigmoid"])
+def test_probabilities_may_be_rounded_to_half_precision(maker: str, wide: bool, tmp_path: Path):
+    nodes = [node(maker, ["z"], ["p"]), node("Cast", ["p"], ["half"], to=TensorProto.FLOAT16)]
+    nodes += [node("Cast", ["half"], ["out"], to=TensorProto.FLOAT)] if wide else []
+    name = nodes[-1].output[0]
+    model = scores(*nodes, outputs={name: ("N", K)}, kinds={} if wide else {name: TensorProto.FLOAT16})
+    deployed, x = opened(model, tmp_path), pictures()
+    assert (kind(deployed.model)[0], deployed.model.source_name) == ("probabilities", "z")
+    answer = deployed.answer(x[0])
+    np.testing.assert_array_equal(answer.probabilities(list(range(K))), tensor(model, name, x)[0])
+
+
 # --- which output ---------------------------------------------------------------------------------------------
 
 

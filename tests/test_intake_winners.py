@@ -290,3 +290,23 @@ def test_control_strings_that_are_no_winners_are_refused(tmp_path: Path):
     model = ending(*PROBABILITIES, node("Cast", ["prob"], ["text"], to=STRINGS), outputs={"text": STRINGS}, rank=2)
     with pytest.raises(ModelError, match="output 'text' holds string, not class scores"):
         DeployedModel(written(model, tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("shaped", [True, False])
+def test_names_of_what_has_the_least_are_no_winners(shaped: bool, tmp_path: Path):
+    """Nearest of some prototypes, for one: the class with the largest number is the least likely."""
+    least = node("TopK", ["logits", "one"], ["_", "best"], largest=0)
+    nodes = [least, ml("ArrayFeatureExtractor", ["names", "best"], ["label"])]
+    for outputs in ({"label": STRINGS}, {"label": STRINGS, "logits": FLOATS}):
+        model = ending(*nodes, outputs=outputs, rank=2, constants={"one": np.array([1])})
+        if not shaped:
+            model.graph.output[0].type.tensor_type.ClearField("shape")
+        path = written(model, tmp_path)
+        with pytest.raises(ModelError, match=r"holds string|is not one row of class scores"):
+            DeployedModel(path, device="cpu", output="label")
+        if "logits" in outputs:
+            deployed = DeployedModel(path, device="cpu")
+            assert (deployed.model.output_name, deployed.labels) == ("logits", None)
+        else:
+            with pytest.raises(ModelError, match=r"holds string|no output holds one row of class scores"):
+                DeployedModel(path, device="cpu")

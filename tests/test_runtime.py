@@ -254,6 +254,13 @@ def test_a_result_without_rows_is_refused():
         Session(one_node(node("ReduceSum", ["x"], ["y"], keepdims=0)), CPU, threads=1).run(rows(1))
 
 
+def test_a_row_whose_batch_was_squeezed_away_is_told_as_such():
+    """As exporters of one picture write it: the tensor before has the axis."""
+    session = Session(one_node(node("Squeeze", ["x"], ["y"]), (1, 3)), CPU, threads=1)
+    with pytest.raises(ModelError, match=r"one row of 3 numbers without an axis for the batch.*pass --output"):
+        session.run(rows(1))
+
+
 def sum_and_difference(shape: tuple[int | str, ...]) -> onnx.ModelProto:
     """Two inputs, two outputs: a + b and a - b."""
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("a", "b", "sum", "difference")]

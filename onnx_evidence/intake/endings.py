@@ -8,10 +8,11 @@ with what a softmax or a sigmoid makes of the same numbers.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence.class_kind import EXCLUSIVE, INDEPENDENT, ClassKind
 from onnx_evidence.errors import ModelError
@@ -109,7 +110,7 @@ def find_ending(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], outpu
     Raises
     ------
     ModelError
-        If the last operator is a softmax over something else than the classes.
+        If the last operator is a softmax over something else than the classes, or probabilities are in other units.
     """
     best = None
     for start, nodes in _starts(proto, tensors, output):
@@ -121,7 +122,23 @@ def find_ending(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], outpu
             best = ending
         elif best is None and _is_softmax_alone(nodes):
             raise ModelError(_wrong_axis(tensors, start, output, nodes))
+        elif best is None and (words := _in_other_units(proto, tensors, start, output, nodes)):
+            raise ModelError(words)
     return best
+
+
+def _in_other_units(
+    proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]
+) -> str | None:
+    """A refusal of probabilities times a number, such as percentages: as logits they would round to p = 0 or 1."""
+    made = _run(proto, tensors, start, output, nodes)
+    factor = 0.0 if made is None else max((_factor(form, made) for form in _FORMS), default=0.0)
+    if not factor:
+        return None
+    rest = [node.output[0] for node in nodes]
+    inner = next((each for each in reversed(rest) if _recognise(proto, tensors, start, each, nodes)), None)
+    remedy = "export the probabilities themselves" if inner is None else f"they are in {inner!r}: pass --output {inner}"
+    return f"output {output!r} holds probabilities times {factor:.4g}; {remedy}"
 
 
 def _is_softmax_alone(nodes: list[onnx.NodeProto]) -> bool:
@@ -205,10 +222,49 @@ def _sides(node: onnx.NodeProto, tensors: Mapping[str, TensorInfo], rows: int) -
     return np.array([info.shape[0] or rows, *info.shape[1:]], np.int64)[asked_sides(node)]
 
 
+class _Made(NamedTuple):
+    """Numbers drawn for the logits (N, K), what the ending makes of them (N, L), and how far rounding may be off."""
+
+    logits: FloatArray
+    result: FloatArray
+    tolerance: float
+
+
 def _recognise(
     proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]
 ) -> Ending | None:
     """Run the ending on numbers, and see whose work the results are."""
+    made = _run(proto, tensors, start, output, nodes)
+    form = None if made is None else next((form for form in _FORMS if _is_work_of(form, made)), None)
+    return None if form is None else Ending(start, *form[2:5])
+
+
+def _is_work_of(form: _Form, made: _Made) -> bool:
+    inside, outside, holds, _, _, function = form
+    if not _fits(made.logits.shape[1], inside, made.result.shape[1], outside):
+        return False
+    expected, found = function(made.logits), made.result
+    if holds == "log-probabilities":
+        expected, found = np.exp(expected), np.exp(np.minimum(found, 1.0))
+    # Of many classes even the largest probability may be small.
+    return bool(np.abs(found - expected).max() <= made.tolerance * expected.max())
+
+
+def _factor(form: _Form, made: _Made) -> float:
+    """What a form's probabilities were multiplied by; 0 where they were not."""
+    inside, outside, holds, _, _, function = form
+    if holds != "probabilities" or not _fits(made.logits.shape[1], inside, made.result.shape[1], outside):
+        return 0.0
+    expected = function(made.logits)
+    factor = float((made.result * expected).sum() / (expected**2).sum())
+    same = np.abs(made.result - factor * expected).max() <= made.tolerance * factor * expected.max()
+    return factor if same else 0.0
+
+
+def _run(
+    proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]
+) -> _Made | None:
+    """Run the ending on numbers; None where it does not run on any."""
     info = tensors.get(start)
     if info is None or not info.shape:
         return None
@@ -227,15 +283,10 @@ def _recognise(
     except ModelError:
         return None
     logits = given.astype(np.float64).reshape(len(given), -1)
-    for inside, outside, holds, kind, single, function in _FORMS:
-        if _fits(logits.shape[1], inside, result.shape[1], outside):
-            expected, found = function(logits), result
-            if holds == "log-probabilities":
-                expected, found = np.exp(expected), np.exp(np.minimum(result, 1.0))
-            # Of many classes even the largest probability may be small.
-            if np.abs(found - expected).max() <= _TOLERANCE[dtype.itemsize] * expected.max():
-                return Ending(start, holds, kind, single)
-    return None
+    # Half precision anywhere rounds the results, also of logits that are wider.
+    made = {tensors[name].elem_type for node in nodes for name in node.output if name in tensors}
+    tolerance = _TOLERANCE[2 if TensorProto.FLOAT16 in made else dtype.itemsize]
+    return _Made(logits, result, tolerance)
 
 
 def _unrounded(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:

@@ -119,13 +119,13 @@ def settle_output(
     builder = Builder(proto, tensors)
     try:
         ending = find_ending(proto, tensors, name)
+        if ending is not None:
+            found = _from_ending(builder, name, ending)
+            told = "a softmax" if ending.class_kind is EXCLUSIVE else "sigmoids"
+        else:
+            found, told = _without_ending(builder, name, CLASS_KINDS[classes or recorded or EXCLUSIVE.name], probe)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    if ending is not None:
-        found = _from_ending(builder, name, ending)
-        told = "a softmax" if ending.class_kind is EXCLUSIVE else "sigmoids"
-    else:
-        found, told = _without_ending(builder, name, CLASS_KINDS[classes or recorded or EXCLUSIVE.name], probe)
     if told and not found.binary and classes not in (None, found.class_kind.name):
         raise SettingError(
             f"classes {classes!r}: output {name!r} of {path} makes probabilities by {told}, so its classes are "
@@ -225,7 +225,8 @@ def _classes(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], name: str) 
         return 0
     info = tensors.get(name)
     if info is None:
-        return None
+        declared = 0 if value is None else value.type.tensor_type.elem_type
+        return None if declared == 0 or declared in FLOATS else 0
     sides = [side for side in info.shape[1:] if side != 1]
     if info.elem_type not in FLOATS or not info.shape or len(sides) > 1 or is_time_first(info.shape):
         return 0
@@ -262,6 +263,11 @@ def _without_ending(builder: "Builder", name: str, kind: ClassKind, probe: Probe
             note = "made: logarithms of the probabilities, as no softmax of logits was found"
             logits = builder.logarithm(name)
             return Output(name, "probabilities", logits, EXCLUSIVE, note=note, source=name), "a sum of 1"
+        if rows.shape[1] > 1 and np.ptp(sums) < _ROUNDING * min(sums.max(), np.ptp(rows, axis=0).max()):
+            raise ModelError(
+                f"output {name!r} holds shares that add up to {sums.max():.4g}, not to 1: export the model with its "
+                "logits, or pass --output with the name of probabilities"
+            )
         if most <= 1 + _ROUNDING and np.ptp(rows) > 0:
             note = "made: log p - log(1 - p), as no sigmoid of logits was found"
             logits = builder.log_odds(name)

@@ -130,6 +130,9 @@ class _Trail:
         node = self.producer.get(self.base(number))
         if node is None or node.op_type not in ("ArgMax", "TopK"):
             return None
+        # Where the least wins, as of distances, numbers are no scores.
+        if any(attribute.name == "largest" and attribute.i == 0 for attribute in node.attribute):
+            return None
         return Behind(str(node.input[0]), names, is_winner=True)
 
     def _constant(self, name: str) -> AnyArray | None:
