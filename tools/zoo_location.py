@@ -11,8 +11,9 @@ and columns swapped. What is asked of a map is the same for all models:
 * nearest: the centre of what stands out of the map is nearer to the patch than to any of its seven images under the
   turns and mirrorings of the square.
 
-Every cut's own map must not be all zero, nor have more evidence at an image of the patch than at the patch: one wrong
-cut hides behind the others. No more is asked of it: deep in a network that mixes all places, evidence is everywhere.
+One wrong cut hides behind the others: no cut's own map may be all zero, and what the patch changes in its cells must
+not lie rather at an image of the patch than at the patch. No more is asked of a single cut, and not of its evidence:
+deep in a network of random weights that mixes all places, that is everywhere.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_evidence import Explainer
+from onnx_evidence.graph import Cut
 from onnx_evidence.rng import generator, natural_noise
 
 Array = npt.NDArray[Any]
@@ -197,7 +199,8 @@ def locate(explainer: Explainer, run: Callable[[Array], Array], kind: str) -> li
     -------
     list of dict
         ``bits`` (by which the patch raises the class) and, where it raises one at all, ``map`` and ``cuts``: `Place` as
-        a dict of the whole map, and of every cut's own, None where that is all zero.
+        a dict of the whole map, and of what the patch changes in the cells of every cut, None where its map is all
+        zero.
     """
     return [_locate_one(explainer, run, kind, swapped=swapped) for swapped in (False, True)]
 
@@ -216,12 +219,21 @@ def _locate_one(explainer: Explainer, run: Callable[[Array], Array], kind: str, 
     mask = changed(*inputs)
     grids = [grid.astype(np.float64) - less for grid, less in zip(explanation.grids, bare.grids, strict=True)]
     alone = [
-        judge_place(engine.field.spread(grid), mask, grid.shape)._asdict() if grid.any() else None
+        judge_place(engine.field.spread(_stirred(explainer, engine.cut, inputs)), mask, grid.shape)._asdict()
+        if grid.any()
+        else None
         for engine, grid in zip(explainer.engines, grids, strict=True)
     ]
     coarsest = np.min([grid.shape for grid in grids], axis=0)
     whole = judge_place(explanation.values - bare.values, mask, coarsest)
     return found | {"map": whole._asdict(), "cuts": alone}
+
+
+def _stirred(explainer: Explainer, cut: Cut, inputs: Array) -> Array:
+    """How much the patch changes each cell of a cut: the sum of squares over its channels."""
+    with_patch, without = explainer.deployed.head(cut)(inputs)[:, : cut.cell_shape[0]].astype(np.float64)
+    stirred: Array = ((with_patch - without) ** 2).sum(axis=0)
+    return stirred
 
 
 def lift(place: dict[str, float] | None) -> float:
@@ -235,7 +247,7 @@ def misplaced(place: dict[str, float]) -> bool:
 
 
 def moved(place: dict[str, float] | None) -> bool:
-    """Whether a cut's evidence is all zero, or rather at an image of the patch than at the patch; NaN is.
+    """Whether a cut's map is all zero, or its cells change rather at an image of the patch than at the patch; NaN is.
 
     Neighbourhoods overlap where cells are large, so its centre must be nearer to the image too.
     """
