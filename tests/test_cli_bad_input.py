@@ -564,3 +564,12 @@ def test_no_part_of_a_model_passes_for_the_whole(material, tmp_path):
         with pytest.raises(ModelError, match=r"part\.onnx: .*ONNX model") as caught:
             load_model(tmp_path / "part.onnx")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+def test_an_output_that_is_full_is_one_line(tiny_model):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "onnx_evidence", "preprocess", str(tiny_model)]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert ended.stderr.startswith("Error: cannot read or write: [Errno 28]")
