@@ -76,8 +76,8 @@ def find(folder: Path, entry: dict[str, Any], name: str, named: str) -> Path:
 
 
 def _as_printed(path: Path) -> Path:
-    """The one file of a name that was printed, where bytes that are no UTF-8 were replaced; see `printable`."""
-    if path.exists() or "\ufffd" not in str(path):
+    """The one file that is printed so: bytes that are no UTF-8 were replaced, or the system has another encoding."""
+    if path.exists() or str(path).isascii():
         return path
     parent = _as_printed(path.parent)
     like = [each for each in parent.iterdir() if printable(each.name) == path.name] if parent.is_dir() else []
