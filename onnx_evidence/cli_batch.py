@@ -289,7 +289,7 @@ class _Run:
         tally = self._work(jobs, len(items), runner, interrupt)
         self.say.end()
         before = len(items) - len(jobs)
-        if self.say.table and (before or tally.failed):
+        if self.say.table and (before or tally.failed or not items):
             click.echo(report.run_summary(len(items), tally.done, before, tally.failed))
         return tally
 

@@ -105,17 +105,29 @@ def list_images(paths: Sequence[Path], leave_out: Sequence[Path] = (), *, tell: 
 
 
 def _inside(folder: Path, without: set[Path], tell: bool) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = [path for path in files if not without & set(path.resolve().parents)] if without else files
+    every = sorted(folder.rglob("*"))  # which goes through no link to a folder
+    every = [path for path in every if not without & {path.resolve(), *path.resolve().parents}] if without else every
+    files = [path for path in every if os.path.isfile(path)]
+    closed = [path.relative_to(folder) for path in every if _is_closed(path)]
+    closed = [path for path in closed if not _is_hidden(path)]
     pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
     others = [path.relative_to(folder) for path in files if path.suffix.lower() not in SUFFIXES]
     others = [path for path in others if not _is_hidden(path)]
     if not pictures:
-        there = f": {_others(others)}" if others else ""
+        there = "".join(f": {some}" for some in (others and _others(others), closed and _closed(closed)) if some)
         raise DataError(f"{folder}: no pictures in this folder ({', '.join(sorted(SUFFIXES))}){there}")
     if tell and others:
         log.warning("%s: passed over %s", visible(printable(folder)), _others(others))
+    if tell and closed:
+        log.warning("%s: passed over %s", visible(printable(folder)), _closed(closed))
     return pictures
+
+
+def _is_closed(path: Path) -> bool:
+    """Whether it is neither a file nor a folder that is searched: links to folders could lead in circles."""
+    if os.path.isdir(path) and not path.is_symlink():
+        return not os.access(path, os.R_OK | os.X_OK)
+    return not os.path.isfile(path)
 
 
 def _is_hidden(path: Path) -> bool:
@@ -125,8 +137,17 @@ def _is_hidden(path: Path) -> bool:
 def _others(files: Sequence[Path]) -> str:
     """How many files are no pictures by their names, and the first of them."""
     count = "1 file that is no picture" if len(files) == 1 else f"{len(files)} files that are no pictures"
-    more = f" (and {len(files) - _NAMED} more)" if len(files) > _NAMED else ""
-    return f"{count} by name: {', '.join(visible(printable(path)) for path in files[:_NAMED])}{more}"
+    return f"{count} by name: {_first(files)}"
+
+
+def _closed(paths: Sequence[Path]) -> str:
+    count = "1 name that is" if len(paths) == 1 else f"{len(paths)} names that are"
+    return f"{count} no file here (links to folders or to nothing, pipes, folders without access): {_first(paths)}"
+
+
+def _first(paths: Sequence[Path]) -> str:
+    more = f" (and {len(paths) - _NAMED} more)" if len(paths) > _NAMED else ""
+    return f"{', '.join(visible(printable(path)) for path in paths[:_NAMED])}{more}"
 
 
 def read_photograph(

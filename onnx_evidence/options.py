@@ -1,5 +1,6 @@
 """Options that commands share, and what commands do alike: errors into exit codes, progress, verbosity."""
 
+import errno
 import logging
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from onnx_evidence.batch.interrupt import Interrupt
 from onnx_evidence.choose import AUTO
 from onnx_evidence.class_kind import CLASS_KINDS
-from onnx_evidence.errors import EvidenceError, SettingError
+from onnx_evidence.errors import EvidenceError, SettingError, one_line
 from onnx_evidence.golden import WITHIN
 from onnx_evidence.preprocessing.geometry import MAX_PIXELS
 from onnx_evidence.preprocessing.presets import PREPROCESSED, PRESETS
@@ -63,6 +64,10 @@ def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise click.UsageError(visible(str(error))) from error
         except EvidenceError as error:
             raise click.ClickException(visible(str(error))) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # nobody reads on, which click ends quietly
+                raise
+            raise click.ClickException(visible(f"cannot read or write: {one_line(error)}")) from error
         except KeyboardInterrupt as error:
             click.echo(str(error) or "Interrupted", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from error

@@ -61,6 +61,56 @@ def test_what_is_passed_over_is_said(pictures, caplog):
     assert caplog.messages == []
 
 
+def test_links_pipes_and_what_is_behind_them_are_passed_over_and_named(pictures, tmp_path, caplog):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "far.png").write_text("far")
+    (pictures / "link.png").symlink_to(elsewhere / "far.png")
+    (pictures / "gone.png").symlink_to(elsewhere / "nothing.png")
+    (pictures / "linked").symlink_to(elsewhere)
+    os.mkfifo(pictures / "pipe.png")
+    (pictures / ".hidden").symlink_to(elsewhere)
+    (pictures / "notes.md").unlink()
+    (tmp_path / "results").mkdir()
+    (pictures / "out").symlink_to(tmp_path / "results")
+    found = make_plan([pictures], ["top1"], None, leave_out=pictures / "out")
+    assert [item.path.name for item in found] == ["a.jpg", "b.png", "a.png", "c.png", "link.png"]
+    # The folder of results is not missed, wherever it lies.
+    assert [message.split(": ", 1)[1] for message in caplog.messages] == [
+        "passed over 3 names that are no file here (links to folders or to nothing, pipes, folders without access): "
+        "gone.png, linked, pipe.png"
+    ]
+    caplog.clear()
+    plan(pictures)
+    assert [message.rsplit(": ", 1)[1] for message in caplog.messages] == ["gone.png, linked, out (and 1 more)"]
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "gone.png").symlink_to("nothing")
+    with pytest.raises(DataError, match=r"no pictures in this folder .*: 1 name that is no file here .*: gone\.png"):
+        plan(tmp_path / "bare")
+
+
+def test_a_pattern_for_all_folders_goes_through_no_link_and_says_so(pictures, caplog):
+    for name in ("round", "again"):  # glob would go 40 deep, through two of them 2 to the 40th
+        (pictures / name).symlink_to(".")
+    (pictures / "deep" / ".hidden").mkdir()
+    (pictures / "deep" / ".hidden" / "h.png").write_text("h")
+    (pictures / "[x]" / "**").mkdir(parents=True)
+    (pictures / "[x]" / "**" / "d.png").write_text("d")
+    everywhere = ["[x]/**/d.png", "b.png", "deep/a.png", "deep/c.png"]
+    assert names(plan(pictures / "**" / "*.png"), pictures) == everywhere
+    assert caplog.messages == [
+        f"{pictures}/**/*.png: 2 links to folders are passed over, such as {pictures}/again: give folders themselves"
+    ]
+    assert names(plan(pictures / "**" / "**" / "[ab].*"), pictures) == ["a.jpg", "b.png", "deep/a.png"]
+    assert names(plan(pictures / "**" / "deep" / "*.png"), pictures) == ["deep/a.png", "deep/c.png"]
+    assert names(plan(pictures / "**"), pictures) == sorted([*everywhere, "a.jpg", "notes.md"])
+
+
+def test_a_pattern_for_all_folders_starts_where_one_works(pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    assert [str(item.path) for item in plan(Path("**/*.png"))] == ["b.png", "deep/a.png", "deep/c.png"]
+
+
 def test_a_table_gives_every_picture_its_questions(pictures, tmp_path):
     (tmp_path / "list.csv").write_text('image,versus,target\nin/b.png,bee,dog\n"in/a.jpg",,\nin/b.png,,ant\n')
     items = make_plan([tmp_path / "list.csv"], ["top1", "3"], "crane")

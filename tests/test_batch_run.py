@@ -367,6 +367,10 @@ def test_the_union_of_shards_is_what_one_run_writes(explain, undisturbed, pictur
     assert (tmp_path / "all" / "manifest.jsonl").read_bytes() == before
 
 
+def test_a_shard_that_has_no_picture_says_so(explain, pictures, tmp_path):
+    assert explain(pictures, "-o", tmp_path / "out", "--shard", "9/9").stdout == "0 pictures: 0 explained\n"
+
+
 def test_failures_of_shards_are_merged_too(explain, pictures, tmp_path):
     for number in (1, 2):
         explain(

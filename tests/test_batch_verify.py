@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -344,6 +345,19 @@ def test_a_folder_that_moved_with_its_pictures_is_checked_from_anywhere(made, tm
     assert verify(tmp_path / "all", "--sample", 0)["absent"] == []
     shutil.rmtree(case / "in")
     assert len(verify(tmp_path / "all", "--sample", 0, code=3)["absent"]) == 4
+
+
+def test_pictures_whose_names_are_no_utf8_are_found_where_they_lie(made, tmp_path):
+    for number, name in enumerate((b"\xff\xfe.png", b"\xfd.png")):
+        shutil.copy(made / "in" / f"0{number}.png", os.fsencode(tmp_path) + b"/" + name)
+    call("explain", made / "model.onnx", tmp_path, "-o", tmp_path / "out", "-q", "--no-figures")
+    assert verify(tmp_path / "out")["absent"] == []
+    shutil.copy(made / "in" / "03.png", os.fsencode(tmp_path) + b"/\xfc.png")  # printed like another: not guessed
+    assert len(verify(tmp_path / "out", "--sample", 0, code=3)["absent"]) == 1
+
+
+def test_a_mistyped_place_of_pictures_is_said(out):
+    assert "nowhere: there is no such file or folder" in call("verify", out, "--images", "nowhere", code=1).output
 
 
 def test_lines_of_before_places_were_recorded_are_sound(out):

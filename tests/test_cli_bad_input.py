@@ -7,6 +7,7 @@ is faster.
 import ctypes
 import gc
 import logging
+import os
 import shutil
 import struct
 import subprocess
@@ -564,3 +565,28 @@ def test_no_part_of_a_model_passes_for_the_whole(material, tmp_path):
         with pytest.raises(ModelError, match=r"part\.onnx: .*ONNX model") as caught:
             load_model(tmp_path / "part.onnx")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+def test_an_output_that_is_full_is_one_line(tiny_model):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "onnx_evidence", "preprocess", str(tiny_model)]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert ended.stderr.startswith("Error: cannot read or write: [Errno 28]")
+
+
+def test_names_that_the_systems_encoding_does_not_have_are_worked_with(tiny_model, tmp_path):
+    cv2.imwrite(str(tmp_path / "h\u00fcte.png"), np.zeros((40, 50, 3), np.uint8))
+    ascii_only = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    out = str(tmp_path / "out")
+    for arguments in (("explain", str(tiny_model), str(tmp_path), "-o", out), ("verify", out), ("summary", out)):
+        ended = subprocess.run(
+            [sys.executable, "-m", "onnx_evidence", *arguments],
+            env={**os.environ, **ascii_only},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert (ended.returncode, ended.stderr.count(b"Traceback")) == (0, 0), ended.stderr
+    assert sorted(path.name[:4] for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["hte-"]

@@ -6,6 +6,7 @@ import itertools
 import struct
 import sys
 import warnings
+import zlib
 from pathlib import Path
 from types import ModuleType
 
@@ -122,6 +123,67 @@ def test_sixteen_bits_are_the_same_at_every_reading(tmp_path, suffix):
     assert len(readings) == 1
 
 
+@pytest.mark.parametrize("number", [0, 9, 255])
+def test_an_orientation_of_a_tiff_that_is_none_leaves_it_as_it_lies(tmp_path, number):
+    data = pc.tiff(pc.picture(), 2, orientation=number)
+    found = read_photograph(saved(tmp_path, data, "p.tif")).pixels
+    assert np.array_equal(found, pc.picture())
+    assert np.array_equal(found, by_pillow(data))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_an_orientation_that_only_xmp_says_is_honoured_in_a_tiff(tmp_path, bits):
+    pixels = pc.picture() if bits == 8 else pc.deep(pc.picture())
+    for said, turn in (({}, 6), ({"orientation": 3}, 3)):  # the tag goes before
+        data = pc.tiff(pixels, 2, xmp=b'<x tiff:Orientation="6"/>', **said)
+        found = read_photograph(saved(tmp_path, data, "p.tif")).pixels
+        assert np.array_equal(found, pc.upright(pc.picture(), turn))
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_three_channels_that_a_tiff_calls_no_colours_are_none(tmp_path, rng, photometric, dtype):
+    cube = rng.integers(0, 256, (9, 8, 3)).astype(dtype)
+    path = saved(tmp_path, pc.tiff(cube, photometric, extra=(0, 0)), "p.tif")
+    with pytest.raises(DataError, match=r"shape \(9, 8, 3\), .* no colours: .*color = 'BANDS'"):
+        read_photograph(path)
+    bands = read_photograph(path, bands=True).raw
+    assert np.array_equal(bands, cube if photometric else np.iinfo(dtype).max - cube)
+
+
+@pytest.mark.parametrize("animated", [False, True])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_png_is_its_picture_whether_or_not_its_animation_begins_with_it(tmp_path, bits, animated):
+    """Where no control of a frame goes before the picture, the animation is of other frames."""
+    shown = pc.picture() if bits == 8 else pc.deep(pc.picture())
+    control = struct.pack(">IIIIHHBB", shown.shape[1], shown.shape[0], 0, 0, 1, 10, 0, 0)
+    frame = zlib.compress(b"".join(b"\0" + row.tobytes() for row in shown[::-1].astype(f">u{bits // 8}")))
+    before = [(b"acTL", struct.pack(">II", 2 + animated, 0))]
+    before += [(b"fcTL", struct.pack(">I", 0) + control)] if animated else []
+    data = pc.png(shown, bits, 2, before)
+    part = b""
+    for number in (animated, animated + 2):
+        for kind, body in ((b"fcTL", control), (b"fdAT", frame)):
+            numbered = kind + struct.pack(">I", number + (kind == b"fdAT")) + body
+            part += struct.pack(">I", len(numbered) - 4) + numbered + struct.pack(">I", zlib.crc32(numbered))
+    path = saved(tmp_path, data[:-12] + part + data[-12:])
+    assert np.array_equal(read_photograph(path).pixels, pc.picture())
+
+
+def test_words_of_a_pam_file_are_where_its_lines_begin(tmp_path):
+    head = b"P7\n# ENDHDR comes later\nWIDTH 56\nHEIGHT 40\nDEPTH 3\nMAXVAL 255\n# no ENDHDR yet\nENDHDR\n"
+    assert np.array_equal(read_photograph(saved(tmp_path, head + pc.picture().tobytes(), "p.pam")).pixels, pc.picture())
+
+
+@pytest.mark.parametrize(("called", "depth"), [(b"CMYK", 4), (b"YUV", 3), (b"GRAYSCALE", 3), (b"RGB\nTUPLTYPE X", 3)])
+def test_samples_of_a_pam_file_that_are_no_colours_are_refused_by_name(tmp_path, called, depth):
+    head = b"P7\nWIDTH 2\nHEIGHT 2\nDEPTH %d\nMAXVAL 255\nTUPLTYPE %s\nENDHDR\n" % (depth, called)
+    path = saved(tmp_path, head + bytes(range(4 * depth)), "p.pam")
+    with pytest.raises(DataError, match=f"has {depth} samples a pixel, called {called.split()[0].decode()}"):
+        read_photograph(path)
+    assert read_photograph(path, bands=True).raw.shape == (2, 2, depth)
+
+
 # Bands
 
 
@@ -206,7 +268,7 @@ def test_floats_are_for_bands_and_said_to_be(tmp_path, rng, suffix):
 
 def test_thirteen_bands_are_no_grey_picture(tmp_path, rng):
     cube = rng.integers(0, 256, (9, 8, 13), dtype=np.uint8)
-    with pytest.raises(DataError, match=r"shape \(9, 8, 13\): .*color = 'BANDS'"):
+    with pytest.raises(DataError, match=r"shape \(9, 8, 13\), .*color = 'BANDS'"):
         read_photograph(saved(tmp_path, pc.tiff(cube, extra=(0,) * 12), "p.tif"))
 
 
@@ -302,6 +364,8 @@ def test_netpbm_headers_out_of_range_are_refused(tmp_path, wild):
     for head in (b"P5 2 2 " + wild, b"P7\nWIDTH 2\nHEIGHT 2\nDEPTH 1\nMAXVAL " + wild + b"\nENDHDR"):
         with pytest.raises(DataError, match="the netpbm file is truncated, damaged"):
             read_photograph(saved(tmp_path, head + b"\n" + bytes(8), "p.pnm"))
+    with pytest.raises(DataError, match="0 x 5 pixels are none"):
+        read_photograph(saved(tmp_path, b"P5 0 5 1000\n", "p.pgm"))
 
 
 @pytest.mark.parametrize("text", [b"1 2 3", b"1 2 3 x", b"1 2 3 -4", b"1 2 3 9999"])

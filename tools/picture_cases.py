@@ -152,7 +152,7 @@ def tiff(samples: Array, photometric: int = 1, *, order: Order = "<", big: bool 
         BigTIFF.
     **how
         ``planes``, ``rows`` of a strip, ``tile`` (height, width), ``deflate``, ``predictor`` (2, 3), ``extra``,
-        ``orientation``, ``packed`` with ``bits``: a strip that is made already.
+        ``orientation``, ``xmp``, ``packed`` with ``bits``: a strip that is made already.
     """
     full = samples.reshape(*samples.shape[:2], -1)
     height, width, channels = full.shape
@@ -180,7 +180,8 @@ def tiff(samples: Array, photometric: int = 1, *, order: Order = "<", big: bool 
     tags |= {where[0]: (word, places), where[1]: (word, [len(part) for part in parts])}
     tags |= {322: ("H", [cols]), 323: ("H", [rows])} if "tile" in how else {278: ("I", [rows])}
     tags |= {338: ("H", list(how["extra"]))} if how.get("extra") else {}
-    tags |= {274: ("H", [how["orientation"]])} if how.get("orientation") else {}
+    tags |= {274: ("H", [how["orientation"]])} if "orientation" in how else {}
+    tags |= {700: ("B", list(how["xmp"]))} if how.get("xmp") else {}
     body = b"".join(parts)
     start = first + len(body)
     return _with_directory(body, start, tags, order, word, size)
@@ -197,7 +198,7 @@ def _with_directory(
         data = struct.pack(f"{order}{len(values)}{kind}", *values)
         if len(data) > size:
             beyond, data = beyond + data, struct.pack(f"{order}{word}", after + len(beyond))
-        code = {"H": 3, "I": 4, "Q": 16}[kind]
+        code = {"B": 1, "H": 3, "I": 4, "Q": 16}[kind]
         entries += struct.pack(f"{order}HH{word}", tag, code, len(values)) + data.ljust(size, b"\0")
     mark = b"II" if order == "<" else b"MM"
     head = mark + struct.pack(f"{order}HHHQ" if big else f"{order}HI", *((43, 8, 0, start) if big else (42, start)))

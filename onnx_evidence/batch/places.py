@@ -71,8 +71,17 @@ def find(folder: Path, entry: dict[str, Any], name: str, named: str) -> Path:
         It need not exist.
     """
     place = (entry.get("places") or {}).get(name)
-    from_here = None if place is None else _base(folder) / place
-    return from_here if from_here is not None and from_here.exists() else Path(named)
+    from_here = None if place is None else _as_printed(_base(folder) / place)
+    return from_here if from_here is not None and from_here.exists() else _as_printed(Path(named))
+
+
+def _as_printed(path: Path) -> Path:
+    """The one file that is printed so: bytes that are no UTF-8 were replaced, or the system has another encoding."""
+    if path.exists() or str(path).isascii():
+        return path
+    parent = _as_printed(path.parent)
+    like = [each for each in parent.iterdir() if printable(each.name) == path.name] if parent.is_dir() else []
+    return like[0] if len(like) == 1 else parent / path.name
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -3,6 +3,7 @@
 import csv
 import glob
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -96,21 +97,41 @@ def _pictures(path: Path, leave_out: Path | None) -> list[Path]:
     if path.suffix.lower() == ".txt" and path.is_file():
         return [path.parent / line for line in _lines(path)]
     if not path.exists() and glob.has_magic(str(path)):
-        matches = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
+        links: set[str] = set()
+        matches = [Path(each) for each in sorted(_matching(path, links))]
         found = [each for each in matches if each.is_file() and not _inside(each, leave_out)]
         if not found:
             raise DataError(f"{path}: no picture has a name like this")
-        if "**" not in str(path):
-            _tell_folders(path, [each for each in matches if each.is_dir() and not _is_or_inside(each, leave_out)])
+        if "**" in path.parts:
+            _tell_folders(path, sorted(map(Path, links)), "link to a folder is", "links to folders are", "")
+        else:
+            folders = [each for each in matches if each.is_dir() and not _is_or_inside(each, leave_out)]
+            _tell_folders(path, folders, "folder of this name is", "folders of this name are", ", or **")
         return found
     return list_images([path], [leave_out] if leave_out else [], tell=True)
 
 
-def _tell_folders(pattern: Path, folders: Sequence[Path]) -> None:
+def _matching(pattern: Path, links: set[str]) -> set[str]:
+    """What a pattern names; ``**`` goes through no link to a folder, which may lead in circles, but notes it."""
+    parts = pattern.parts
+    if "**" not in parts:
+        return set(glob.glob(str(pattern)))
+    place = parts.index("**")
+    behind = parts[place + 1 :] or ("*",)
+    found = set()
+    for start in glob.glob(str(Path(*parts[:place]))):
+        for folder, inner, _ in os.walk(start):
+            inner[:] = [name for name in inner if not name.startswith(".")]  # as everywhere in patterns
+            links |= {str(Path(folder, name)) for name in inner if os.path.islink(os.path.join(folder, name))}
+            found |= _matching(Path(glob.escape(folder), *behind), links)
+    return found
+
+
+def _tell_folders(pattern: Path, folders: Sequence[Path], one: str, many: str, remedy: str) -> None:
     if folders:
-        count = "1 folder of this name is" if len(folders) == 1 else f"{len(folders)} folders of this name are"
+        count = f"1 {one}" if len(folders) == 1 else f"{len(folders)} {many}"
         shown, first = (visible(printable(each)) for each in (pattern, folders[0]))
-        log.warning("%s: %s passed over, such as %s: give folders themselves, or **", shown, count, first)
+        log.warning("%s: %s passed over, such as %s: give folders themselves%s", shown, count, first, remedy)
 
 
 def _is_or_inside(path: Path, folder: Path | None) -> bool:

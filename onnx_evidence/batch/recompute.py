@@ -15,7 +15,7 @@ from onnx_evidence.batch import places
 from onnx_evidence.batch.summary import load_map
 from onnx_evidence.batch.verify import Checked
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import EvidenceError, StoreError
+from onnx_evidence.errors import DataError, EvidenceError, StoreError
 from onnx_evidence.explanation import Explanation
 from onnx_evidence.files.arrays import unpack_arrays
 from onnx_evidence.images import list_images
@@ -188,9 +188,11 @@ def finder(folder: Path, given: Sequence[Path]) -> Callable[[dict[str, Any]], Pa
     Raises
     ------
     DataError
-        If a folder holds no picture.
+        If one does not exist, or a folder holds no picture.
     """
     found = {}
+    if missing := [path for path in given if not path.exists()]:
+        raise DataError(f"{missing[0]}: there is no such file or folder: name one that holds the pictures")
     for path in list_images(list(given)):
         if path.is_file():
             found[hashlib.sha256(path.read_bytes()).hexdigest()] = path

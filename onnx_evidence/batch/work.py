@@ -207,6 +207,10 @@ def folder_name(item: Item, owner: Callable[[str], str | None]) -> str:
     reserved = name.casefold() in ("manifest.jsonl", "failures.jsonl") or name.startswith(".") or name != stem
     if item.alone and not reserved and owner(name) in (None, item.sha256):
         return name
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # file systems of another encoding than UTF-8
+        name = name.encode("ascii", "ignore").decode()
     told = hashlib.sha256(os.fsencode(item.path) + b"\0" + (item.sha256 or "").encode()).hexdigest()[:16]
     return f"{name.lstrip('.')[:_STEM]}-{told}"
 

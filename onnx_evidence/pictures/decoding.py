@@ -129,6 +129,11 @@ def _tiff(source: Source, name: str, bands: bool) -> tuple[AnyArray, int]:
         samples, _ = _by_pillow(source, name, bands)
         return samples, (1 << first.depth) - 1 if samples.dtype == np.uint16 else 0
     refuse_large(source.path, first.size, source.most)
+    if not bands and first.channels > first.colours + 1 and first.colours == 1:
+        raise DataError(
+            f"{source.path}: the picture has shape {(*first.size, first.channels)}, and the file calls its channels no "
+            "colours: they need a preprocessing with color = 'BANDS'"
+        )
     if not bands:
         return tiff.as_colours(tiff.read(source.data, first), first), 0
     bands_of = [first, *(page for page in pages[1:] if not page.beside)]
@@ -145,6 +150,11 @@ def _netpbm(source: Source, name: str, bands: bool) -> tuple[AnyArray, int]:
     if header is None:
         return _by_pillow(source, name, bands)
     refuse_large(source.path, (header.height, header.width), source.most)
+    if not bands and header.samples and header.channels != netpbm.COLOURS.get(header.samples):
+        raise DataError(
+            f"{source.path}: the picture has {header.channels} samples a pixel, called {header.samples}: as colours "
+            f"those of {', '.join(netpbm.COLOURS)} are read: convert it to PNG"
+        )
     samples = netpbm.read(source.data, header)
     if samples.dtype == np.uint8 and header.white != 255:
         samples = np.rint(np.arange(header.white + 1) / header.white * 255).astype(np.uint8)[samples]
@@ -158,7 +168,7 @@ def _png(source: Source, name: str, bands: bool) -> tuple[AnyArray, int]:
         raise ValueError(damage)
     if source.data[_PNG_DEPTH] != 16:
         return _by_pillow(source, name, bands)
-    samples = _by_opencv(source, name, bands)
+    samples = _by_opencv(source._replace(data=formats.still_of(source.data)), name, bands)
     if source.data[_PNG_KIND] == _GREY_ALPHA:
         samples = samples[:, :, [0, 3]] if bands else samples[:, :, :1]
     return samples, 0

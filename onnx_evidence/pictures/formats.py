@@ -23,6 +23,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _STARTS = {
     b"\xff\xd8\xff": JPEG,
     _PNG_START: PNG,
@@ -215,6 +216,27 @@ def damage_of(data: bytes) -> str:
         if kind == b"IEND":
             return ""
     return "the file ends early"
+
+
+def still_of(data: bytes) -> bytes:
+    """A PNG file without its animation: some readers show a frame of that in place of the picture.
+
+    Parameters
+    ----------
+    data : bytes
+        A PNG file without `damage_of`.
+
+    Returns
+    -------
+    bytes
+    """
+    place, kept = len(_PNG_START), [_PNG_START]
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        if kind not in _ANIMATION:
+            kept.append(data[place : place + 12 + length])
+        place += 12 + length
+    return b"".join(kept)
 
 
 def scans_of(data: bytes) -> int:

@@ -11,12 +11,17 @@ from onnx_evidence.types import AnyArray
 _TOKEN = rb"(?:\s|#[^\n]*\n)+(\d{1,9})"
 _PLAIN_OR_BINARY = re.compile(rb"P([2356])" + _TOKEN * 3 + rb"\s")
 _PFM = re.compile(rb"P([Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,30})\s")
-_PAM = re.compile(rb"P7\s(.{0,4096}?)ENDHDR[^\n]*\n", re.DOTALL)
+_PAM = re.compile(rb"P7\s((?:[^\n]{0,1024}\n){0,99}?)[ \t]*ENDHDR[^\n]*\n")
+# What PAM calls samples that are colours, and how many of a pixel there are.
+COLOURS = {"BLACKANDWHITE": 1, "GRAYSCALE": 1, "RGB": 3, "BLACKANDWHITE_ALPHA": 2, "GRAYSCALE_ALPHA": 2, "RGB_ALPHA": 4}
 _DEEPEST = 65535
 
 
 class Header(NamedTuple):
-    """What a file says of its samples: ``white`` is 0 of floats, of whose ``scale`` the sign is the order of bytes."""
+    """What a file says of its samples: ``white`` is 0 of floats, of whose ``scale`` the sign is the order of bytes.
+
+    ``samples`` is what PAM calls them; empty where it does not say, and of the other formats.
+    """
 
     height: int
     width: int
@@ -25,6 +30,7 @@ class Header(NamedTuple):
     start: int
     plain: bool = False
     scale: float = 0.0
+    samples: str = ""
 
 
 def header_of(data: bytes) -> Header | None:
@@ -65,6 +71,7 @@ def _pam(data: bytes) -> Header:
         [line.split(None, 1) for line in found[1].split(b"\n") if line.strip()[:1] not in (b"", b"#")] if found else []
     )
     said = {line[0]: line[1] for line in lines if len(line) == 2 and line[0] != b"TUPLTYPE"}
+    called = b" ".join(line[1].strip() for line in lines if len(line) == 2 and line[0] == b"TUPLTYPE")
     try:
         names = (b"HEIGHT", b"WIDTH", b"DEPTH", b"MAXVAL")
         height, width, channels, white = (int(said[name]) for name in names)
@@ -72,7 +79,7 @@ def _pam(data: bytes) -> Header:
         raise ValueError("the header is not whole") from error
     if not (found and 0 < white <= _DEEPEST and min(height, width, channels) > 0):
         raise ValueError("the header has numbers that are out of range")
-    return Header(height, width, channels, white, found.end())
+    return Header(height, width, channels, white, found.end(), samples=called.decode("ascii", "backslashreplace"))
 
 
 def read(data: bytes, header: Header) -> AnyArray:
@@ -97,6 +104,8 @@ def read(data: bytes, header: Header) -> AnyArray:
     """
     count = header.height * header.width * header.channels
     shape = (header.height, header.width, header.channels)
+    if not count:
+        raise ValueError(f"{header.width} x {header.height} pixels are none")
     if header.plain:
         samples = _figures(data[header.start :], count)
     else:

@@ -5,6 +5,7 @@ A format's reader is called by itself: `Image.open` tries every format that Pill
 
 import io
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -46,6 +47,7 @@ _READERS: dict[str, Callable[[io.BytesIO, str], ImageFile.ImageFile]] = {
     formats.SUN: SunImagePlugin.SunImageFile,
 }
 _ORIENTATION = 0x0112
+_IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _DEEP = ("I", "F")
 # Pixels that are turned into an array at once: Pillow would copy the whole picture twice.
 _BLOCK = 1 << 22
@@ -128,6 +130,23 @@ def orientation_of(image: ImageFile.ImageFile) -> int:
     except _RAISED:
         return 1
     return found if found in range(1, 9) else 1
+
+
+def orientation_in_xmp(text: bytes) -> int:
+    """The orientation that XMP says, found as Pillow finds it.
+
+    Parameters
+    ----------
+    text : bytes
+        XMP, or nothing.
+
+    Returns
+    -------
+    int
+        1 where it says none.
+    """
+    found = _IN_XMP.search(text)
+    return int(found[1]) if found else 1
 
 
 def decode(image: ImageFile.ImageFile, *, bands: bool) -> AnyArray:

@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from onnx_evidence.pictures.pillow import expand, turned
+from onnx_evidence.pictures.pillow import expand, orientation_in_xmp, turned
 from onnx_evidence.types import AnyArray
 
-_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL, _STRIPS = 254, 256, 257, 258, 259, 262, 266, 273
 _ORIENTATION, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR, _PREDICTOR = 274, 277, 278, 279, 284, 317
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _BELOW, _EXTRA, _FORMAT = 322, 323, 324, 325, 330, 338, 339
-_CAMERA = 50706
+_XMP, _CAMERA = 700, 50706
 _WANTED = frozenset(
     (
         *(_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL, _STRIPS, _ORIENTATION, _SAMPLES, _ROWS),
         *(_STRIP_BYTES, _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _BELOW, _EXTRA, _FORMAT),
-        _CAMERA,
+        *(_XMP, _CAMERA),
     )
 )
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = range(3)
@@ -72,6 +72,17 @@ class Page:
     def preview(self) -> bool:
         """Whether it is a smaller copy, and the picture lies below it: a camera's raw file."""
         return bool(self.one(_SUBFILE) & 1 and _BELOW in self.tags) or _CAMERA in self.tags
+
+    @property
+    def orientation(self) -> int:
+        """How it lies, 1..8: the tag's, else XMP's, as Pillow has it; 1 where that is no such number."""
+        found = self.tags.get(_ORIENTATION) or (orientation_in_xmp(bytes(self.tags.get(_XMP, ()))),)
+        return found[0] if found[0] in range(1, 9) else 1
+
+    @property
+    def colours(self) -> int:
+        """Samples of a pixel that are colours: 3, or 1 of grey and of what is beside it."""
+        return 3 if self.one(_PHOTOMETRIC) == _RGB else 1
 
     @property
     def kind(self) -> "np.dtype[Any]":
@@ -251,16 +262,14 @@ def as_colours(samples: AnyArray, page: Page) -> AnyArray:
 
     Returns
     -------
-    ndarray of the same kind, shape (H, W, 3), (H, W, 1), or (H, W, C) where more than a second channel is beside grey
+    ndarray of the same kind, shape (H, W, 3) or (H, W, 1)
     """
-    colours = 3 if page.one(_PHOTOMETRIC) == _RGB else 1
-    if colours == 1 and page.channels > 2:
-        return samples
+    colours = page.colours
     alpha = samples[:, :, colours : colours + 1]
     shown = samples[:, :, :colours]
     if page.one(_EXTRA) == _ASSOCIATED and alpha.size and samples.dtype.kind == "u":
         shown = _divided(shown, alpha)
-    return np.ascontiguousarray(turned(shown, page.one(_ORIENTATION, 1)))
+    return np.ascontiguousarray(turned(shown, page.orientation))
 
 
 def _divided(colours: AnyArray, alpha: AnyArray) -> AnyArray:
