@@ -286,6 +286,12 @@ class _Run:
         jobs, damaged = self.folder.plan(items, self.explainer, **how)
         if damaged:
             click.echo(f"Warning: {damaged} listed maps or their figures were gone or changed: done again", err=True)
+        if former := self.folder.manifest.former:
+            click.echo(
+                f"Warning: {former} maps there are of a version that read some pictures otherwise (TIFF with alpha or "
+                "16 bits, netpbm, AVIF): 'onnx-evidence verify' says which are different",
+                err=True,
+            )
         tally = self._work(jobs, len(items), runner, interrupt)
         self.say.end()
         before = len(items) - len(jobs)

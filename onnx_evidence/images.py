@@ -97,7 +97,7 @@ def list_images(paths: Sequence[Path], leave_out: Sequence[Path] = (), *, tell: 
     """
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # False where there is no access, which reading will say
             found += _inside(path, {each.resolve() for each in leave_out}, tell)
         else:
             found.append(path)

@@ -111,6 +111,14 @@ def test_a_pattern_for_all_folders_starts_where_one_works(pictures, monkeypatch)
     assert [str(item.path) for item in plan(Path("**/*.png"))] == ["b.png", "deep/a.png", "deep/c.png"]
 
 
+def test_a_picture_without_access_fails_alone(pictures, monkeypatch):
+    def denied(path, **how):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", denied)  # what a closed folder does, even to root
+    assert [item.path.name for item in plan(pictures / "b.png", pictures / "deep" / "no.csv")] == ["b.png", "no.csv"]
+
+
 def test_a_table_gives_every_picture_its_questions(pictures, tmp_path):
     (tmp_path / "list.csv").write_text('image,versus,target\nin/b.png,bee,dog\n"in/a.jpg",,\nin/b.png,,ant\n')
     items = make_plan([tmp_path / "list.csv"], ["top1", "3"], "crane")

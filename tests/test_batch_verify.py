@@ -356,7 +356,18 @@ def test_pictures_whose_names_are_no_utf8_are_found_where_they_lie(made, tmp_pat
     assert len(verify(tmp_path / "out", "--sample", 0, code=3)["absent"]) == 1
 
 
+def test_a_run_that_goes_on_with_maps_of_an_older_reader_says_so(made, out):
+    again = ("explain", made / "model.onnx", made / "in", "-o", out, "-q")
+    assert "Warning" not in call(*again).output
+    entries = manifest(out)
+    for entry in entries[1:]:
+        del entry["versions"]["pillow"]
+    reseal(out, entries)
+    assert "Warning: 3 maps there are of a version that read some pictures otherwise" in call(*again).output
+
+
 def test_a_mistyped_place_of_pictures_is_said(out):
+    assert "nowhere: there is no such folder" in call("summary", out, "--masks", "nowhere", code=1).output
     assert "nowhere: there is no such file or folder" in call("verify", out, "--images", "nowhere", code=1).output
 
 

@@ -79,6 +79,8 @@ class Manifest:
     ----------
     lines : dict of str to Listed
         By map.
+    former : int
+        Lines of before Pillow read pictures: some were read otherwise then.
 
     Raises
     ------
@@ -90,6 +92,7 @@ class Manifest:
         self.folder = folder
         self.configuration = configuration
         self.lines: dict[str, Listed] = {}
+        self.former = 0
         self._pictures: dict[str, dict[str, list[Listed]]] = {}
         self._owners: dict[str, str] = {}
         self._digest = None if configuration is None else fingerprint.digest(configuration)
@@ -105,6 +108,7 @@ class Manifest:
             self.configuration, self._digest = fingerprint.of_entry(entry), entry["configuration"]
         if entry["configuration"] != self._digest:
             self._refuse(fingerprint.of_entry(entry))
+        self.former += "pillow" not in entry["versions"]
         self._note(listed(entry))
 
     def _refuse(self, there: dict[str, Any]) -> None:

@@ -83,7 +83,7 @@ def make_plan(
     """
     items: list[Item] = []
     for path in given:
-        if path.suffix.lower() == ".csv" and path.is_file():
+        if path.suffix.lower() == ".csv" and os.path.isfile(path):
             items += _table(path, tuple(targets), versus)
         else:
             items += [Item(each, tuple(targets), versus) for each in _pictures(path, leave_out)]
@@ -94,12 +94,12 @@ def make_plan(
 
 
 def _pictures(path: Path, leave_out: Path | None) -> list[Path]:
-    if path.suffix.lower() == ".txt" and path.is_file():
+    if path.suffix.lower() == ".txt" and os.path.isfile(path):
         return [path.parent / line for line in _lines(path)]
-    if not path.exists() and glob.has_magic(str(path)):
+    if not os.path.exists(path) and glob.has_magic(str(path)):
         links: set[str] = set()
         matches = [Path(each) for each in sorted(_matching(path, links))]
-        found = [each for each in matches if each.is_file() and not _inside(each, leave_out)]
+        found = [each for each in matches if os.path.isfile(each) and not _inside(each, leave_out)]
         if not found:
             raise DataError(f"{path}: no picture has a name like this")
         if "**" in path.parts:

@@ -82,9 +82,11 @@ def summarise(
     StoreError
         If the folder holds no results, or a line or a map cannot be read.
     DataError
-        If a mask does not fit its picture.
+        If there is no folder of masks, or a mask does not fit its picture.
     """
     path = manifest_of(folder)
+    if masks is not None and not masks.is_dir():
+        raise DataError(f"{masks}: there is no such folder: name the one that holds the masks")
     rows = []
     for line in read_lines(path):
         if line.problem and not line.torn:
