@@ -90,6 +90,7 @@ def _serve(kind: str, place: Path, pipe: Connection, dump: Path) -> None:
         if event == "open" and isinstance(arguments[0], str) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
             opened.append(arguments[0])
 
+    os.chdir(place)
     run = _RUNS[kind](place)
     stacks = dump.open("w")
     faulthandler.enable(stacks)
@@ -105,7 +106,9 @@ def _serve(kind: str, place: Path, pipe: Connection, dump: Path) -> None:
         there = _there(place)
         opened.clear()
         answer = _answer(run, place / case.name)
-        strangers = [path for path in opened if not path.startswith(inside)] + sorted(_there(place) ^ there)
+        # A bare name is one in a folder that is held open, or here, where `_there` sees it.
+        named = [path for path in opened if os.path.basename(path) != path and not path.startswith(inside)]
+        strangers = named + sorted(_there(place) ^ there)
         if strangers:
             answer = answer._replace(finding=f"written outside the output folder: {strangers[0]}")
         if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > _BYTES:
