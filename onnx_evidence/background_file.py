@@ -19,7 +19,7 @@ from onnx_evidence.store import write_arrays
 from onnx_evidence.types import AnyArray, FloatArray
 
 FORMAT = 1
-# What numpy's reader raises on files that are no .npz, or damaged ones.
+# What files raise that are no backgrounds, or damaged ones.
 _DAMAGED = (KeyError, IndexError, TypeError, ValueError, RecursionError)
 # Sides of the largest patch: what its covariance is worth is lost in noise long before.
 _LARGEST_PATCH = 64
