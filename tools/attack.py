@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import attack_files  # noqa: F401 - enters its cases
 import attack_models  # noqa: F401
@@ -11,7 +12,9 @@ import attack_pictures  # noqa: F401
 import attack_streams  # noqa: F401
 import click
 from attack_cases import CASES, Case
+from attack_folders import READERS, REAL, changed_folders, reads
 from attack_run import Runner, Verdict
+from watched import BLOCK, Fuzz
 
 _KINDS = list(dict.fromkeys(each.kind for each in CASES))
 
@@ -50,6 +53,33 @@ def cases(kinds: tuple[str, ...], quick: bool, only: str) -> None:
             sys.stdout.flush()
     click.echo(f"\n{total.total()} cases, {through.total()} through; {time.monotonic() - begin:.0f} s")
     if through:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.argument("readers", nargs=-1, type=click.Choice([*READERS, *REAL]))
+@click.option("--cases", default=2000, show_default=True, help="Folders for every reader.")
+@click.option("--start", default=0, show_default=True, help="First block: a finding's makes it again.")
+@click.option("--shown", default=5, show_default=True, help="Kinds of findings of which one is shrunk and printed.")
+@click.option("--keep", default=Path("build/attack"), show_default=True, type=click.Path(path_type=Path))
+def folders(readers: tuple[str, ...], cases: int, start: int, shown: int, keep: Path) -> None:
+    """Have every command that reads a folder of results read changed ones; print a line each as Markdown."""
+    findings = 0
+    for reader in readers or READERS:
+        begin = time.monotonic()
+        fuzz = Fuzz(reader, reads(reader), changed_folders(), keep)
+        try:
+            for number, done in enumerate(range(0, cases, BLOCK), start):
+                fuzz.block(number, min(BLOCK, cases - done), shown)
+        finally:
+            fuzz.watched.stop()
+        bad = fuzz.bad.total()
+        codes = ", ".join(f"{fuzz.kinds[f'exit code {code}']} with {code}" for code in (0, 1, 3))
+        click.echo(f"| {reader} | {fuzz.total} | {codes} | {bad} | {time.monotonic() - begin:.0f} |")
+        for name, count in fuzz.bad.most_common():
+            click.echo(f"  {count} x {name}")
+        findings += bad
+    if findings:
         raise click.exceptions.Exit(1)
 
 

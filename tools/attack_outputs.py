@@ -38,7 +38,9 @@ def _seed() -> tuple[tempfile.TemporaryDirectory[str], Path]:
     options = ("-o", "../out", "-q", "--quality", "fast", "--device", "cpu")
     command = [sys.executable, "-m", "onnx_evidence", "explain", "model.onnx", "pictures", *options]
     path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-    subprocess.run(command, cwd=place.inside, check=True, env={**os.environ, "PYTHONPATH": path})
+    subprocess.run(
+        command, cwd=place.inside, check=True, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path}
+    )
     return folder, place.path
 
 
@@ -98,7 +100,7 @@ _NAMES = (
     "FIGURE",
     "merged",
 )
-_KINDS = (
+KINDS = (
     "a link to a file outside",
     "a link to a folder outside",
     "a link to nothing outside",
@@ -115,10 +117,10 @@ def path_of(place: Place, name: str, entries: Sequence[dict[str, Any]]) -> Path:
 def plant(place: Place, path: Path, kind: str) -> None:
     """Put something in the place of what is there."""
     remove(path)
-    targets = {_KINDS[0]: place.secret, _KINDS[1]: place.outside / "folder", _KINDS[2]: place.outside / "new"}
+    targets = {KINDS[0]: place.secret, KINDS[1]: place.outside / "folder", KINDS[2]: place.outside / "new"}
     if kind in targets:
         path.symlink_to(targets[kind])
-    elif kind == _KINDS[3]:
+    elif kind == KINDS[3]:
         os.link(place.secret, path)
     elif kind == "a device":
         os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # zeros without end
@@ -126,7 +128,7 @@ def plant(place: Place, path: Path, kind: str) -> None:
         special(place, path, kind)
 
 
-@case("output folders", "{}", [f"{kind} as {name}" for name in _NAMES for kind in _KINDS], quick=True)
+@case("output folders", "{}", [f"{kind} as {name}" for name in _NAMES for kind in KINDS], quick=True)
 def _link(place: Place, given: str) -> Attack:
     kind, _, name = given.rpartition(" as ")
     plant(place, path_of(place, name, explained(place)), kind)
@@ -233,7 +235,7 @@ def _nested(depth: int) -> str:
     return "[" * depth + "]" * depth
 
 
-_LINES: dict[str, bytes] = {
+LINES: dict[str, bytes] = {
     "nothing": b"",
     "an empty line": b"\n",
     "an empty object": b"{}\n",
@@ -251,14 +253,14 @@ _LINES: dict[str, bytes] = {
 }
 
 
-@case("output folders", "a manifest of {}", _LINES, quick=True)
+@case("output folders", "a manifest of {}", LINES, quick=True)
 def _manifest(place: Place, data: bytes) -> Attack:
     explained(place)
     (place.out / "manifest.jsonl").write_bytes(data)
     return _read(place)
 
 
-@case("output folders", "a list of failures of {}", _LINES)
+@case("output folders", "a list of failures of {}", LINES)
 def _failures(place: Place, data: bytes) -> Attack:
     explained(place)
     (place.out / "failures.jsonl").write_bytes(data)
@@ -330,7 +332,7 @@ def _other(place: Place, what: str) -> Attack:
 # Other outputs
 
 
-@case("output folders", "{} where another command writes", [*_KINDS, *SPECIAL])
+@case("output folders", "{} where another command writes", [*KINDS, *SPECIAL])
 def _others(place: Place, kind: str) -> Attack:
     place.model()
     place.pictures(2)

@@ -28,7 +28,7 @@ from small_model import write_model, write_pictures
 # Seconds of the processor and of the clock, resident bytes, and address space beyond what imports take.
 SECONDS, PATIENCE, BYTES, SPACE = 10.0, 60.0, 2 << 30, 8 << 30
 # Seconds that a process may sleep.
-ASLEEP = 8.0
+ASLEEP = 20.0
 PRODUCT = "onnx_evidence.cli:main"
 SECRET = b"not for us"
 # What no input may have us read; writing is allowed nowhere but below OUT.
@@ -240,18 +240,18 @@ class Runner:
             place = Place(Path(folder) / "place")
             attack = make(place)
             before = look_around(place)
-            through = said = ""
+            wrong = said = ""
             seconds, memory = 0.0, 0
             for command in attack.commands:
                 ended = self._run(attack, tuple(map(str, command)), place)
-                through = through or _through(attack, str(command[0]), ended)
+                wrong = wrong or through(attack, str(command[0]), ended)
                 said = said or _said(ended)
                 seconds, memory = max(seconds, ended.seconds), max(memory, ended.memory)
-                if through:
+                if wrong:
                     break
-            if not through and ended.code == 0 and attack.right is not None:
-                through = attack.right(place)
-            return Verdict(through or _touched(before, place), said, seconds, memory)
+            if not wrong and ended.code == 0 and attack.right is not None:
+                wrong = attack.right(place)
+            return Verdict(wrong or _touched(before, place), said, seconds, memory)
 
     def _run(self, attack: Attack, arguments: tuple[str, ...], place: Path | Place) -> Ended:
         assert isinstance(place, Place)
@@ -266,7 +266,7 @@ class Runner:
 
     def _fork(self, order: _Order, attack: Attack) -> tuple[int, float, int, str, Sequence[str]]:
         ours, theirs = _context.Pipe(duplex=False)
-        process = _context.Process(target=_serve, args=(order, theirs), daemon=True)
+        process = _context.Process(target=_serve, args=(order, theirs))
         process.start()
         theirs.close()
         assert process.pid is not None
@@ -349,8 +349,23 @@ def _said(ended: Ended) -> str:
     return lines[-1].removeprefix("Error: ") if lines else ""
 
 
-def _through(attack: Attack, command: str, ended: Ended) -> str:
-    """Why a command is no answer to an attack; '' where it is one."""
+def through(attack: Attack, command: str, ended: Ended) -> str:
+    """Why what became of a command is no answer to an attack.
+
+    Parameters
+    ----------
+    attack : Attack
+        What was tried.
+    command : str
+        Its name.
+    ended : Ended
+        What became of it.
+
+    Returns
+    -------
+    str
+        '' where it is one.
+    """
     both = ended.stdout + ended.stderr
     errors = sum(line.startswith("Error: ") for line in ended.stderr.splitlines())
     reports = command in ("verify", "sanity")  # which say on stdout what is wrong
