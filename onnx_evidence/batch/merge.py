@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from onnx_evidence.batch.journal import read_lines
 from onnx_evidence.batch.manifest import MANIFEST, listed, manifest_of
 from onnx_evidence.batch.receipt import unlike_receipt
 from onnx_evidence.errors import StoreError
-from onnx_evidence.files.inside import open_inside
+from onnx_evidence.files.inside import MOST, open_inside
 from onnx_evidence.store import write_files
 
 # Lines that are added at once.
@@ -68,7 +69,7 @@ def merge(sources: Sequence[Path], out: Path, progress: Callable[[int], object] 
         If a source is not finished, damaged or of another configuration, two say different things about one map, or
         the results cannot be written.
     """
-    if out.resolve() in {source.resolve() for source in sources}:
+    if os.path.realpath(out) in {os.path.realpath(source) for source in sources}:
         raise StoreError(f"{out}: cannot be merged into itself: take another -o")
     found = sorted(line for source in sources for line in _lines(source))
     with ResultFolder(out, _common(found)) as folder:
@@ -116,7 +117,7 @@ class _Target:
 
     def _copy(self, source: Path, name: str, digest: str) -> None:
         try:
-            with open_inside(source, name) as stream:
+            with open_inside(source, name, most=MOST) as stream:
                 data = stream.read()
         except OSError as error:
             raise StoreError(f"{source / name}: cannot read: {error.strerror or error}") from error

@@ -140,11 +140,11 @@ def _tell_folders(pattern: Path, folders: Sequence[Path], one: str, many: str, r
 
 
 def _is_or_inside(path: Path, folder: Path | None) -> bool:
-    return folder is not None and (path.resolve() == folder.resolve() or _inside(path, folder))
+    return folder is not None and (os.path.realpath(path) == os.path.realpath(folder) or _inside(path, folder))
 
 
 def _inside(path: Path, folder: Path | None) -> bool:
-    return folder is not None and folder.resolve() in path.resolve().parents
+    return folder is not None and Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 
 
 def _lines(path: Path) -> list[str]:
