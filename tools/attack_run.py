@@ -256,7 +256,8 @@ class Runner:
             if not wrong and ended.code == 0 and attack.right is not None:
                 wrong = attack.right(place)
             said = said.replace(f"{place.path}/", "")
-            return Verdict(wrong or _touched(before, place), said, seconds, memory)
+            both = "; ".join(each for each in (wrong, _touched(before, place)) if each)
+            return Verdict(both, said, seconds, memory)
 
     def _run(self, attack: Attack, arguments: tuple[str, ...], place: Path | Place) -> Ended:
         assert isinstance(place, Place)

@@ -148,10 +148,11 @@ class _Signals:
         if code == 0:
             return
         found.slowest, found.more = max(found.slowest, seconds), max(found.more, more)
+        done = lines(self._out) == self._here.pictures
         quiet = "Traceback" not in said and len(said.splitlines()) <= 1
         for wrong, why in (
-            # The second may come when a run that was told to stop is through with it, and no longer takes signals.
-            (code not in (_INTERRUPTED, *((-number,) if times == 2 else ())), f"exit code {code}"),
+            # A run that is done, or was told to stop and is through with it, no longer takes signals: they end it.
+            (code not in (_INTERRUPTED, *((-number,) if times == 2 or done else ())), f"exit code {code}"),
             (not quiet, f"says {said[-200:]!r}"),
             (times == 2 and seconds > _SOON, f"takes {seconds:.1f} s"),
             (times == 1 and more > self._workers, f"explains {more} pictures more"),
