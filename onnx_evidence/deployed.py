@@ -143,9 +143,12 @@ class DeployedModel:
         Raises
         ------
         ModelError
-            If the file cannot be run on it, or what it gives are no scores of classes.
+            If the file cannot be run on it, what it gives are no scores of classes, or weights beside it were changed
+            since it was read.
         """
-        return self._answers.of(inputs)
+        answer = self._answers.of(inputs)
+        self.model.check_unchanged()
+        return answer
 
     def logits(self, inputs: Features) -> FloatArray:
         """Logits of pictures, by the deployed file: (N, channels, H, W) to float64 (N, K); see `answer`."""

@@ -25,6 +25,10 @@ class ModelError(EvidenceError):
     """The file is not an image classifier in ONNX that can be explained."""
 
 
+class ChangedError(ModelError):
+    """The model's files are not what they were when it was opened: no picture can be explained any more."""
+
+
 class CutError(EvidenceError):
     """The named tensor does not separate the input from the output."""
 

@@ -1,5 +1,6 @@
 """The deployed file: load, check, and find out what it takes, what it gives and what it calls its classes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import onnx
 from onnx_evidence.class_kind import ClassKind
 from onnx_evidence.errors import ModelError
 from onnx_evidence.intake.entry import Entry
-from onnx_evidence.intake.external import INLINE_LIMIT
+from onnx_evidence.intake.external import INLINE_LIMIT, Weights, check_unchanged
 from onnx_evidence.intake.labels import recorded_labels
 from onnx_evidence.intake.outputs import settle_output
 from onnx_evidence.intake.peek import peek
@@ -33,6 +34,8 @@ class Model:
         The file.
     sha256 : str
         Of the file's bytes, and of the weights beside it.
+    beside : sequence of Weights
+        The files of weights beside it, as they were when they were read; see `check_unchanged`.
     data : bytes
         The file's bytes, as it is deployed.
     proto : onnx.ModelProto
@@ -89,6 +92,7 @@ class Model:
 
     path: Path
     sha256: str
+    beside: Sequence[Weights] = field(repr=False)
     data: bytes = field(repr=False)
     proto: onnx.ModelProto = field(repr=False)
     tensors: dict[str, TensorInfo] = field(repr=False)
@@ -114,6 +118,16 @@ class Model:
     preprocess: Preprocess | None
     preprocess_source: str | None
     labels: tuple[str, ...] | None
+
+    def check_unchanged(self) -> None:
+        """Refuse to go on where weights beside the file were changed since it was read.
+
+        Raises
+        ------
+        ChangedError
+            Then; see `intake.external.check_unchanged`.
+        """
+        check_unchanged(self.path, self.beside)
 
 
 def load_model(
@@ -182,6 +196,7 @@ def load_model(
     return Model(
         path=path,
         sha256=file.sha256,
+        beside=file.beside,
         data=file.data,
         proto=proto,
         tensors=tensors,

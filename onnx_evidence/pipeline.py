@@ -243,6 +243,7 @@ class Explainer:
         ]
         for engine, maps in zip(engines, answers, strict=True):
             check_finite(engine.cut, maps)
+        self.deployed.model.check_unchanged()
         top = self._top(answer)
         asked = [question.target for question in questions]
         said = zip(asked, answer.probabilities(asked), answer.log_odds_bits(asked), strict=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from onnx_evidence.batch import SCHEMA, fingerprint
 from onnx_evidence.batch.plan import Item
-from onnx_evidence.errors import DataError, DeviceError, EvidenceError, naming, one_line
+from onnx_evidence.errors import ChangedError, DataError, DeviceError, EvidenceError, naming, one_line
 from onnx_evidence.explanation import Explanation, Extreme, Named, write_figure
 from onnx_evidence.images import printable
 from onnx_evidence.path import Budget
@@ -234,14 +234,14 @@ def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
 
     Raises
     ------
-    DeviceError
-        If the device does not work, which is wrong for all pictures.
+    DeviceError, ChangedError
+        If the device does not work, or the model is another one now, which is wrong for all pictures.
     """
     start = time.perf_counter()
     try:
         explanations = hand.run(lambda explainer: _explain(explainer, job, tick))
         return _outcome(hand.explainer, job, explanations, start)
-    except DeviceError:
+    except (DeviceError, ChangedError):
         raise
     except EvidenceError as error:
         return Outcome(job, [], type(error).__name__, naming(job.item.name, error))

@@ -1,6 +1,7 @@
 """From bytes to a checked graph."""
 
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,16 @@ from google.protobuf.message import DecodeError
 from onnx import checker, external_data_helper, numpy_helper
 
 from onnx_evidence.errors import ModelError, one_line
-from onnx_evidence.intake.external import INLINE_LIMIT, as_text, digest, settle_external, tensors_of, without_outside
+from onnx_evidence.intake.external import (
+    INLINE_LIMIT,
+    Weights,
+    as_text,
+    check_unchanged,
+    digest,
+    settle_external,
+    tensors_of,
+    without_outside,
+)
 from onnx_evidence.intake.rewrite import name_strays, sort_nodes
 from onnx_evidence.intake.trial import put_right, runtime_refusal
 from onnx_evidence.shapes import type_name
@@ -33,6 +43,8 @@ class File(NamedTuple):
         Of the file and the weights beside it.
     objection : str or None
         What the ONNX checker holds against it, where ONNX Runtime opens it all the same.
+    beside : sequence of Weights
+        The files of weights beside it.
     """
 
     path: Path
@@ -40,6 +52,7 @@ class File(NamedTuple):
     proto: onnx.ModelProto
     sha256: str
     objection: str | None = None
+    beside: Sequence[Weights] = ()
 
 
 def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
@@ -66,9 +79,9 @@ def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
     objection = None
     try:
         proto = onnx.load_model_from_string(data)
-        files = settle_external(proto, path, limit)
+        beside = settle_external(proto, path, limit)
         strays = name_strays(proto)
-        changed = sort_nodes(proto.graph) or bool(files) or strays
+        changed = sort_nodes(proto.graph) or bool(beside) or strays
         # From the bytes where these are what was read: to copy large graphs takes seconds.
         checker.check_model(without_outside(proto) if changed else data)
     except (DecodeError, UnicodeDecodeError) as error:
@@ -84,7 +97,13 @@ def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: not a valid ONNX model, or a truncated one: {one_line(error)}") from error
     _check_values(proto, path)
-    return File(path, data, proto, digest(data, files), objection)
+    try:
+        sha256 = digest(data, beside)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the weights beside it: {error.strerror or error}") from error
+    # What was read is what was hashed.
+    check_unchanged(path, beside)
+    return File(path, data, proto, sha256, objection, tuple(beside))
 
 
 def _check_values(proto: onnx.ModelProto, path: Path) -> None:
