@@ -19,7 +19,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _Laplace(click.ParamType[tuple[int, int]]):
+class _Laplace(click.ParamType):  # type: ignore[type-arg] # has its argument from click 8.4 on alone
     name = "N,K"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
@@ -122,7 +122,7 @@ def method_options(command: Callable[P, R]) -> Callable[P, R]:
     return command
 
 
-class _Names(click.ParamType[tuple[str, ...]]):
+class _Names(click.ParamType):  # type: ignore[type-arg] # see above
     name = "A,B,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:

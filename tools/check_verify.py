@@ -25,8 +25,8 @@ from onnx import TensorProto, numpy_helper
 
 from onnx_evidence.batch.journal import Journal
 from onnx_evidence.cli import main as onnx_evidence
+from onnx_evidence.files.arrays import pack_arrays
 from onnx_evidence.images import list_images
-from onnx_evidence.store import pack_arrays
 
 _BATCH = 3  # unlike the default
 _CHANGE = 1e-3
