@@ -165,8 +165,11 @@ def test_a_model_with_one_weight_changed_is_found(made, out, tmp_path):
     weight.CopyFrom(numpy_helper.from_array(values, "w5"))
     onnx.save(model, tmp_path / "changed.onnx")
     report = verify(out, "--model", tmp_path / "changed.onnx", code=1)
-    assert places(report) == ["model"]
+    assert (report["verdict"], places(report)) == ("refused", ["model"])  # the folder is not damaged
     assert "is another model" in report["problems"][0]["what"]
+    report = verify(out, "--model", tmp_path / "none.onnx", "--sample", 0, code=1)
+    assert (report["verdict"], places(report)) == ("refused", ["model"])
+    assert "pass --model FILE" in report["problems"][0]["what"]
     # Even where receipts are forged to fit that model, its maps are others.
     digest = hashlib.sha256((tmp_path / "changed.onnx").read_bytes()).hexdigest()
     entries = [{**entry, "hashes": {**entry["hashes"], "model": digest}} for entry in manifest(out)]

@@ -35,10 +35,14 @@ NOT_COMPARED = {
     "previous": "held against the line before",
     "seal": "held against the line; --expect-seal says what the last one is",
 }
+# Steps of paths and draws that were taken until something was known well enough: rounding may ask for more or fewer.
+_COUNTED = frozenset({"steps", "passes", "passes_saved", "windows_unmet"})
 # Keys that earlier versions did not write.
 _LATER = frozenset({"changes", "proof", "shallow", "rounding_bits", "field", "field_reason", "silent"})
 # Where a preprocessing is from, where that can be tried again: not a file that was given, or lay there.
 _TRIED_SOURCE = re.compile(r"the file's metadata .*|preset '.*|the input itself is given")
+# In the place of the value of a key that is not there.
+_ABSENT = "left out"
 # Numbers in words, such as how far a proof was off.
 _NUMBER = re.compile(r"\d+(\.\d+)?(e[+-]?\d+)?")
 # What sums of float32 numbers come to in another order.
@@ -73,7 +77,7 @@ class Difference(NamedTuple):
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = "missing" if value is None else str(value)
+    text = "null" if value is None else str(value)
     return f"{text[:60]}..." if len(text) > 64 else text
 
 
@@ -87,6 +91,8 @@ class Allowed:
         Of a cell, a patch, or the log-odds.
     same_input : bool
         Whether the preprocessed picture must be the same: by the same versions on the same processor.
+    same_counts : bool
+        Whether what was counted on the way must be the same: all was computed as here, or the map is the same.
     nothing : bool
         Whether no number may be another: all was computed as here, and the map is the same.
     earlier : bool
@@ -95,6 +101,7 @@ class Allowed:
 
     bits: float
     same_input: bool = False
+    same_counts: bool = False
     nothing: bool = False
     earlier: bool = False
 
@@ -201,7 +208,7 @@ def differences(there: dict[str, Any], now: dict[str, Any], allowed: Allowed) ->
         else:
             same = allowed.earlier and key not in one and not _LATER.isdisjoint(key.split("."))
         if not same:
-            found.append(Difference(key, one.get(key), other.get(key)))
+            found.append(Difference(key, one.get(key, _ABSENT), other.get(key, _ABSENT)))
     return found
 
 
@@ -213,6 +220,8 @@ def _not_compared(key: str, there: dict[str, Any], now: dict[str, Any], allowed:
         return not allowed.same_input
     if key == "hashes.map":
         return not allowed.nothing
+    if names[0] != "settings" and names[-1] in _COUNTED:
+        return not allowed.same_counts
     if key == "preprocess_source":
         return not any(_TRIED_SOURCE.match(str(line[key])) for line in (there, now))
     return names[0] in NOT_COMPARED or key in NOT_COMPARED
@@ -314,7 +323,7 @@ def apart(
         return Apart(math.inf, [])
     cells = min(each.size for name, each in now.items() if name.startswith("cut"))
     largest, sums = 0.0, []
-    for name, values in now.items():
+    for name, values in sorted(now.items(), key=lambda item: not item[0].startswith("cut")):
         one, other = (each.astype(np.float64) for each in (there[name], values))
         unknown = np.isnan(one) & np.isnan(other)
         one, other = np.where(unknown, 0.0, one), np.where(unknown, 0.0, other)

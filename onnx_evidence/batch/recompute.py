@@ -164,10 +164,12 @@ class _Held:
         same_code = entry["versions"] == now["versions"] and entry["machine"]["cpu"] == now["machine"]["cpu"]
         same_batch = entry["settings"]["batch_size"] == now["settings"]["batch_size"]
         same_place = entry["machine"] == now["machine"] and entry["device"] == now["device"] == "cpu"
+        as_here = same_code and same_place and same_batch
         return Allowed(
             self.tolerance,
             same_input=same_code,
-            nothing=same_map and same_code and same_place and same_batch,
+            same_counts=same_map or as_here,
+            nothing=same_map and as_here,
             earlier="matplotlib" not in entry["versions"],
         )
 
@@ -195,7 +197,7 @@ class _Held:
 
     def _exact(self, line: dict[str, Any]) -> bool:
         """Whether every number of the line is the same; files are packed otherwise by other versions."""
-        strictly = Allowed(self.tolerance, same_input=True, nothing=True, earlier=True)
+        strictly = Allowed(self.tolerance, same_input=True, same_counts=True, nothing=True, earlier=True)
         return {each.key for each in differences(self.entry, line, strictly)} <= {"hashes.map"}
 
     def _figure(self, written: Explanation, allowed: Allowed) -> Redrawn:

@@ -102,8 +102,8 @@ def _of_others(folder: Path, entry: dict[str, Any], explanation: Explanation) ->
 
 def _unlike(there: bytes, now: bytes) -> str:
     """What keeps a figure from being another one, pixel by pixel; '' where nothing does."""
-    drawn = _decoded(now, None)
     try:
+        drawn = _decoded(now, None)
         found = _decoded(there, drawn.shape)
     except ValueError as error:
         return f"it is no such picture ({error})"

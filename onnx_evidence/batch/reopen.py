@@ -98,7 +98,10 @@ def reopen(entry: dict[str, Any], origin: Origin) -> Explainer:
         settings["method"] = AUTO
     if entry["hashes"]["background"] is not None:
         settings["background"] = str(places.find(origin.folder, entry, "background", settings["background"]))
-    explainer = Explainer(_reopen_model(entry, origin), layer=layers, **settings)
+    deployed = _reopen_model(entry, origin)
+    explainer = Explainer(deployed, layer=layers, **settings)
+    if origin.labels is not None and explainer.record["hashes"]["labels"] != entry["hashes"]["labels"]:
+        raise RefusedError(f"{origin.labels}: other class names: their SHA-256 is not that of the receipts")
     if explainer.record["hashes"]["background"] != entry["hashes"]["background"]:
         raise RefusedError(f"{settings['background']}: is another background: its SHA-256 is not that of the receipts")
     return explainer

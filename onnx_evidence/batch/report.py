@@ -106,8 +106,10 @@ def verification_table(report: dict[str, Any]) -> str:
     counts = Counter(each["verdict"] for each in report["pictures"])
     lines += [_verdict(each, report["tolerance_bits"]) for each in report["pictures"] if each["verdict"] not in _PASSED]
     lines += [f"{each['place']}: {each['what']}" for each in report["unchecked"]]
-    if report["failures"]:
-        lines.append(f"{report['failures']} pictures could not be explained: failures.jsonl says why")
+    if count := report["failures"]:
+        lines.append(f"{count} picture{'s' * (count != 1)} could not be explained: failures.jsonl says why")
+    if not report["problems"] and report["head"] is None:
+        lines.append("there is no map: nothing was verified")
     lines.append(f"{report['files']} files have the SHA-256 that the manifest says")
     if counts:
         largest = report["largest_deviation_bits"]
