@@ -245,10 +245,14 @@ def test_names_that_were_given_in_a_file_are_compared_with_it(made, tmp_path):
     onnx.save(model, tmp_path / "model.onnx")
     out = tmp_path / "out"
     call("explain", tmp_path / "model.onnx", made / "in", "-o", out, "-q", "--no-figures", "--labels", names)
+    assert verify(out)["verdict"] == verify(out, "--labels", names)["verdict"] == "identical"
+    names = names.rename(tmp_path / "elsewhere.txt")
     assert verify(out, "--labels", names)["verdict"] == "identical"
     report = verify(out, code=3)
     assert (report["verdict"], report["pictures"][0]["verdict"]) == ("incomplete", "partly compared")
     assert "pass --labels FILE" in call("verify", out, code=3).stdout
+    (tmp_path / "names.txt").write_text("two\nnames")
+    assert verify(out, code=3)["verdict"] == "incomplete"
     names.write_text("\n".join(f"another {number}" for number in range(5)))
     assert "other class names" in verify(out, "--labels", names, code=1)["problems"][0]["what"]
 
