@@ -130,13 +130,14 @@ def shifted(out: Path, line: dict[str, Any], bits: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize("bits", [0.0098, 0.005, -0.0098])
 def test_a_little_off_every_cell_is_found_by_the_sums(out, forging, bits):
-    line = shifted(out, manifest(out)[0], bits)
+    line = {**shifted(out, manifest(out)[0], bits), "figure": None}
+    (out / manifest(out)[0]["figure"]).unlink()
+    line["hashes"]["figure"] = None
     forging.write_lines(out, [line])
     report = verify(out, code=1)
     assert report["verdict"] == "different"
     assert report["largest_deviation_bits"] < 0.01
     assert {"the sum of cut0", "the sum of input_pixels", "the sum of pixels"} <= set(keys(report))
-    assert "the sum of cut0 is" in call("verify", out, code=1).stdout
 
 
 def test_errors_of_no_common_sign_pass_the_sums_and_a_common_one_does_not():
@@ -271,16 +272,14 @@ def test_a_figure_that_was_painted_over_is_found(out, forging):
     forging.write_lines(out, [rehash(out, line, "figure")])
     report = verify(out, code=1)
     assert keys(report) == ["the figure"]
-    assert "the figure shows something else than its map" in call("verify", out, code=1).stdout
+    assert "shows something else than its map" in report["pictures"][0]["differences"][0]["there"]
+    (out / line["figure"]).write_bytes(b"no picture")
+    forging.write_lines(out, [rehash(out, line, "figure")])
+    assert "it is no such picture" in verify(out, code=1)["pictures"][0]["differences"][0]["there"]
     # Drawn by who knows what: not passed either.
     line["versions"]["matplotlib"] = "1.0"
     forging.write_lines(out, [rehash(out, line, "figure")])
     assert verify(out, code=3)["pictures"][0]["verdict"] == "partly compared"
-    for data in (b"", b"no picture", cv2.imencode(".png", pixels[:-1])[1].tobytes()):
-        (out / line["figure"]).write_bytes(data)
-        line["versions"]["matplotlib"] = manifest(out)[0]["versions"]["matplotlib"]
-        forging.write_lines(out, [rehash(out, line, "figure")])
-        verify(out, code=3)
 
 
 def test_figures_of_several_classes_share_a_scale_and_later_ones_have_their_own(made, tmp_path):
