@@ -374,6 +374,21 @@ def test_no_map_is_no_sound_run(made, out, tmp_path):
     assert "1 picture could not be explained" in call("verify", tmp_path / "failed", code=3).stdout
 
 
+def test_a_map_that_is_listed_again_in_another_folder_of_its_picture_is_found(out, forging):
+    line = manifest(out)[0]
+    told = hashlib.sha256(f"{line['image']}\0{line['hashes']['image']}".encode()).hexdigest()[:16]
+    shutil.copytree(out / "00", out / f"00-{told}")
+    twin = {**line, **{kind: line[kind].replace("00/", f"00-{told}/") for kind in ("map", "figure")}}
+    forging.write_lines(out, [line, twin])
+    (problem,) = verify(out, "--sample", 0, code=1)["problems"]
+    assert problem["place"] == "manifest.jsonl line 2"
+    assert "explained for this class in a line before" in problem["what"]
+    # Control: that is how a run calls it where another picture of the plan has the same stem.
+    shutil.rmtree(out / "00")
+    forging.write_lines(out, [twin])
+    assert verify(out, "--sample", 0)["verdict"] == "unchanged"
+
+
 # What is expected
 
 

@@ -271,7 +271,7 @@ def _found_by(found: _Found, key: str) -> str:
     if found.code == 3:
         return f"not passed: {line.partition(' bits; ')[2] or line}"
     if found.verdict == "refused":
-        return "the model's hash"
+        return "the model's hash" if "another model" in line else "opening the model"
     if found.verdict == "damaged":
         kinds = {"fingerprints": "fingerprints", "not what a run calls": "names", "no folder": "names"}
         kinds |= {"SHA-256": "hashes"}

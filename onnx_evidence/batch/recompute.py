@@ -17,7 +17,7 @@ from onnx_evidence.batch.redraw import Redrawn, redraw
 from onnx_evidence.batch.reopen import Origin, RefusedError, opening, reopen
 from onnx_evidence.batch.summary import load_map
 from onnx_evidence.batch.verify import Checked, Problem
-from onnx_evidence.errors import DataError, DeviceError, EvidenceError
+from onnx_evidence.errors import DataError, DeviceError, EvidenceError, ModelError
 from onnx_evidence.explanation import Explanation, Named
 from onnx_evidence.files.arrays import unpack_arrays
 from onnx_evidence.images import Photograph, list_images
@@ -92,7 +92,7 @@ def recompute(
         try:
             if opened is None or opened[0] != key:
                 opened = key, reopen(entry, origin)
-        except (RefusedError, DeviceError):
+        except (RefusedError, DeviceError, ModelError):  # which say nothing against the line
             raise
         except EvidenceError as error:
             what = f"nothing can be computed with what the line says: {error}"
