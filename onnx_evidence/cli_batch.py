@@ -28,6 +28,7 @@ from onnx_evidence.options import (
     Opening,
     batch_options,
     device_option,
+    max_work_option,
     model_options,
     pictures_bar,
     progress_bar,
@@ -177,6 +178,7 @@ def summary(folder: Path, out: Path | None, masks: Path | None, quiet: bool, ver
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Default: as recorded.")
 @device_option
+@max_work_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @verbosity_options
 @translate_errors
@@ -188,6 +190,7 @@ def verify(
     tolerance: float,
     batch_size: int | None,
     device: str,
+    max_work: int,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -206,7 +209,7 @@ def verify(
     verdicts: list[Verdict] = []
     if checked.entries:
         try:
-            explainer = reopen(checked.entries[0], folder, model, device, batch_size)
+            explainer = reopen(checked.entries[0], folder, model, device, batch_size, max_work)
         except EvidenceError as error:
             checked.problems.append(Problem("model", str(error)))
         else:

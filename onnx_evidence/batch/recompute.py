@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from onnx_evidence.batch import places
 from onnx_evidence.batch.summary import load_map
 from onnx_evidence.batch.verify import Checked
+from onnx_evidence.counting.tally import MAX_WORK
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError, EvidenceError, StoreError
 from onnx_evidence.explanation import Explanation
@@ -53,7 +54,14 @@ class Verdict(NamedTuple):
     note: str = ""
 
 
-def reopen(entry: dict[str, Any], folder: Path, model: Path | None, device: str, batch_size: int | None) -> Explainer:
+def reopen(
+    entry: dict[str, Any],
+    folder: Path,
+    model: Path | None,
+    device: str,
+    batch_size: int | None,
+    max_work: int = MAX_WORK,
+) -> Explainer:
     """The explainer that a manifest line tells of.
 
     Parameters
@@ -68,6 +76,8 @@ def reopen(entry: dict[str, Any], folder: Path, model: Path | None, device: str,
         Where to run.
     batch_size : int or None
         None for the recorded one.
+    max_work : int
+        As in `deployed.DeployedModel`.
 
     Returns
     -------
@@ -85,7 +95,12 @@ def reopen(entry: dict[str, Any], folder: Path, model: Path | None, device: str,
     if entry["hashes"]["background"] is not None:
         settings["background"] = str(places.find(folder, entry, "background", settings["background"]))
     deployed = DeployedModel(
-        path, preprocess=preprocess, device=device, output=entry["output"], classes=entry["classes"]
+        path,
+        preprocess=preprocess,
+        device=device,
+        output=entry["output"],
+        classes=entry["classes"],
+        max_work=max_work,
     )
     if deployed.model.sha256 != entry["hashes"]["model"]:
         raise StoreError(
