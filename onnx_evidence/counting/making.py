@@ -179,7 +179,32 @@ def _crop_pad(call: Call) -> list[Held]:
     return [of_shape(sides, exact=all_exact(call))]
 
 
+def _distances(call: Call) -> list[Held]:
+    first, second = call.shape(0), call.shape(1)
+    return [UNKNOWN if not first or not second else of_shape([first[0], second[0]])]
+
+
+def _positions(call: Call) -> list[Held]:
+    """Of ONNX Runtime: a number for each head and pair of places."""
+    table, rows, columns = call.shape(0), int(call.number(1, default=0)), int(call.number(2, default=0))
+    return [UNKNOWN if not table else of_shape([1, table[-1], rows, columns])]
+
+
+def _encoded(call: Call) -> list[Held]:
+    data, categories = call.shape(0), call.attr("cats_int64s") or call.attr("cats_strings") or []
+    return [UNKNOWN if data is None else of_shape([*data, len(categories)])]
+
+
+def _counted(call: Call) -> list[Held]:
+    data = call.shape(0)
+    return [UNKNOWN if data is None else of_shape([*data[:-1], max(call.attr("ngram_indexes") or [0]) + 1])]
+
+
 RULES = table(
+    (_distances, "CDist"),
+    (_positions, "RelativePositionBias GatedRelativePositionBias"),
+    (_encoded, "OneHotEncoder"),
+    (_counted, "TfIdfVectorizer"),
     (_expand, "Expand"),
     (_tile, "Tile"),
     (_filled, "ConstantOfShape ConstantFill"),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import prod
 
 from onnx_evidence.counting.bounds import all_exact, axis_of, bounded, broadcast, table
-from onnx_evidence.counting.held import UNKNOWN, Call, Held, Open, of_shape
+from onnx_evidence.counting.held import UNKNOWN, Call, Held, Open, of_shape, of_size
 
 
 def _windows(call: Call, sides: Sequence[int], kernel: Sequence[int]) -> list[int]:
@@ -149,7 +149,9 @@ def _attention(call: Call) -> list[Held]:
     if data is None or len(data) < 3:
         return [UNKNOWN]
     call.adds = 2 * prod(data) * data[-2] + prod(data) * (weight[-1] if weight else 0)
-    return [of_shape(data, exact=False)]
+    heads = call.attr("num_heads") or call.attr("q_num_heads") or 1
+    compared = prod(data[:-1]) * data[-2] * (heads if len(data) == 3 else 1)
+    return [of_shape(data, exact=False), of_size(compared)]
 
 
 def _reduce(call: Call) -> list[Held]:

@@ -19,6 +19,8 @@ _COPIES = 16
 # Of all work one layer may hold this part of numbers, or so many for each number of the picture, as `extent` has it.
 _LAYER = 10**5
 _LAYER_EACH = 256
+# And all layers that are still to be read, at any time, so many times that.
+_AT_ONCE = 10
 # Stands for a free batch in inference, see `shapes`.
 BATCH = 7920
 _PLAIN = 10**6
@@ -78,6 +80,8 @@ class Limits:
         Numbers that the file stores.
     layer : int
         Numbers that one layer may hold.
+    at_once : int
+        Numbers that all layers may hold that are still to be read.
     nodes : int
         Nodes that may be written out, or followed.
     """
@@ -88,11 +92,13 @@ class Limits:
     only_told: bool = False
     stored: int = 0
     layer: int = field(init=False)
+    at_once: int = field(init=False)
     nodes: int = field(init=False)
 
     def __post_init__(self) -> None:
         each = _LAYER_EACH * self.picture * self.work // MAX_WORK
         self.layer = max(self.work // _LAYER * self.rows, each)
+        self.at_once = _AT_ONCE * self.layer
         self.nodes = self.work // (_WRITTEN * NODE)
 
     def count(self, work: Work) -> int:

@@ -57,6 +57,8 @@ class WholeWalk(Walk):
                 common = None  # the condition is computed from constants: it may end long before
             elif turns is None or (ends is None and not bounded):
                 # The picture decides: runs of it are limited in time.
+                if len(results) > 1 + len(states):
+                    self._refuse_growing(node)
                 work.add(inner)
                 return [held._replace(kind=PICTURE, value=None, exact=False) for held in results[1:]]
             else:
@@ -121,7 +123,8 @@ class WholeWalk(Walk):
             if going is not None and not going.all():
                 break
             if most is None and going is None:
-                break  # the picture decides, and what it decides of is not known to be bounded
+                self._refuse_growing(node)
+                break
             if self.visits > end:
                 raise ModelError(
                     f"{self.path}: {named(node)} has not ended after {turn} turns that were followed: give it a "
@@ -130,6 +133,14 @@ class WholeWalk(Walk):
         work.add(total)
         self.check(work, node)
         return [*states, *gathered[len(states) :]]
+
+    def _refuse_growing(self, node: onnx.NodeProto) -> None:
+        """Refuse a Loop of which the picture decides how much it holds."""
+        if self.settled:
+            raise ModelError(
+                f"{self.path}: {named(node)} may hold more with every turn, and the picture decides how many there "
+                "are, so nothing bounds it: export the model with a largest number of turns"
+            )
 
     def _scan(self, node: onnx.NodeProto, inputs: Sequence[Held | None], scope: Scope, work: Work) -> list[Held]:
         (body,) = bodies(node)[:1] or [onnx.GraphProto()]

@@ -12,8 +12,13 @@ from onnx_evidence.counting.reckoning import reckoned
 from onnx_evidence.counting.table import grown
 from onnx_evidence.counting.tally import NODE, Limits, Work, in_words
 from onnx_evidence.errors import ModelError
+from onnx_evidence.intake.external import tensors_of
+from onnx_evidence.nodes import node_inputs
 
 _STANDARD = ("", "ai.onnx")
+_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+# Texts that are joined to themselves double in length, which sizes do not show.
+_TEXTS = frozenset({"StringConcat"})
 CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _CHANCE = frozenset("RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli".split())
 # What a node that is not put together as its operator wants it may raise: whoever runs it says so.
@@ -49,8 +54,8 @@ class Walk:
         self.opset = _opset(proto.opset_import)
         self._functions = {(each.domain, each.name, each.overload): each for each in proto.functions}
         self.given: Mapping[str, onnx.AttributeProto] = {}
-        self.visits = self.trying = 0
-        limits.stored = sum(prod(max(side, 0) for side in tensor.dims) for tensor in proto.graph.initializer)
+        self.visits = self.trying = self._at_once = 0
+        limits.stored = sum(prod(max(side, 0) for side in tensor.dims) for tensor in tensors_of(proto))
 
     def whole(self, given: Mapping[str, Held]) -> Work:
         """What the whole model computes.
@@ -101,6 +106,16 @@ class Walk:
 
     def _of_node(self, node: onnx.NodeProto, counts: dict[Key, int], around: tuple[Key, ...]) -> int:
         key = (node.domain, node.op_type, node.overload)
+        if any(each.ref_attr_name and each.type in _GRAPHS for each in node.attribute):
+            raise ModelError(
+                f"{self.path}: {named(node)} is given its body by the function around it, which cannot be followed: "
+                "export the model without functions"
+            )
+        if node.op_type in _TEXTS:
+            raise ModelError(
+                f"{self.path}: {named(node)} makes texts longer, which no classifier of pictures does: export the "
+                "model without it"
+            )
         inside = sum(self._of_node(inner, counts, around) for graph in bodies(node) for inner in graph.node)
         return 1 + inside + (self._written_out(key, counts, around) if key in self._functions else 0)
 
@@ -133,9 +148,22 @@ class Walk:
             scope[sparse.values.name] = Held(tuple(sparse.dims), made, True, STORED)
             work.made += made
             self.check(work, f"the sparse weight {sparse.values.name!r}, written out,", made, STORED)
-        for node in graph.node:
+        before, (last, ends) = self._at_once, _last_read(graph)
+        for place, node in enumerate(graph.node):
             self._node(node, scope, work)
+            self._keep([scope[name] for name in node.output if name in last], node, 1)
+            self._keep([scope.maps[0].get(name, UNKNOWN) for name in ends.get(place, ())], node, -1)
+        self._at_once = before
         return [scope.get(value.name, UNKNOWN) for value in graph.output]
+
+    def _keep(self, tensors: Sequence[Held], node: onnx.NodeProto, sign: int) -> None:
+        """Take what is made of the picture as held from now on, or as held no more."""
+        self._at_once += sign * sum(held.size or 0 for held in tensors if held.kind == PICTURE)
+        if self._at_once > self.limits.at_once:
+            raise ModelError(
+                f"{self.path}: when {named(node)} is run, {in_words(self._at_once)} numbers of a picture are still to "
+                f"be read, and there may be {in_words(self.limits.at_once)} at once: {_REMEDY}"
+            )
 
     def _node(self, node: onnx.NodeProto, scope: Scope, work: Work) -> None:
         self.visits += 1
@@ -149,6 +177,7 @@ class Walk:
             made = self._function(function, node, inputs, work)
         elif node.op_type in CONTROL and node.domain in _STANDARD:
             made = self.control(node, inputs, scope, work)
+            self._hold(node, made, work)
         elif node.op_type == "Constant" and node.domain in _STANDARD:
             made = [self._constant(node, work)]
         else:
@@ -205,6 +234,13 @@ class Walk:
         work.run, work.made, work.told = work.run + one.run, work.made + one.made, work.told + one.told
         if cost > work.most:
             work.most, work.where = cost, named(node)
+        self.check(work, node, max(sizes, default=0), kind)
+
+    def _hold(self, node: onnx.NodeProto, made: Sequence[Held], work: Work) -> None:
+        """Check what comes out of a body, gathered turn by turn perhaps."""
+        sizes = [held.size or 0 for held in made]
+        kind = min((held.kind for held in made), default=PICTURE)
+        work.made += sum(sizes) if kind >= STORED else 0
         self.check(work, node, max(sizes, default=0), kind)
 
     def check(self, work: Work, what: onnx.NodeProto | str, largest: int = 0, kind: int = PICTURE) -> None:
@@ -278,6 +314,17 @@ def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     for attribute in node.attribute:
         found += [attribute.g] if attribute.HasField("g") else attribute.graphs
     return found
+
+
+def _last_read(graph: onnx.GraphProto) -> tuple[dict[str, int], dict[int, list[str]]]:
+    """The place of the last node that reads each tensor, and the tensors that each place is the last for."""
+    last: dict[str, int] = {}
+    for place, node in enumerate(graph.node):
+        last.update(dict.fromkeys(node_inputs(node) if bodies(node) else node.input, place))
+    ends: dict[int, list[str]] = {}
+    for name, place in last.items():
+        ends.setdefault(place, []).append(name)
+    return last, ends
 
 
 def _opset(imports: Sequence[onnx.OperatorSetIdProto]) -> int:
