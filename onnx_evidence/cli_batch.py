@@ -30,6 +30,7 @@ from onnx_evidence.options import (
     Opening,
     batch_options,
     device_option,
+    max_work_option,
     model_options,
     pictures_bar,
     progress_bar,
@@ -189,6 +190,7 @@ def _sha256(ctx: click.Context, option: click.Parameter, text: str | None) -> st
 @click.option("--expect-model", callback=_sha256, metavar="SHA256", help="Of the model that the receipts must be of.")
 @click.option("--expect-seal", callback=_sha256, metavar="SHA256", help="Of the last line, noted when the run ended.")
 @device_option
+@max_work_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @verbosity_options
 @translate_errors
@@ -203,6 +205,7 @@ def verify(
     expect_model: str | None,
     expect_seal: str | None,
     device: str,
+    max_work: int,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -222,7 +225,7 @@ def verify(
     checked.expect(expect_model, expect_seal)
     entries = take_sample(checked.entries, sample, checked.head)
     with progress_bar(len(entries), "map", hidden) as bar:
-        origin = Origin(folder, model, labels, device, batch_size)
+        origin = Origin(folder, model, labels, device, batch_size, max_work)
         verdicts, refused = recompute_all(checked, entries, origin, find, tolerance, bar.update)
     found = verification(checked, verdicts, tolerance, refused)
     if as_json or not quiet:

@@ -30,7 +30,6 @@ from onnx_evidence.batch import recompute
 from onnx_evidence.batch import reopen as reopening
 from onnx_evidence.batch.compare import NOT_COMPARED
 from onnx_evidence.cli import main as onnx_evidence
-from onnx_evidence.files.arrays import pack_arrays
 from onnx_evidence.images import list_images
 from onnx_evidence.pipeline import Explainer
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.journal import Journal
-from onnx_evidence.store import pack_arrays
+from onnx_evidence.files.arrays import pack_arrays
 
 
 class Forgery(NamedTuple):

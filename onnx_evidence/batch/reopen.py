@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from onnx_evidence.batch import places
 from onnx_evidence.choose import AUTO
+from onnx_evidence.counting.tally import MAX_WORK
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError, EvidenceError, StoreError
 from onnx_evidence.intake.labels import name_both, read_labels
@@ -46,6 +47,8 @@ class Origin(NamedTuple):
         Where to run.
     batch_size : int or None
         Rows per run of the model.
+    max_work : int
+        As in `deployed.DeployedModel`.
     """
 
     folder: Path
@@ -53,6 +56,7 @@ class Origin(NamedTuple):
     labels: Path | None = None
     device: str = "auto"
     batch_size: int | None = None
+    max_work: int = MAX_WORK
 
 
 def opening(entry: dict[str, Any]) -> str:
@@ -130,6 +134,7 @@ def _open(path: Path, entry: dict[str, Any], origin: Origin) -> DeployedModel:
         output=entry["output"],
         classes=entry["classes"],
         labels=origin.labels or _labels(entry, origin.folder),
+        max_work=origin.max_work,
     )
     source = _source(entry["preprocess_source"])
     if source is not _GIVEN:

@@ -9,6 +9,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import checker, external_data_helper, numpy_helper
 
+from onnx_evidence.counting.tally import MAX_WORK
+from onnx_evidence.counting.work import refuse_endless
 from onnx_evidence.errors import ModelError, one_line
 from onnx_evidence.intake.external import (
     INLINE_LIMIT,
@@ -45,6 +47,8 @@ class File(NamedTuple):
         What the ONNX checker holds against it, where ONNX Runtime opens it all the same.
     beside : sequence of Weights
         The files of weights beside it.
+    max_work : int
+        Multiply-adds that it may take for a picture.
     """
 
     path: Path
@@ -53,9 +57,10 @@ class File(NamedTuple):
     sha256: str
     objection: str | None = None
     beside: Sequence[Weights] = ()
+    max_work: int = MAX_WORK
 
 
-def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
+def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -> File:
     """Read and check an .onnx file, with the weights that lie beside it.
 
     Parameters
@@ -64,6 +69,8 @@ def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
         The file.
     limit : int
         Bytes of weights beside the file that are read; where there are more they stay where they are.
+    max_work : int
+        Multiply-adds that it may take for a picture, see `work.refuse_endless`.
 
     Returns
     -------
@@ -72,7 +79,8 @@ def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
     Raises
     ------
     ModelError
-        If it cannot be read, or is no valid ONNX model, or refers to files outside its folder. A file that the ONNX
+        If it cannot be read, or is no valid ONNX model, or refers to files outside its folder, or would compute more
+        than ``max_work``. A file that the ONNX
         checker objects to is taken if ONNX Runtime opens it; that is tried in a process of its own.
     """
     data = _read(path)
@@ -82,6 +90,7 @@ def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
         beside = settle_external(proto, path, limit)
         strays = name_strays(proto)
         changed = sort_nodes(proto.graph) or bool(beside) or strays
+        refuse_endless(proto, path, max_work)
         # From the bytes where these are what was read: to copy large graphs takes seconds.
         checker.check_model(without_outside(proto) if changed else data)
     except (DecodeError, UnicodeDecodeError) as error:
@@ -103,7 +112,7 @@ def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
         raise ModelError(f"{path}: cannot read the weights beside it: {error.strerror or error}") from error
     # What was read is what was hashed.
     check_unchanged(path, beside)
-    return File(path, data, proto, sha256, objection, tuple(beside))
+    return File(path, data, proto, sha256, objection, tuple(beside), max_work)
 
 
 def _check_values(proto: onnx.ModelProto, path: Path) -> None:
