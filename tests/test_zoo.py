@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence.projection import CellField
@@ -86,6 +87,71 @@ def test_what_a_row_amounts_to(tool, change: dict, refused: bool, kind: str):
 def test_the_last_line_of_a_traceback_is_told(tool):
     row = {"end": "traceback", "reason": "Traceback\n  x\nKeyError: 7\n"}
     assert tool("zoo_verdict").judge(row, refusal_expected=False).words == "FAILURE: traceback: KeyError: 7"
+
+
+# Rows that are kept
+
+
+@pytest.fixture
+def check(tool, tmp_path, monkeypatch):
+    """Runs ``check`` on a zoo of two models whose rows are given, and names those really explained."""
+    table, made = tool("check_real_models"), []
+    shown = {"kind": "logits", "classes": 5, "cuts": 3, "method": "integrated"}
+    given = {"one": shown, "two": {"end": "refused", "reason": "two inputs"}}
+    for name in given:
+        path = tmp_path / "zoo" / "torch" / f"{name}.onnx"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def run_row(spec, *_):
+        made.append(spec.name)
+        return {**EXPLAINED, **given[spec.name]}
+
+    monkeypatch.setattr(table, "run_row", run_row)
+
+    def run(*options: object) -> tuple[int, str, list[str]]:
+        made.clear()
+        asked = ["check", str(tmp_path / "zoo"), "-o", str(tmp_path / "table.md"), *map(str, options)]
+        result = CliRunner().invoke(table.main, asked, catch_exceptions=False)
+        return result.exit_code, (tmp_path / "table.md").read_text(encoding="utf-8"), list(made)
+
+    return run
+
+
+def test_rows_are_kept_as_they_are_known_and_not_made_again(check, tmp_path):
+    rows = tmp_path / "rows"
+    code, table, made = check("--rows", rows, "--only", "one")
+    assert (code, made) == (0, ["one"])
+    assert [path.name for path in rows.iterdir()] == ["torch+one.json"]
+    code, table, made = check("--rows", rows)
+    assert (code, made) == (1, ["two"])
+    assert sorted(path.name for path in rows.iterdir()) == ["torch+one.json", "torch+two.json"]
+    assert [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| torch")] == [
+        "| torch/one",
+        "| torch/two",
+    ]
+    assert check("--rows", rows) == (1, table, [])
+    assert check() == (1, table, ["one", "two"])
+    # A row is what counts, and its verdict is made anew; one that is deleted is made again.
+    row = json.loads((rows / "torch+one.json").read_text(encoding="utf-8"))
+    (rows / "torch+two.json").write_text(json.dumps({**row, "map": "all zero"}), encoding="utf-8")
+    code, changed, made = check("--rows", rows)
+    assert (code, made) == (1, [])
+    assert "WRONG: the map is all zero" in changed
+    (rows / "torch+two.json").unlink()
+    assert check("--rows", rows) == (1, table, ["two"])
+
+
+def test_a_row_that_fails_to_be_made_leaves_none(tool, tmp_path):
+    table = tool("check_real_models")
+    spec = table.Spec("torch", "one", "")
+
+    def fails() -> dict:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        table.kept_row(tmp_path, spec, fails)
+    assert list(tmp_path.iterdir()) == []
 
 
 # A file against the package
