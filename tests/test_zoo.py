@@ -68,6 +68,7 @@ def tool(monkeypatch):
         (placed({}, GOOD | {"share": 0.3, "elsewhere": 0.31}, GOOD), False, "explained"),
         ({"left": 0.7}, False, "SHALLOW"),
         ({"left": 0.7, "shallow": True}, False, "explained"),
+        ({"instead": "'integrated' cannot be computed: no cut"}, False, "explained"),
         ({}, True, "EXPLAINED THOUGH IT IS NO CLASSIFIER"),
         ({"end": "refused", "reason": "two inputs"}, True, "refused"),
         ({"end": "refused", "reason": "two inputs"}, False, "REFUSED THOUGH IT IS A CLASSIFIER"),
@@ -220,6 +221,19 @@ def test_a_row_of_a_deployed_model(tool, tmp_path, monkeypatch, tiny_model, hopp
     else:
         assert (row["end"], row["map"], row["kind"]) == ("explained", "fine", "logits")
         assert max(row["file"], row["certificate"], row["batch"]) < 1e-5
+
+
+def test_a_model_that_is_explained_on_pixels_is_not_shallow_without_a_word(tool, tmp_path, hopper):
+    path = tiny.branching(tmp_path / "branching.onnx")
+    row = tool("zoo_row").make_row({"model": str(path), "picture": str(hopper), "layer": "auto", "quality": "fast"})
+    assert (row["used"], row["left"], row["method"], row["shallow"]) == (["input"], 1.0, "occlusion", True)
+    assert [set(place) for place in row["places"]] == [{"bits", "map", "cuts"}] * 2
+    judged = {"end": "explained", "reduced": False, **row, "places": []}
+    words = tool("zoo_verdict").judge(judged, refusal_expected=False).words
+    assert words.startswith("explained; 'integrated' cannot be computed: no cut inside the model")
+    # Control: without the reason it would be.
+    silent = {**judged, "instead": "", "shallow": False}
+    assert tool("zoo_verdict").judge(silent, refusal_expected=False).kind == "SHALLOW"
 
 
 def test_control_another_file_is_told_from_the_model_taken_in(tool, tmp_path, tiny_model, rng):

@@ -57,7 +57,11 @@ one at a time; all as shares of the largest score. "place": even grey with one p
 evidence for the class that the patch speaks for lies at the patch as if it lay anywhere, the least of two patches; in
 brackets the worst cut's own; `-` where the patch raises no class. Below {lift:g}, or with the evidence nearer to a
 mirrored or turned image of the patch, it is WRONG PLACE. "left": share of the multiply-adds behind the deepest cut;
-above {left:.0%} without a word it is SHALLOW. Seconds with {workers} at once.
+above {left:.0%} without a word it is SHALLOW; where the default method cannot be computed, the receipt's
+reason stands behind the verdict. Random weights are set so that places matter: kernels weigh their middle most,
+statistics of BatchNorm are measured, and what mixes all places by weights of its own (token mixers, gates made of means
+over all places) is damped: where a patch moves every cell of a network, its evidence is rightly everywhere, and a
+misplaced map cannot be told from a sound one. Seconds with {workers} at once.
 """
 _HEAD = (
     "| model | exporter | opset | input | preprocessing | output | cuts (auto) | method | certificate | file | batch "
