@@ -22,6 +22,7 @@ from onnx_evidence.intake.labels import find_class, name_both, read_labels
 from onnx_evidence.intake.proof import CODES, FULL
 from onnx_evidence.kept import by_cells
 from onnx_evidence.model import load_model
+from onnx_evidence.nodes import bytes_at_once
 from onnx_evidence.placement import Placement
 from onnx_evidence.preprocessing.apply import read_picture, to_input
 from onnx_evidence.preprocessing.contract import Preprocess
@@ -390,4 +391,5 @@ class DeployedModel:
         return look
 
     def _open(self, part: onnx.ModelProto) -> Session:
-        return Session(part, self.device, batch=self.model.batch, folder=self.model.path.parent)
+        row_bytes = bytes_at_once(part.graph, self.graph.shapes)
+        return Session(part, self.device, batch=self.model.batch, folder=self.model.path.parent, row_bytes=row_bytes)

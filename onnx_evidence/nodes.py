@@ -1,11 +1,14 @@
 """Facts about ONNX nodes: what they read, what they cost, what they depend on."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 
 import onnx
 
 from onnx_evidence.shapes import Shape
+
+# Bytes of a number.
+_FLOAT = 4
 
 
 def node_inputs(node: onnx.NodeProto) -> list[str]:
@@ -80,6 +83,40 @@ def _inner_side(node: onnx.NodeProto, data: Shape, weight: Shape) -> int:
     if len(weight) >= 2 and (side := weight[-1] if transposed else weight[-2]):
         return side
     return (data[-1] if data else None) or 1
+
+
+def bytes_at_once(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> int:
+    """Memory that one picture takes while a graph runs: of all tensors that are held at one time, where they are most.
+
+    Parameters
+    ----------
+    graph : onnx.GraphProto
+        In topological order.
+    shapes : mapping of str to Shape
+        Of tensors, for one picture. One that is missing is taken to be as large as the largest that its node reads.
+
+    Returns
+    -------
+    int
+        In float32, without weights.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    last = {name: place for place, node in enumerate(graph.node) for name in node_inputs(node) if name not in constants}
+    last |= {value.name: len(graph.node) for value in graph.output}
+    held = {value.name: _FLOAT * _size(shapes.get(value.name, ())) for value in graph.input if value.name in last}
+    most = sum(held.values())
+    total = most
+    for place, node in enumerate(graph.node):
+        read = [name for name in dict.fromkeys(node_inputs(node)) if name in held]
+        largest = max((held[name] for name in read), default=0)
+        for name in filter(None, node.output):
+            held[name] = _FLOAT * _size(shapes[name]) if name in shapes else largest
+            total += held[name]
+        most = max(most, total)
+        for name in (*read, *filter(None, node.output)):
+            if last.get(name, -1) <= place:
+                total -= held.pop(name, 0)
+    return most
 
 
 def ancestors(

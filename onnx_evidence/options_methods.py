@@ -39,7 +39,7 @@ def method_options(command: Callable[P, R]) -> Callable[P, R]:
                 type=click.Choice([AUTO, *METHODS]),
                 default=AUTO,
                 show_default=True,
-                help="auto: integrated where every operator has a backward rule, window elsewhere. "
+                help="auto: integrated where all operators have a backward rule, else window; without a cut occlusion. "
                 + "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
                 + ".",
             ),

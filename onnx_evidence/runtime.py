@@ -42,6 +42,10 @@ _PATIENCE, _PATIENCE_EACH = 10.0, 5.0
 _FATAL = 4
 # What ONNX Runtime says of a run that was ended.
 _TERMINATED = "terminate flag"
+# Memory that the tensors of one run may take; sessions keep what they once took, and a dozen are open at a time.
+_MOST_BYTES = 2**30
+# Rows that are run at once unless somebody says otherwise.
+_USUAL_ROWS = 32
 RUNTIME_VERSION = str(ort.__version__)
 # The package forbids telemetry before ONNX Runtime is imported; where another library was quicker, from here on.
 ort.disable_telemetry_events()
@@ -136,9 +140,11 @@ def _identity() -> bytes:
 
 
 def _session(
-    model: bytes, device: str, threads: int, folder: Path | None = None, *, share: bool = True
+    model: bytes, device: str, threads: int, folder: Path | None = None, *, share: bool = True, keep: bool = True
 ) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    # Kept for the next run, which is quicker, or given back.
+    options.enable_cpu_mem_arena = keep
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
         if share:
@@ -155,14 +161,14 @@ def _session(
 
 
 def _open(
-    model: onnx.ModelProto | bytes, device: Device, threads: int | None, folder: Path | None
+    model: onnx.ModelProto | bytes, device: Device, threads: int | None, folder: Path | None, *, keep: bool = True
 ) -> ort.InferenceSession:
     try:
         if isinstance(model, bytes):
-            session = _session(model, device.name, threads or available_threads(), folder, share=False)
+            session = _session(model, device.name, threads or available_threads(), folder, share=False, keep=keep)
         else:
             place = folder if any(map(uses_external_data, model.graph.initializer)) else None
-            session = _session(model.SerializeToString(), device.name, threads or available_threads(), place)
+            session = _session(model.SerializeToString(), device.name, threads or available_threads(), place, keep=keep)
     except Exception as error:
         graph = onnx.load_model_from_string(model) if isinstance(model, bytes) else model
         raise ModelError(f"ONNX Runtime cannot run the model: {why_not(graph, error, device.name)}") from error
@@ -194,6 +200,9 @@ class Session:
         Where weights lie that the graph only refers to.
     outputs : sequence of str, optional
         The outputs that are asked for; by default all, in the order of the graph.
+    row_bytes : int
+        Memory that one row takes, as far as that is known. Batches are cut so that a run takes no more than a
+        gibibyte, and a session whose usual batches would take more keeps none of it between runs.
 
     Raises
     ------
@@ -212,8 +221,10 @@ class Session:
         threads: int | None = None,
         folder: Path | None = None,
         outputs: Sequence[str] | None = None,
+        row_bytes: int = 0,
     ) -> None:
-        self._session = _open(model, device, threads, folder)
+        self._session = _open(model, device, threads, folder, keep=row_bytes * _USUAL_ROWS <= _MOST_BYTES)
+        self._most = max(1, _MOST_BYTES // max(row_bytes, 1))
         self._outputs = None if outputs is None else list(outputs)
         self._inputs = [each.name for each in self._session.get_inputs()]
         self.inputs = len(self._inputs)
@@ -245,11 +256,14 @@ class Session:
         """
         rows = len(batches[0])
         self.passes += rows
-        if (size := self._batch) is None:
+        size = self._batch or self._most
+        if self._batch is None and rows <= size:
             return self._run(batches)
         parts = []
         for start in range(0, rows, size):
-            given = tuple(_filled(batch[start : start + size], size) for batch in batches)
+            given = tuple(batch[start : start + size] for batch in batches)
+            if self._batch is not None:
+                given = tuple(_filled(batch, size) for batch in given)
             parts.append([each[: min(size, rows - start)] for each in self._run(given)])
         return [np.concatenate(each) for each in zip(*parts, strict=True)]
 

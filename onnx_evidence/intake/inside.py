@@ -79,7 +79,9 @@ def _add_lengths(proto: onnx.ModelProto, names: Sequence[str]) -> list[str]:
     axes = new_name("length/axes", taken)
     graph.initializer.append(helper.make_tensor(axes, TensorProto.INT64, [1], [1]))
     lengths = []
-    for name in names:
+    # ONNX Runtime works its way back from the node that comes last: were that the last tensor's, all the others would
+    # be held until it is made. So it is the first one's, and every tensor is let go of as soon as it has been read.
+    for name in reversed(names):
         cast, flat, length = (new_name(f"{name}/length/{word}", taken) for word in ("float", "flat", "row"))
         graph.node.append(helper.make_node("Cast", [name], [cast], to=TensorProto.FLOAT))
         graph.node.append(helper.make_node("Flatten", [cast], [flat], axis=1))
@@ -88,4 +90,4 @@ def _add_lengths(proto: onnx.ModelProto, names: Sequence[str]) -> list[str]:
         else:
             graph.node.append(helper.make_node("ReduceL2", [flat], [length], keepdims=0, axes=[1]))
         lengths.append(length)
-    return lengths
+    return lengths[::-1]
