@@ -17,7 +17,7 @@ from onnx_evidence.batch.merge import merge as join
 from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard
 from onnx_evidence.batch.pool import spawned
 from onnx_evidence.batch.recompute import TOLERANCE, Verdict, finder, recompute, reopen, verification
-from onnx_evidence.batch.summary import group, summarise, totals, write_table
+from onnx_evidence.batch.summary import Cohort, summarise, write_table
 from onnx_evidence.batch.verify import Problem, check_hashes, take_sample
 from onnx_evidence.batch.work import Hand, Job, Outcome, Recipe
 from onnx_evidence.errors import DataError, EvidenceError, StoreError
@@ -150,14 +150,17 @@ def _csv(ctx: click.Context, option: click.Parameter, path: Path | None) -> Path
 def summary(folder: Path, out: Path | None, masks: Path | None, quiet: bool, verbose: bool) -> None:
     """Show what the maps in FOLDER say as a whole: means by class."""
     set_verbosity(quiet, verbose)
+    cohort = Cohort()
     with progress_bar(None, "map", quiet) as bar:
-        rows = summarise(folder, masks, bar.update)
-    if out is not None:
-        write_table(out, rows)
-    if not quiet:
-        click.echo(report.summary_table(list(group(rows)), totals(rows)))
+        rows = cohort.noting(summarise(folder, masks, bar.update))
         if out is not None:
-            click.echo(shown(f"{out}: {len(rows)} rows written"))
+            write_table(out, rows)
+        for _ in rows:  # those that are not written
+            pass
+    if not quiet:
+        click.echo(report.summary_table(cohort.classes(), cohort.totals()))
+        if out is not None:
+            click.echo(shown(f"{out}: {cohort.maps} rows written"))
 
 
 @click.command(cls=OnceCommand)
@@ -222,10 +225,8 @@ def verify(
 
 
 def _refuse_old(folder: ResultFolder, resume: bool) -> None:
-    if not resume and folder.manifest.lines:
-        raise StoreError(
-            f"{folder.path}: holds {len(folder.manifest.lines)} maps already: take another -o, or drop --no-resume"
-        )
+    if not resume and (maps := folder.manifest.index.count()):
+        raise StoreError(f"{folder.path}: holds {maps} maps already: take another -o, or drop --no-resume")
 
 
 def _looked(items: Sequence[Item], interrupt: Interrupt) -> list[Item]:

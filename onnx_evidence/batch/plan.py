@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line
+from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line, short_of_handles
 from onnx_evidence.files.inside import open_regular, sha256_of
 from onnx_evidence.images import list_images, printable
 from onnx_evidence.text import visible
@@ -254,11 +254,18 @@ def look(item: Item) -> Item:
     Returns
     -------
     Item
+
+    Raises
+    ------
+    DataError
+        If it is not the picture's fault: too many files are open.
     """
     try:
         with open_regular(item.path) as stream:
             digest = sha256_of(stream)
     except (OSError, ValueError) as error:
+        if short_of_handles(error):
+            raise DataError(f"{item.name}: cannot read the picture: {one_line(error)}") from error
         reason = getattr(error, "strerror", None) or one_line(error)
         return replace(item, problem=f"{item.name}: cannot read the picture: {reason}")
     return replace(item, sha256=digest)

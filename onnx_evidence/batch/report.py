@@ -36,7 +36,7 @@ def summary_table(classes: Sequence[Group], totals: Sequence[Group]) -> str:
     Parameters
     ----------
     classes, totals : sequence of Group
-        From `batch.summary.group` and `batch.summary.totals`.
+        From `batch.summary.Cohort`.
 
     Returns
     -------
