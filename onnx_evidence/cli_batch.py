@@ -1,5 +1,6 @@
 """The commands about folders of pictures: explain, and what is done with its results."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,12 @@ from onnx_evidence.batch.loop import Progress, Runner, Tally, here, run_jobs
 from onnx_evidence.batch.merge import merge as join
 from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard
 from onnx_evidence.batch.pool import spawned
-from onnx_evidence.batch.recompute import TOLERANCE, Verdict, finder, recompute, reopen, verification
+from onnx_evidence.batch.recompute import TOLERANCE, finder, recompute_all, verification
+from onnx_evidence.batch.reopen import Origin
 from onnx_evidence.batch.summary import Cohort, summarise, write_table
-from onnx_evidence.batch.verify import Problem, check_hashes, take_sample
+from onnx_evidence.batch.verify import check_hashes, take_sample
 from onnx_evidence.batch.work import Hand, Job, Outcome, Recipe
-from onnx_evidence.errors import DataError, EvidenceError, StoreError
+from onnx_evidence.errors import DataError, StoreError
 from onnx_evidence.options import (
     PATH,
     SOME_FAILED,
@@ -163,6 +165,13 @@ def summary(folder: Path, out: Path | None, masks: Path | None, quiet: bool, ver
             click.echo(shown(f"{out}: {cohort.maps} rows written"))
 
 
+def _sha256(ctx: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """A SHA-256 as it is printed: part of one proves nothing."""
+    if text is not None and re.fullmatch("[0-9a-fA-F]{64}", text) is None:
+        raise click.BadParameter(f"{text!r} is no SHA-256: give all 64 hexadecimal digits", ctx, option)
+    return None if text is None else text.lower()
+
+
 @click.command(cls=OnceCommand)
 @click.argument("folder", type=PATH)
 @click.option("--sample", type=click.IntRange(min=0), metavar="N", help="Compute N maps again; default: all.")
@@ -179,6 +188,9 @@ def summary(folder: Path, out: Path | None, masks: Path | None, quiet: bool, ver
     help="That may be between a map and the one computed again.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Default: as recorded.")
+@click.option("--labels", type=PATH, metavar="FILE", help="Class names, where they were given to 'explain' in a file.")
+@click.option("--expect-model", callback=_sha256, metavar="SHA256", help="Of the model that the receipts must be of.")
+@click.option("--expect-seal", callback=_sha256, metavar="SHA256", help="Of the last line, noted when the run ended.")
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @verbosity_options
@@ -190,34 +202,32 @@ def verify(
     images: tuple[Path, ...],
     tolerance: float,
     batch_size: int | None,
+    labels: Path | None,
+    expect_model: str | None,
+    expect_seal: str | None,
     device: str,
     as_json: bool,
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Check that the results in FOLDER are what their receipts say: all hashes first, then the maps, computed again.
+    """Check that the results in FOLDER are what their receipts say.
 
-    Exit code 0: everything is as it was written, and the maps are the same within the tolerance; 1: something is not;
-    3: pictures are missing, so that not all could be checked.
+    First all hashes, and that nothing else lies there; then every map, its figure and its whole line in the manifest,
+    computed again. Exit code 0: everything is as it was written, and the same within the tolerance; 1: something is
+    not, or is not what was expected, or the model is another one; 3: not all could be checked, as pictures are missing,
+    or there is no map.
     """
     set_verbosity(quiet, verbose)
     find = finder(folder, images)
     hidden = quiet or as_json
     with progress_bar(None, "line", hidden) as bar:
         checked = check_hashes(folder, find, bar.update)
+    checked.expect(expect_model, expect_seal)
     entries = take_sample(checked.entries, sample, checked.head)
-    verdicts: list[Verdict] = []
-    if checked.entries:
-        try:
-            explainer = reopen(checked.entries[0], folder, model, device, batch_size)
-        except EvidenceError as error:
-            checked.problems.append(Problem("model", str(error)))
-        else:
-            with progress_bar(len(entries), "map", hidden) as bar:
-                for verdict in recompute(explainer, entries, folder, find, tolerance):
-                    verdicts.append(verdict)
-                    bar.update()
-    found = verification(checked, verdicts, tolerance)
+    with progress_bar(len(entries), "map", hidden) as bar:
+        origin = Origin(folder, model, labels, device, batch_size)
+        verdicts, refused = recompute_all(checked, entries, origin, find, tolerance, bar.update)
+    found = verification(checked, verdicts, tolerance, refused)
     if as_json or not quiet:
         click.echo(as_json_text(found) if as_json else report.verification_table(found))
     if found["exit_code"]:

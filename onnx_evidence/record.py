@@ -76,6 +76,7 @@ def fixed_record(
             "onnx": version("onnx"),
             "opencv": OPENCV_VERSION,
             "pillow": PILLOW_VERSION,
+            "matplotlib": version("matplotlib"),
             "numpy": np.__version__,
             "python": platform.python_version(),
         },

@@ -84,7 +84,7 @@ HOMES = {
     "click": {"cli", "cli_batch", "options", "options_methods"},
     "tqdm": {"cli", "cli_batch", "options"},
     "pydantic_core": {"batch.journal"},
-    "pydantic": {"preprocessing.contract", "background_file", "batch.receipt", "batch.recompute"},
+    "pydantic": {"preprocessing.contract", "background_file", "batch.receipt", "batch.reopen"},
     "google": {"intake.read"},
     "distributed": {"batch.cluster"},
 }
