@@ -1,6 +1,8 @@
 """Very many lines: found again through a database as dictionaries would find them, checked as fully, memory flat."""
 
+import errno
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -19,14 +21,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from onnx_evidence.batch import fingerprint, summary, work
-from onnx_evidence.batch.index import Index, Listed, Scratch, listed
+from onnx_evidence.batch import fingerprint, sound, summary, work
+from onnx_evidence.batch.index import Index, Listed, Names, Scratch, listed
 from onnx_evidence.batch.journal import read_at, read_lines, sealed
 from onnx_evidence.batch.manifest import Manifest
 from onnx_evidence.batch.merge import merge
 from onnx_evidence.batch.plan import Item
 from onnx_evidence.batch.receipt import Failure, Receipt, unlike, unlike_receipt
+from onnx_evidence.batch.sound import Sample, Some, Sound
 from onnx_evidence.batch.summary import Cohort, Row, summarise, write_table
+from onnx_evidence.batch.verify import check_hashes
 from onnx_evidence.errors import DataError, StoreError
 from onnx_evidence.questions import TOP
 from tests.batch import call, manifest, stub_figure, write_pictures
@@ -350,12 +354,84 @@ def _summary(folder: Path) -> None:
         assert cohort.maps == int(folder.name)
 
 
-@pytest.mark.parametrize("reader", [_resume, _merge, _summary])
-def test_memory_does_not_grow_with_the_lines(receipt, tmp_path, reader):
-    few, lots = (many(receipt, tmp_path / str(count), count) for count in (300, 2400))
+def _verify(folder: Path) -> None:
+    """All pictures are missing, and maps, whose names are none of their class; and there are empty folders."""
+    count = int(folder.name)
+    for number in range(0, count, 4):
+        (folder / f"x{number}").mkdir()
+    with closing(check_hashes(folder, lambda entry: folder / "none")) as checked:
+        assert (len(checked.absent), len(checked.entries), checked.lines) == (count, 0, count)
+        assert len(checked.problems) == 2 * count + len(range(0, count, 4))
+        assert len(list(checked.problems)) == len(list(checked.absent)) == sound.NAMED
+
+
+@pytest.mark.parametrize("reader", [_resume, _merge, _summary, _verify])
+def test_memory_does_not_grow_with_the_lines(receipt, tmp_path, reader, monkeypatch):
+    monkeypatch.setattr(sound, "NAMED", 4)
+    few, lots = (many(receipt, tmp_path / str(count), count) for count in (200, 1600))
     reader(many(receipt, tmp_path / "10", 10))
     # Eight times the lines.
     assert peak(lambda: reader(lots)) < 2 * peak(lambda: reader(few))
+
+
+def test_lines_to_be_computed_again_are_read_again_and_must_be_the_same(receipt, tmp_path):
+    folder = many(receipt, tmp_path / "in", 6)
+    path, start = folder / "manifest.jsonl", 0
+    with closing(Sound(path)) as found:
+        assert (len(found), list(Sample(found, None))) == (0, [])
+        for line in read_lines(path):
+            if line.number != 3:
+                found.note(line, start)
+            start = line.end
+        lines = manifest(folder)
+        del lines[2]
+        assert list(found.works()) == [line["work"] for line in lines]
+        assert (list(Sample(found, None)), len(Sample(found, None))) == (lines, 5)
+        assert (list(Sample(found, [1, 4])), len(Sample(found, [1, 4]))) == ([lines[1], lines[4]], 2)
+        many(receipt, tmp_path / "in", 5)  # the seals of these are the same
+        assert list(Sample(found, [1])) == [lines[1]]
+        with pytest.raises(StoreError, match=r"manifest\.jsonl: was changed meanwhile"):
+            list(Sample(found, None))
+
+
+@given(st.lists(st.lists(st.integers(0, 9))), st.lists(st.integers(0, 9)), st.integers(0, 6))
+def test_the_first_of_many_are_kept_and_all_are_counted(given, last, room):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sound, "NAMED", room)
+        some: Some[int] = Some()
+        for each in given:
+            some.add(*each)
+        some.add_sorted(iter(last), by=lambda number: number)
+    everything = [*(number for each in given for number in each), *sorted(last)]
+    assert (len(some), list(some)) == (len(everything), everything[:room])
+
+
+def test_names_are_a_set_and_know_their_folders():
+    with closing(Names("OUT")) as names:
+        names.add("a/x.npz", "a/x.npz", "ab", "\U0001f600/y", "a/x.png")
+        for text in ("a/x.npz", "ab", "\U0001f600/y"):
+            assert text in names
+        for text in ("a", "a/", "A/x.npz", "b"):
+            assert text not in names
+        found = [name for name in ("a", "ab", "\U0001f600", "A", "abc", "a/x", "x", "", "a.") if names.has_folder(name)]
+        assert found == ["a", "ab", "\U0001f600"]
+
+
+def test_what_is_not_named_is_counted(made, receipt, tmp_path, monkeypatch):
+    monkeypatch.setattr(sound, "NAMED", 2)
+    folder = many(receipt, tmp_path / "in", 4)
+    for name in ("9", "8"):
+        (folder / name).mkdir()
+    report = json.loads(call("verify", folder, "--json", code=1).stdout)
+    assert {name: report[f"{name}_count"] for name in ("problems", "absent", "unchecked")} == {
+        "problems": 10,
+        "absent": 4,
+        "unchecked": 0,
+    }
+    assert [len(report[name]) for name in ("problems", "absent")] == [2, 2]
+    shown = call("verify", folder, code=1).stdout.splitlines()
+    assert "and 8 things are not as they were written besides these" in shown
+    assert "and 2 pictures are not there besides these" in shown
 
 
 # Order and sums
@@ -440,6 +516,22 @@ def test_a_table_whose_rows_end_in_an_error_is_not_written(tmp_path):
 
 
 # Few file handles
+
+
+@pytest.mark.parametrize(
+    "where", ["verify.open_regular", "manifest.open_inside", "recompute.load_map", "plan.open_regular"]
+)
+def test_no_file_is_blamed_where_too_many_are_open(made, monkeypatch, where):
+    def short(*arguments: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    command = ["explain", made / "model.onnx", made / "in", "-q", "-o"] if "plan" in where else ["verify"]
+    monkeypatch.setattr(f"onnx_evidence.batch.{where}", short)
+    before = sorted(made.rglob("*"))
+    result = call(*command, made / "out", code=1)
+    assert result.stderr.endswith("Too many open files: allow more of them (ulimit -n)\n")
+    assert (result.stderr.count("\n"), result.stdout) == (1, "")
+    assert sorted(made.rglob("*")) == before
 
 
 def limited(handles: int, *arguments: object) -> "subprocess.CompletedProcess[str]":

@@ -96,6 +96,38 @@ class Scratch:
         self._base.close()
 
 
+class Names:
+    """A set of texts.
+
+    Parameters
+    ----------
+    about : str
+        What messages name.
+    """
+
+    def __init__(self, about: str) -> None:
+        self._scratch = Scratch(about, "CREATE TABLE name (text BLOB PRIMARY KEY) WITHOUT ROWID")
+
+    def add(self, *texts: str) -> None:
+        """Take some; those that are there already are there once."""
+        for text in texts:
+            self._scratch.do("INSERT OR IGNORE INTO name VALUES (?)", (key(text),))
+
+    def __contains__(self, text: object) -> bool:
+        return bool(self._scratch.do("SELECT 1 FROM name WHERE text = ?", (key(str(text)),)))
+
+    def has_folder(self, name: str) -> bool:
+        """Whether one is a path in a folder of this name, or the name itself."""
+        start, behind = key(f"{name}/"), key(f"{name}0")  # '0' comes after '/'
+        return name in self or bool(
+            self._scratch.do("SELECT 1 FROM name WHERE text >= ? AND text < ? LIMIT 1", (start, behind))
+        )
+
+    def close(self) -> None:
+        """Give room and file back."""
+        self._scratch.close()
+
+
 class Listed(NamedTuple):
     """What is kept of a manifest line.
 
