@@ -69,6 +69,8 @@ class DeployedModel:
         Where it runs, and why.
     labels : tuple of str or None
         Class names in class order.
+    labels_file : Path or None
+        Where they are from, where a file of them was given.
 
     Raises
     ------
@@ -90,6 +92,7 @@ class DeployedModel:
         self.graph = Graph(self.model)
         names = read_labels(Path(labels)) if labels is not None else self.model.labels
         self.labels = name_both(names) if self.model.binary else names
+        self.labels_file = None if labels is None else Path(labels)
         self.device = settle_device(device)
         self._fields: dict[tuple[str, bytes, bytes], CellField] = {}
         self._read: dict[str, bool] = {}

@@ -60,6 +60,7 @@ def fixed_record(
         "settings": {**asdict(settings), "preprocess": deployed.preprocess.model_dump(mode="json")},
         "changes": list(deployed.model.changes),
         "proof": None if proof is None else proof.words,
+        "labels": None if deployed.labels_file is None else printable(deployed.labels_file),
         "preprocess_source": deployed.model.preprocess_source,
         "output": deployed.model.output_name,
         "classes": deployed.class_kind.name,

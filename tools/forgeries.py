@@ -1,13 +1,19 @@
 """Lines of a manifest with one thing changed, sealed again: what somebody would write who knows how they are made."""
 
 import copy
+import hashlib
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
+import numpy as np
+
 from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.journal import Journal
+from onnx_evidence.store import pack_arrays
 
 
 class Forgery(NamedTuple):
@@ -183,3 +189,127 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
     list of dict
     """
     return [json.loads(line) for line in (folder / "manifest.jsonl").read_bytes().splitlines()]
+
+
+# What is done to a folder of results; each returns the place that has to be named.
+
+
+def rehash(folder: Path, line: dict[str, Any], kind: str) -> None:
+    """Have a line say what its file holds now.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the results.
+    line : dict
+        Changed.
+    kind : {'map', 'figure'}
+        Which file.
+    """
+    line["hashes"][kind] = hashlib.sha256((folder / line[kind]).read_bytes()).hexdigest()
+
+
+def shift(folder: Path, bits: float, cells: int | None = None) -> str:
+    """Take bits off cells of the first map, off every patch of its pixels too where it is off all cells.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the results.
+    bits : float
+        How many.
+    cells : int, optional
+        Of the first cut; by default all, of all cuts.
+
+    Returns
+    -------
+    str
+        The map.
+    """
+    lines = read_lines(folder)
+    path = folder / lines[0]["map"]
+    with np.load(path, allow_pickle=False) as loaded:
+        arrays = dict(loaded)
+    if cells is not None:
+        arrays["cut0"].flat[:cells] -= np.float32(bits)
+    else:
+        area = float(np.prod(lines[0]["patch"]))
+        in_photograph = area * arrays["pixels"].size / arrays["input_pixels"].size
+        areas = {"input_pixels": area, "pixels": in_photograph}
+        for name in arrays:
+            if name in areas or name.startswith("cut"):
+                arrays[name] = arrays[name] - np.float32(bits / areas.get(name, 1.0))
+    path.write_bytes(pack_arrays(arrays))
+    rehash(folder, lines[0], "map")
+    write_lines(folder, lines)
+    return str(lines[0]["map"])
+
+
+def paint(folder: Path) -> str:
+    """Paint the evidence of the first figure in fainter colours.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the results.
+
+    Returns
+    -------
+    str
+        The map.
+    """
+    lines = read_lines(folder)
+    path = folder / lines[0]["figure"]
+    pixels = np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+    middle = pixels[:, pixels.shape[1] // 3 : 2 * pixels.shape[1] // 3]
+    middle[..., :3] = 255 - (255 - middle[..., :3]) // 3
+    cv2.imwrite(str(path), pixels)
+    rehash(folder, lines[0], "figure")
+    write_lines(folder, lines)
+    return str(lines[0]["map"])
+
+
+def swap_lines(folder: Path) -> str:
+    """Put the second line before the first one."""
+    one, two, *rest = read_lines(folder)
+    write_lines(folder, [two, one, *rest])
+    return "seal"
+
+
+def cut_end(folder: Path) -> str:
+    """Remove the last line, with its picture's folder."""
+    *kept, last = read_lines(folder)
+    shutil.rmtree((folder / last["map"]).parent)
+    write_lines(folder, kept)
+    return "seal"
+
+
+def empty_manifest(folder: Path) -> str:
+    """Leave nothing in the manifest."""
+    (folder / "manifest.jsonl").write_bytes(b"")
+    return "manifest.jsonl"
+
+
+def _planted(name: str) -> Callable[[Path], str]:
+    def plant(folder: Path) -> str:
+        path = folder / name.replace("PICTURE", read_lines(folder)[0]["map"].partition("/")[0])
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"planted")
+        return path.relative_to(folder).as_posix()
+
+    return plant
+
+
+def _linked(folder: Path) -> str:
+    (folder / "link").symlink_to(folder / "manifest.jsonl")
+    return "link"
+
+
+PLANTED: dict[str, Callable[[Path], str]] = {
+    "a file in the folder": _planted("notes.txt"),
+    "a hidden file in the folder": _planted(".hidden"),
+    "a file in a picture's folder": _planted("PICTURE/notes.txt"),
+    "a hidden map in a picture's folder": _planted("PICTURE/.map.npz"),
+    "a folder with a map that no line knows": _planted("ghost/1-none.npz"),
+    "a link in the folder": _linked,
+}

@@ -21,6 +21,7 @@ from onnx_evidence.types import FloatArray
 NOT_COMPARED = {
     "image": "a name, held against that of its folder and, where it can be drawn, the figure's headline",
     "model": "where the file was; what it holds is known by its hash",
+    "labels": "where the file of class names was; they are known by their hash",
     "places": "where files were; what they hold is known by their hashes",
     "settings.background": "a file's or a folder's name where there is a hash of what it holds",
     "settings.batch_size": "changes no more than the last digits; where it differs, maps are within the tolerance",

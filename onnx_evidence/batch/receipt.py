@@ -111,6 +111,7 @@ class PlacesPart(_Part):
     image: str
     model: str
     background: str | None = Field(description="null where it is no file or folder.")
+    labels: str | None = Field(default=None, description="Missing where no file of class names was given.")
 
 
 class Receipt(_Part):
@@ -140,6 +141,9 @@ class Receipt(_Part):
     strongest_against: ExtremePart
     model: str = Field(description="The .onnx file, as the user named it.")
     places: PlacesPart | None = Field(default=None, description="Missing in lines of earlier versions.")
+    labels: str | None = Field(
+        default=None, description="The file of class names that was given; missing in lines of earlier versions."
+    )
     changes: list[str] = Field(
         default=[], description="What was done to take the file in; missing in lines of earlier versions."
     )

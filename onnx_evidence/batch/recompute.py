@@ -18,7 +18,7 @@ from onnx_evidence.batch.reopen import Origin, RefusedError, opening, reopen
 from onnx_evidence.batch.sound import Sample
 from onnx_evidence.batch.summary import load_map
 from onnx_evidence.batch.verify import Checked, Problem
-from onnx_evidence.errors import DataError, DeviceError, EvidenceError, short_of_handles
+from onnx_evidence.errors import DataError, DeviceError, EvidenceError, ModelError, short_of_handles
 from onnx_evidence.explanation import Explanation, Named
 from onnx_evidence.files.arrays import unpack_arrays
 from onnx_evidence.images import Photograph, list_images
@@ -93,7 +93,7 @@ def recompute(
         try:
             if opened is None or opened[0] != key:
                 opened = key, reopen(entry, origin)
-        except (RefusedError, DeviceError):
+        except (RefusedError, DeviceError, ModelError):  # which say nothing against the line
             raise
         except EvidenceError as error:
             if short_of_handles(error):

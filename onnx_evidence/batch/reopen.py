@@ -1,5 +1,6 @@
 """The explainer that a manifest line tells of, opened again: the model, the preprocessing and the settings."""
 
+import hashlib
 import re
 from dataclasses import asdict, fields
 from functools import partial
@@ -12,6 +13,7 @@ from onnx_evidence.batch import places
 from onnx_evidence.choose import AUTO
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError, EvidenceError, StoreError
+from onnx_evidence.intake.labels import name_both, read_labels
 from onnx_evidence.intake.read import read_file
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.preprocessing.contract import make_preprocess
@@ -127,7 +129,7 @@ def _open(path: Path, entry: dict[str, Any], origin: Origin) -> DeployedModel:
         device=origin.device,
         output=entry["output"],
         classes=entry["classes"],
-        labels=origin.labels,
+        labels=origin.labels or _labels(entry, origin.folder),
     )
     source = _source(entry["preprocess_source"])
     if source is not _GIVEN:
@@ -139,6 +141,19 @@ def _open(path: Path, entry: dict[str, Any], origin: Origin) -> DeployedModel:
             if deployed.model.preprocess == recorded:
                 return deployed
     return opened(preprocess=recorded)
+
+
+def _labels(entry: dict[str, Any], folder: Path) -> Path | None:
+    """The file of class names, where it is still there and still holds them."""
+    if not entry.get("labels"):
+        return None
+    path = places.find(folder, entry, "labels", entry["labels"])
+    try:
+        names = read_labels(path)
+    except DataError:
+        return None
+    digests = {hashlib.sha256("\n".join(each or ()).encode()).hexdigest() for each in (names, name_both(names))}
+    return path if entry["hashes"]["labels"] in digests else None
 
 
 def _sha256(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Is a folder of results what its receipts say? First every hash, then the maps themselves, computed again."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,8 +126,8 @@ def check_hashes(
     """
     checked = Checked(Sound(folder / MANIFEST))
     try:
-        with closing(Names(str(folder))) as known, closing(Names(str(folder))) as inputs:
-            _Check(folder, pictures, progress, checked, known, inputs).run()
+        with ExitStack() as held:
+            _Check(folder, pictures, progress, checked, held).run()
     except BaseException:
         checked.close()
         raise
@@ -143,11 +143,11 @@ class _Check:
         pictures: Callable[[dict[str, Any]], Path],
         progress: Callable[[int], object],
         checked: Checked,
-        known: Names,
-        inputs: Names,
+        held: ExitStack,
     ) -> None:
         self.folder, self.pictures, self.progress = folder, pictures, progress
-        self.checked, self._known, self._inputs = checked, known, inputs
+        self.checked = checked
+        self._known, self._answered, self._inputs = (held.enter_context(closing(Names(str(folder)))) for _ in range(3))
         self._configurations, self._origins = set[str](), set[tuple[str, str]]()
         self._inside = folder.resolve()
 
@@ -199,8 +199,12 @@ class _Check:
 
     def _misplaced(self, entry: dict[str, Any]) -> Iterator[str]:
         """What is wrong with the names of a line's files, in words."""
+        asked = f"{entry['work']} {entry['image']}"
         if twice := [entry[name] for name in ("map", "figure") if entry[name] in self._known]:
             yield f"{twice[0]} is listed twice"
+        elif asked in self._answered:
+            yield f"{entry['image']} was explained for this class in a line before: no run does that twice"
+        self._answered.add(asked)
         inner = entry["map"].partition("/")[0]
         if not may_be_folder(inner, entry["image"], entry["hashes"]["image"]):
             yield f"{inner} is no folder that a run gives the picture {entry['image']}"
