@@ -11,7 +11,7 @@ import tempfile
 import tracemalloc
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from onnx_evidence.batch import fingerprint, sound, summary, work
+from onnx_evidence.batch.failures import Failures
 from onnx_evidence.batch.index import Index, Listed, Names, Scratch, listed
 from onnx_evidence.batch.journal import read_at, read_lines, sealed
 from onnx_evidence.batch.manifest import Manifest
@@ -222,6 +223,39 @@ def test_manifests_that_are_refused_leave_no_database_open(receipt, tmp_path, re
     assert not recwarn.list
 
 
+ABOUT = st.builds(
+    lambda name, targets, sha256: Item(Path(name), targets, None, sha256=sha256),
+    st.sampled_from(NAMES),
+    st.sampled_from([("top1",), ("1", "2")]),
+    st.none() | st.sampled_from(SHA),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["add", "drop", "tidy", "again"]), ABOUT), max_size=12))
+def test_failures_are_those_of_a_dictionary(steps):
+    twin: dict[Any, str] = {}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as held:
+        folder = Path(name)
+        failures = held.enter_context(closing(Failures(folder)))
+        for number, (what, item) in enumerate(steps):
+            if what == "add":
+                failures.add(item, "DataError", str(number))
+                twin[item.name, item.targets] = str(number)
+            elif what == "drop":
+                failures.drop(item)
+                twin.pop((item.name, item.targets), None)
+            else:
+                failures.tidy()
+            if what == "again":
+                failures = held.enter_context(closing(Failures(folder)))
+            assert failures.count() == len(twin)
+        failures.tidy()
+        path = folder / "failures.jsonl"
+        lines = [line.value for line in read_lines(path)] if path.exists() else []
+        assert [((line["image"], tuple(line["targets"])), line["reason"]) for line in lines] == list(twin.items())
+
+
 # Lines against what JSON and their schema say
 
 
@@ -365,9 +399,19 @@ def _verify(folder: Path) -> None:
         assert len(list(checked.problems)) == len(list(checked.absent)) == sound.NAMED
 
 
-@pytest.mark.parametrize("reader", [_resume, _merge, _summary, _verify])
+def _fail(folder: Path) -> None:
+    with closing(Failures(folder)) as failures:
+        for number in range(int(folder.name)):
+            failures.add(Item(Path(f"{number}.png"), ("top1",), None), "DataError", "none")
+        failures.drop(Item(Path("3.png"), ("top1",), None))
+        failures.tidy()
+        assert failures.count() == int(folder.name) - 1
+
+
+@pytest.mark.parametrize("reader", [_resume, _merge, _summary, _verify, _fail])
 def test_memory_does_not_grow_with_the_lines(receipt, tmp_path, reader, monkeypatch):
     monkeypatch.setattr(sound, "NAMED", 4)
+    monkeypatch.setattr("os.fsync", lambda handle: None)
     few, lots = (many(receipt, tmp_path / str(count), count) for count in (200, 1600))
     reader(many(receipt, tmp_path / "10", 10))
     # Eight times the lines.

@@ -57,6 +57,7 @@ class ResultFolder:
             self.manifest = Manifest(self.path, self._configuration)
             held.callback(self.manifest.close)
             self.failures = Failures(self.path)
+            held.callback(self.failures.close)
             check_writable(self.path)
             if self._lock.left:
                 self.sweep()

@@ -20,7 +20,7 @@ LISTS = (".txt", ".csv")
 _COLUMNS = ("image", "target", "versus")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """A picture and what is asked about it.
 
@@ -82,6 +82,7 @@ def make_plan(
         If a folder or a pattern holds no picture, or a list cannot be used.
     """
     items: list[Item] = []
+    leave_out = None if leave_out is None else leave_out.resolve()
     for path in given:
         if path.suffix.lower() == ".csv" and os.path.isfile(path):
             items += _table(path, tuple(targets), versus)
@@ -135,11 +136,11 @@ def _tell_folders(pattern: Path, folders: Sequence[Path], one: str, many: str, r
 
 
 def _is_or_inside(path: Path, folder: Path | None) -> bool:
-    return folder is not None and (path.resolve() == folder.resolve() or _inside(path, folder))
+    return folder is not None and (path.resolve() == folder or _inside(path, folder))
 
 
 def _inside(path: Path, folder: Path | None) -> bool:
-    return folder is not None and folder.resolve() in path.resolve().parents
+    return folder is not None and folder in path.resolve().parents
 
 
 def _lines(path: Path) -> list[str]:
