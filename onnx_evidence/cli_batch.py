@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,9 @@ from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, par
 from onnx_evidence.batch.pool import spawned
 from onnx_evidence.batch.recompute import TOLERANCE, finder, recompute_all, verification
 from onnx_evidence.batch.reopen import Origin
-from onnx_evidence.batch.summary import group, summarise, totals, write_table
-from onnx_evidence.batch.verify import check_hashes, take_sample
+from onnx_evidence.batch.sound import Sample, draw
+from onnx_evidence.batch.summary import Cohort, summarise, write_table
+from onnx_evidence.batch.verify import check_hashes
 from onnx_evidence.batch.work import Hand, Job, Outcome, Recipe
 from onnx_evidence.errors import DataError, StoreError
 from onnx_evidence.options import (
@@ -153,14 +155,17 @@ def _csv(ctx: click.Context, option: click.Parameter, path: Path | None) -> Path
 def summary(folder: Path, out: Path | None, masks: Path | None, quiet: bool, verbose: bool) -> None:
     """Show what the maps in FOLDER say as a whole: means by class."""
     set_verbosity(quiet, verbose)
+    cohort = Cohort()
     with progress_bar(None, "map", quiet) as bar:
-        rows = summarise(folder, masks, bar.update)
-    if out is not None:
-        write_table(out, rows)
-    if not quiet:
-        click.echo(report.summary_table(list(group(rows)), totals(rows)))
+        rows = cohort.noting(summarise(folder, masks, bar.update))
         if out is not None:
-            click.echo(shown(f"{out}: {len(rows)} rows written"))
+            write_table(out, rows)
+        for _ in rows:  # those that are not written
+            pass
+    if not quiet:
+        click.echo(report.summary_table(cohort.classes(), cohort.totals()))
+        if out is not None:
+            click.echo(shown(f"{out}: {cohort.maps} rows written"))
 
 
 def _sha256(ctx: click.Context, option: click.Parameter, text: str | None) -> str | None:
@@ -220,14 +225,15 @@ def verify(
     set_verbosity(quiet, verbose)
     find = finder(folder, images)
     hidden = quiet or as_json
-    with progress_bar(None, "line", hidden) as bar:
-        checked = check_hashes(folder, find, bar.update)
-    checked.expect(expect_model, expect_seal)
-    entries = take_sample(checked.entries, sample, checked.head)
-    with progress_bar(len(entries), "map", hidden) as bar:
-        origin = Origin(folder, model, labels, device, batch_size, max_work)
-        verdicts, refused = recompute_all(checked, entries, origin, find, tolerance, bar.update)
-    found = verification(checked, verdicts, tolerance, refused)
+    with ExitStack() as held:
+        with progress_bar(None, "line", hidden) as bar:
+            checked = held.enter_context(closing(check_hashes(folder, find, bar.update)))
+        checked.expect(expect_model, expect_seal)
+        entries = Sample(checked.entries, draw(checked.entries.works(), sample, checked.head))
+        with progress_bar(len(entries), "map", hidden) as bar:
+            origin = Origin(folder, model, labels, device, batch_size, max_work)
+            verdicts, refused = recompute_all(checked, entries, origin, find, tolerance, bar.update)
+        found = verification(checked, verdicts, tolerance, refused)
     if as_json or not quiet:
         click.echo(as_json_text(found) if as_json else report.verification_table(found))
     if found["exit_code"]:
@@ -235,10 +241,8 @@ def verify(
 
 
 def _refuse_old(folder: ResultFolder, resume: bool) -> None:
-    if not resume and folder.manifest.lines:
-        raise StoreError(
-            f"{folder.path}: holds {len(folder.manifest.lines)} maps already: take another -o, or drop --no-resume"
-        )
+    if not resume and (maps := folder.manifest.index.count()):
+        raise StoreError(f"{folder.path}: holds {maps} maps already: take another -o, or drop --no-resume")
 
 
 def _looked(items: Sequence[Item], interrupt: Interrupt) -> list[Item]:

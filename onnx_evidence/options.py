@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -53,6 +54,11 @@ class Commands(click.Group):
     command_class = OnceCommand
 
 
+def _with_remedy(text: str) -> str:
+    """A message; where the system lets no more files be open, with what helps."""
+    return f"{text}: allow more of them (ulimit -n)" if os.strerror(errno.EMFILE) in text else text
+
+
 def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn our errors into one line on stderr and an exit code."""
 
@@ -64,11 +70,11 @@ def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
         except SettingError as error:
             raise click.UsageError(visible(str(error))) from error
         except EvidenceError as error:
-            raise click.ClickException(visible(str(error))) from error
+            raise click.ClickException(visible(_with_remedy(str(error)))) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # nobody reads on, which click ends quietly
                 raise
-            raise click.ClickException(visible(f"cannot read or write: {one_line(error)}")) from error
+            raise click.ClickException(visible(_with_remedy(f"cannot read or write: {one_line(error)}"))) from error
         except KeyboardInterrupt as error:
             click.echo(str(error) or "Interrupted", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from error

@@ -88,6 +88,7 @@ HOMES = {
     "matplotlib": {"render", "explanation", "evaluation.figure"},  # explanation names the type of a figure, see below
     "click": {"cli", "cli_batch", "options", "options_methods"},
     "tqdm": {"cli", "cli_batch", "options"},
+    "pydantic_core": {"batch.journal"},
     "pydantic": {"preprocessing.contract", "background_file", "batch.receipt", "batch.reopen"},
     "google": {"intake.read"},
     "distributed": {"batch.cluster"},

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from onnx_evidence.batch import SCHEMA, fingerprint, work
 from onnx_evidence.batch.journal import sealed
 from onnx_evidence.batch.receipt import schema, unlike
-from onnx_evidence.batch.verify import take_sample
+from onnx_evidence.batch.sound import draw
 from tests.batch import call, copy_of, manifest, stub_figure, write_pictures
 from tests.json_schema import breaks
 
@@ -259,13 +259,16 @@ def test_failures_are_sealed_too_and_torn_lines_are_said(made, out):
 
 
 def test_a_sample_cannot_be_chosen_by_who_writes_lines():
-    entries = [{"work": str(number)} for number in range(100)]
-    one, again, other = (take_sample(entries, 10, head) for head in ("a", "a", "b"))
+    works = [str(number) for number in range(100)]
+    one, again, other = (draw(iter(works), 10, head) for head in ("a", "a", "b"))
     assert one == again != other
+    assert one == sorted(set(one))
     assert len(one) == 10
-    assert [entry for entry in entries if entry in one] == one
-    assert take_sample(entries, None, "a") == take_sample(entries, 200, "a") == entries
-    assert take_sample(entries, 0, "a") == []
+    # As all lines sorted by a digest with the last seal begin.
+    assert set(one) == set(sorted(range(100), key=lambda place: fingerprint.digest(["a", works[place]]))[:10])
+    assert draw(works, None, "a") is None
+    assert draw(works, 200, "a") == list(range(100))
+    assert draw(works, 0, "a") == []
 
 
 def test_what_is_no_folder_of_results_is_refused(tmp_path):

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -15,9 +15,10 @@ from onnx_evidence.batch import fingerprint, places, work
 from onnx_evidence.batch.compare import Allowed, Difference, apart, differences
 from onnx_evidence.batch.redraw import Redrawn, redraw
 from onnx_evidence.batch.reopen import Origin, RefusedError, opening, reopen
+from onnx_evidence.batch.sound import Sample
 from onnx_evidence.batch.summary import load_map
 from onnx_evidence.batch.verify import Checked, Problem
-from onnx_evidence.errors import DataError, DeviceError, EvidenceError, ModelError
+from onnx_evidence.errors import DataError, DeviceError, EvidenceError, ModelError, short_of_handles
 from onnx_evidence.explanation import Explanation, Named
 from onnx_evidence.files.arrays import unpack_arrays
 from onnx_evidence.images import Photograph, list_images
@@ -58,7 +59,7 @@ class Verdict(NamedTuple):
 
 
 def recompute(
-    entries: Sequence[dict[str, Any]],
+    entries: Iterable[dict[str, Any]],
     origin: Origin,
     picture: Callable[[dict[str, Any]], Path],
     tolerance: float = TOLERANCE,
@@ -67,7 +68,7 @@ def recompute(
 
     Parameters
     ----------
-    entries : sequence of dict
+    entries : iterable of dict
         Manifest lines.
     origin : Origin
         Where their maps, and what these are made from, are.
@@ -95,6 +96,8 @@ def recompute(
         except (RefusedError, DeviceError, ModelError):  # which say nothing against the line
             raise
         except EvidenceError as error:
+            if short_of_handles(error):
+                raise
             what = f"nothing can be computed with what the line says: {error}"
             yield Verdict(entry["image"], entry["map"], DIFFERENT, None, what)
             continue
@@ -102,6 +105,8 @@ def recompute(
             photograph = replace(opened[1].deployed.read(picture(entry)), name=entry["image"])
             yield _Held(opened[1], entry, origin.folder, tolerance).against(photograph)
         except EvidenceError as error:
+            if short_of_handles(error):
+                raise
             yield Verdict(entry["image"], entry["map"], FAILED, None, str(error))
 
 
@@ -240,7 +245,7 @@ def _areas(again: Explanation) -> dict[str, float]:
 
 def recompute_all(
     checked: Checked,
-    entries: Sequence[dict[str, Any]],
+    entries: Sample,
     origin: Origin,
     picture: Callable[[dict[str, Any]], Path],
     tolerance: float = TOLERANCE,
@@ -252,7 +257,7 @@ def recompute_all(
     ----------
     checked : Checked
         What the hashes say.
-    entries : sequence of dict
+    entries : Sample
         Lines of it; where there are none, that the model is theirs is tried all the same.
     origin, picture, tolerance
         As in `recompute`.
@@ -272,11 +277,14 @@ def recompute_all(
         for verdict in recompute(entries, origin, picture, tolerance):
             verdicts.append(verdict)
             progress(1)
-        if checked.entries and not entries:
-            reopen(checked.entries[0], origin)
+        if not len(entries):
+            for first in Sample(checked.entries, [0][: len(checked.entries)]):
+                reopen(first, origin)
     except DeviceError:
         raise
     except EvidenceError as error:
+        if short_of_handles(error):
+            raise
         return verdicts, str(error)
     return verdicts, None
 
@@ -331,8 +339,9 @@ def verification(
     dict
         ``verdict`` ('damaged', 'different', 'unexpected' where the seal or the model is another than was expected,
         'refused', 'incomplete', 'within tolerance', 'identical', or 'unchanged' where no map was computed again),
-        ``exit_code``, ``model``, ``head``, ``files``, ``problems``, ``absent``, ``unchecked``, ``failures``,
-        ``pictures``, ``tolerance_bits`` and ``largest_deviation_bits``.
+        ``exit_code``, ``model``, ``head``, ``files``, ``problems``, ``absent`` and ``unchecked`` (the first 1000 of
+        each), how many there are (``problems_count``, ...), ``failures``, ``pictures``, ``tolerance_bits`` and
+        ``largest_deviation_bits``.
     """
     found = {each.verdict for each in verdicts}
     deviations = [each.deviation for each in verdicts if each.deviation is not None]
@@ -348,16 +357,19 @@ def verification(
         verdict, code = "incomplete", 3
     else:
         verdict, code = WITHIN if WITHIN in found else IDENTICAL if found else "unchanged", 0
-    problems = [*checked.problems, *checked.unexpected, *([Problem("model", refused)] if refused else [])]
+    others = [*checked.unexpected, *([Problem("model", refused)] if refused else [])]
     return {
         "verdict": verdict,
         "exit_code": code,
         "model": checked.model,
         "head": checked.head,
         "files": checked.files,
-        "problems": [each._asdict() for each in problems],
-        "absent": checked.absent,
+        "problems": [each._asdict() for each in [*checked.problems, *others]],
+        "problems_count": len(checked.problems) + len(others),
+        "absent": list(checked.absent),
+        "absent_count": len(checked.absent),
         "unchecked": [each._asdict() for each in checked.unchecked],
+        "unchecked_count": len(checked.unchecked),
         "failures": checked.failures,
         "pictures": [_plain(each) for each in verdicts],
         "tolerance_bits": tolerance,

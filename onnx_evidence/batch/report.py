@@ -37,7 +37,7 @@ def summary_table(classes: Sequence[Group], totals: Sequence[Group]) -> str:
     Parameters
     ----------
     classes, totals : sequence of Group
-        From `batch.summary.group` and `batch.summary.totals`.
+        From `batch.summary.Cohort`.
 
     Returns
     -------
@@ -102,10 +102,13 @@ def verification_table(report: dict[str, Any]) -> str:
         Several lines.
     """
     lines = [f"{each['place']}: {each['what']}" for each in report["problems"]]
+    lines += _more(report, "problems", "things are not as they were written")
     lines += [f"{image}: the picture is not there: pass --images DIR" for image in report["absent"]]
+    lines += _more(report, "absent", "pictures are not there")
     counts = Counter(each["verdict"] for each in report["pictures"])
     lines += [_verdict(each, report["tolerance_bits"]) for each in report["pictures"] if each["verdict"] not in _PASSED]
     lines += [f"{each['place']}: {each['what']}" for each in report["unchecked"]]
+    lines += _more(report, "unchecked", "things were not looked at")
     if count := report["failures"]:
         lines.append(f"{count} picture{'s' * (count != 1)} could not be explained: failures.jsonl says why")
     if not report["problems"] and report["head"] is None:
@@ -118,6 +121,12 @@ def verification_table(report: dict[str, Any]) -> str:
     lines.append(f"the model has SHA-256 {report['model'] or 'missing'}")
     lines.append(f"the manifest ends with seal {report['head'] or 'missing'}")
     return shown(*lines, f"verdict: {report['verdict']}")
+
+
+def _more(report: dict[str, Any], name: str, what: str) -> list[str]:
+    """What is to be said of those that are not named."""
+    more = report[f"{name}_count"] - len(report[name])
+    return [f"and {more} {what} besides these"] * (more > 0)
 
 
 # Keys of a line that are named of a map; JSON has all.

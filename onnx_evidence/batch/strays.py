@@ -1,12 +1,14 @@
 """What lies in a folder of results besides results: nothing else does, unless somebody put it there."""
 
+import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from onnx_evidence.batch import lock
 from onnx_evidence.batch.failures import FAILURES
+from onnx_evidence.batch.index import Names
 from onnx_evidence.batch.journal import read_lines
 from onnx_evidence.batch.manifest import MANIFEST
 from onnx_evidence.batch.summary import Row
@@ -43,39 +45,38 @@ class Stray(NamedTuple):
     what: str
 
 
-def strays(folder: Path, known: Collection[str], inputs: Collection[Path]) -> Iterator[Stray]:
+def strays(folder: Path, known: Names, inputs: Names) -> Iterator[Stray]:
     """Whatever is in a folder of results that no line tells of: files, folders, links, pipes; hidden ones too.
 
     Parameters
     ----------
     folder : Path
         Of the results.
-    known : collection of str
+    known : Names
         Maps and figures, relative to it.
-    inputs : collection of Path
+    inputs : Names
         Pictures, models and backgrounds, without links: where results are written beside them, they are no strays.
 
     Yields
     ------
     Stray
-        By name.
+        As the system lists them.
     """
-    pictures = {name.partition("/")[0] for name in known}
-    for path in sorted(folder.iterdir()):
+    for path in _listed(folder):
         name = printable(path.name)
         if path.is_symlink():
             yield Stray(name, _LINK)
         elif not path.is_dir():
             known_here = (name,) if name in (MANIFEST, FAILURES, lock.NAME) or _is_table(path) else ()
             yield from _file(path, name, inputs, known_here)
-        elif name in pictures:
+        elif known.has_folder(name):
             yield from _of_picture(path, name, known, inputs)
         elif not _is_subfolder(path):
             yield from _of_nobody(path, name, inputs)
 
 
-def _of_picture(folder: Path, name: str, known: Collection[str], inputs: Collection[Path]) -> Iterator[Stray]:
-    for path in sorted(folder.iterdir()):
+def _of_picture(folder: Path, name: str, known: Container[str], inputs: Names) -> Iterator[Stray]:
+    for path in _listed(folder):
         inner = f"{name}/{printable(path.name)}"
         if path.is_symlink():
             yield Stray(inner, _LINK)
@@ -85,15 +86,14 @@ def _of_picture(folder: Path, name: str, known: Collection[str], inputs: Collect
             yield from _file(path, inner, inputs, known)
 
 
-def _of_nobody(folder: Path, name: str, inputs: Collection[Path]) -> Iterator[Stray]:
+def _of_nobody(folder: Path, name: str, inputs: Names) -> Iterator[Stray]:
     """A folder that no line knows: each thing in it and below, or itself where it is empty."""
     waiting = [(folder, name)]
     while waiting:
         here, name = waiting.pop()
-        inside = sorted(here.iterdir())
-        if not inside:
-            yield Stray(name, "no line of the manifest knows this folder")
-        for path in inside:
+        empty = True
+        for path in _listed(here):
+            empty = False
             inner = f"{name}/{printable(path.name)}"
             if path.is_symlink():
                 yield Stray(inner, _LINK)
@@ -101,12 +101,21 @@ def _of_nobody(folder: Path, name: str, inputs: Collection[Path]) -> Iterator[St
                 waiting.append((path, inner))
             else:
                 yield from _file(path, inner, inputs, ())
+        if empty:
+            yield Stray(name, "no line of the manifest knows this folder")
 
 
-def _file(path: Path, name: str, inputs: Collection[Path], known: Collection[str]) -> Iterator[Stray]:
+def _listed(folder: Path) -> Iterator[Path]:
+    """What is in a folder, of which there may be very much."""
+    with os.scandir(folder) as inside:
+        for each in inside:
+            yield Path(each.path)
+
+
+def _file(path: Path, name: str, inputs: Names, known: Container[str]) -> Iterator[Stray]:
     if not path.is_file():
         yield Stray(name, _IRREGULAR)
-    elif name == lock.NAME and known:
+    elif name == lock.NAME and name in known:
         if not _HOLDER.fullmatch(_start(path)):
             yield Stray(name, "is no lock of a run: it holds something else")
     elif name not in known and not _is_input(path, inputs):
@@ -114,9 +123,9 @@ def _file(path: Path, name: str, inputs: Collection[Path], known: Collection[str
         yield Stray(name, _UNFINISHED if unfinished else _NO_LINE if path.suffix in _RESULTS else _STRAY)
 
 
-def _is_input(path: Path, inputs: Collection[Path]) -> bool:
-    found = path.resolve() if inputs else path
-    return bool(inputs) and not {found, *found.parents}.isdisjoint(inputs)
+def _is_input(path: Path, inputs: Names) -> bool:
+    found = path.resolve()
+    return any(str(each) in inputs for each in (found, *found.parents))
 
 
 def _start(path: Path) -> bytes:
@@ -135,9 +144,9 @@ def of_others(folder: Path) -> Iterator[Stray]:
     Yields
     ------
     Stray
-        By name.
+        As the system lists them.
     """
-    for path in sorted(folder.iterdir()):
+    for path in _listed(folder):
         name = printable(path.name)
         if _is_subfolder(path):
             yield Stray(name, "holds results of another configuration: verify it by itself")

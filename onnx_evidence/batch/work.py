@@ -17,7 +17,16 @@ import numpy as np
 
 from onnx_evidence.batch import SCHEMA, fingerprint
 from onnx_evidence.batch.plan import Item
-from onnx_evidence.errors import ChangedError, DataError, DeviceError, EvidenceError, naming, one_line
+from onnx_evidence.errors import (
+    ChangedError,
+    DataError,
+    DeviceError,
+    EvidenceError,
+    StoreError,
+    naming,
+    one_line,
+    short_of_handles,
+)
 from onnx_evidence.explanation import Explanation, Extreme, Named, write_figure
 from onnx_evidence.images import printable
 from onnx_evidence.path import Budget
@@ -273,6 +282,8 @@ def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
     ------
     DeviceError, ChangedError
         If the device does not work, or the model is another one now, which is wrong for all pictures.
+    EvidenceError
+        If too many files are open, which is wrong for all pictures, too.
     """
     start = time.perf_counter()
     try:
@@ -281,8 +292,12 @@ def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
     except (DeviceError, ChangedError):
         raise
     except EvidenceError as error:
+        if short_of_handles(error):
+            raise
         return Outcome(job, [], type(error).__name__, naming(job.item.name, error))
     except Exception as error:
+        if short_of_handles(error):
+            raise StoreError(f"{job.item.name}: cannot be explained: {one_line(error)}") from error
         # Whatever it is, it is this picture's: the others go on, and the line says what it was.
         log.info("%s", job.item.name, exc_info=True)
         kind = type(error).__name__
