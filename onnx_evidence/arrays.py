@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from onnx_evidence.errors import DataError, one_line
+from onnx_evidence.files.inside import open_regular
 from onnx_evidence.types import AnyArray
 
 # What samples may be; anything else is refused rather than converted.
@@ -35,9 +36,8 @@ def read_array(path: Path) -> tuple[bytes, AnyArray]:
         If the file is missing, no such array, truncated, or larger than `MAX_BYTES`.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: the array is absurdly large: at most {MAX_BYTES >> 30} GiB are read")
-        data = path.read_bytes()
+        with open_regular(path, MAX_BYTES) as stream:
+            data = stream.read()
     except OSError as error:
         raise DataError(f"{path}: cannot read the array: {error.strerror or error}") from error
     try:

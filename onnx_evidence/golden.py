@@ -4,7 +4,6 @@ Preprocessing that is wrong makes maps of pictures that the model was never mean
 """
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError, SettingError, one_line
+from onnx_evidence.files.texts import parse_json, read_text
 from onnx_evidence.images import Photograph, read_photograph
 from onnx_evidence.intake.answer import Answer
 from onnx_evidence.preprocessing.apply import to_input
@@ -171,7 +171,7 @@ def _probability(text: str, where: str) -> float:
 
 def _read(path: Path) -> Iterator[Expectation]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, "utf-8-sig")
         rows = _json_rows(text) if path.suffix.lower() == ".json" else _csv_rows(text)
         found = [row for row in rows if row != list(_FIELDS)[: len(row)]]
     except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
@@ -192,7 +192,7 @@ def _csv_rows(text: str) -> list[list[str]]:
 
 
 def _json_rows(text: str) -> list[list[str]]:
-    rows = json.loads(text)
+    rows = parse_json(text)
     names = [{*row} if isinstance(row, dict) else set() for row in rows] if isinstance(rows, list) else [set()]
     if not all({*_FIELDS[:2]} <= each <= {*_FIELDS} for each in names):
         raise ValueError("a list of objects with 'picture', 'label' and perhaps 'probability' is expected")

@@ -3,9 +3,15 @@
 import ctypes
 import os
 import platform
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
 
 # Set for a process that shares the machine with others of the same run.
 _THREADS = "ONNX_EVIDENCE_THREADS"
@@ -24,7 +30,42 @@ def available_threads() -> int:
     """
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = os.environ.get(_THREADS, "")
-    return max(1, min(found, _quota() or found, int(share) if share.isdecimal() and int(share) else found))
+    return max(1, min(found, _quota() or found, int(share[:9]) if share.isdecimal() and int(share[:9]) else found))
+
+
+def free_memory() -> int | None:
+    """Memory that this process may still take.
+
+    Returns
+    -------
+    int or None
+        Bytes: what the system has, less where the process or its container may take less; None where that is not told.
+    """
+    found = [_number(Path("/proc/meminfo"), r"MemAvailable:\s+(\d+) kB", 1024), _left_of_limit()]
+    most = _number(_CGROUP / "memory.max", r"(\d+)")
+    if most is not None:
+        used, cached = _CGROUP / "memory.current", _CGROUP / "memory.stat"
+        kept = (_number(used, r"(\d+)") or 0) - (_number(cached, r"(?m)^inactive_file (\d+)") or 0)
+        found.append(max(0, most - kept))
+    return min((each for each in found if each is not None), default=None)
+
+
+def _left_of_limit() -> int | None:
+    """Address space that is left, where the process has a limit (``ulimit -v``)."""
+    if resource is None:
+        return None
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    taken = _number(Path("/proc/self/status"), r"VmSize:\s+(\d+) kB", 1024)
+    return None if most == resource.RLIM_INFINITY or taken is None else max(0, most - taken)
+
+
+def _number(path: Path, pattern: str, unit: int = 1) -> int | None:
+    """A number that a file of the system's holds; None where there is none."""
+    try:
+        found = re.search(pattern, path.read_text(encoding="ascii", errors="replace"))
+    except OSError:
+        return None
+    return None if found is None else int(found[1]) * unit
 
 
 def _quota() -> int | None:

@@ -13,6 +13,7 @@ from onnx_evidence.choose import AUTO, DEEP, last_cut, resolve_layers, why_no_gr
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import Engine, Question, View, placed
 from onnx_evidence.errors import CutError, DataError, GradientError, one_line
+from onnx_evidence.files.inside import open_regular, sha256_of
 from onnx_evidence.graph import Cut
 from onnx_evidence.images import list_images
 from onnx_evidence.integration import PathEngine
@@ -126,9 +127,14 @@ def _folder_sha256(folder: Path | None) -> str | None:
     if folder is None:
         return None
     try:
-        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in list_images([folder])]
+        digests = []
+        for path in list_images([folder]):
+            with open_regular(path) as stream:
+                digests.append(sha256_of(stream))
     except OSError as error:
-        raise DataError(f"{folder}: cannot read the background's pictures: {one_line(error)}") from error
+        raise DataError(
+            f"{folder}: cannot read the background's pictures: {error.strerror or one_line(error)}"
+        ) from error
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

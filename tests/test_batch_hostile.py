@@ -1,5 +1,6 @@
 """Whoever made a folder of results, nothing is read or written outside it, and nothing in it hangs a reader."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -206,6 +207,21 @@ def test_settings_that_nobody_knows_are_said(made, out):
         reseal(out, entries)
         result = call("verify", out, code=1)
         assert "settings" in result.stdout or "preprocess" in result.stdout, (change, result.stdout)
+
+
+@pytest.mark.parametrize("change", [{"input_pixels": None}, {"pixels": (3,)}, {"stderr": (2, 2)}])
+def test_a_map_that_lacks_its_arrays_is_none(out, change):
+    entries = manifest(out)
+    path = out / entries[0]["map"]
+    arrays = dict(np.load(path))
+    for name, shape in change.items():
+        arrays.pop(name)
+        arrays |= {} if shape is None else {name: np.zeros(shape, np.float32)}
+    np.savez_compressed(path, **arrays)
+    entries[0]["hashes"]["map"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    reseal(out, entries)
+    result = call("summary", out, code=1)
+    assert f"{next(iter(change))!r} is missing, or no picture's" in result.stderr
 
 
 def test_arrays_that_claim_more_than_they_hold_are_refused(tmp_path):

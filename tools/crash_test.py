@@ -1,8 +1,8 @@
 """Disturb `explain`, go on each time, and hold the end against a run that nobody disturbed.
 
-Three disturbances: `kills` at random moments, for one process and for two workers; a `full-disk`, again and again at
-another moment; and a `cluster` whose workers are killed. Each prints what was survived, pictures lost and pictures
-done twice; exit code 1 if the end is another.
+Four disturbances: `kills` and `signals` at random moments, for one process and for two workers; a `full-disk`, again
+and again at another moment; and a `cluster` whose workers are killed. Each prints what was survived, pictures lost and
+pictures done twice; exit code 1 if the end is another.
 """
 
 import random
@@ -12,6 +12,7 @@ import click
 from crash_cluster import cluster
 from crash_disk import full_disk
 from crash_runs import Bench, bench, compare, lines, listed, rewritten
+from crash_signals import signals
 
 
 def _disturb(here: Bench, workers: int, kills: int, rng: random.Random) -> bool:
@@ -70,6 +71,7 @@ def kills(kills: int, pictures: int, workers: tuple[int, ...], seed: int) -> Non
 
 main.add_command(full_disk)
 main.add_command(cluster)
+main.add_command(signals)
 
 if __name__ == "__main__":
     main()

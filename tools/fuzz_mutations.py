@@ -36,8 +36,12 @@ class Case(NamedTuple):
     name: str
     files: Mapping[str, bytes]
 
+    def kept(self) -> Mapping[str, bytes]:
+        """All files."""
+        return self.files
 
-class _Choice:
+
+class Choice:
     """Draws of a strategy; the first is the simplest."""
 
     def __init__(self, draw: st.DrawFn) -> None:
@@ -46,12 +50,15 @@ class _Choice:
         self.steps: list[str] = []
 
     def below(self, number: int) -> int:
+        """A number from 0 on."""
         return self._random.randrange(number)
 
     def of(self, values: Sequence[Any]) -> Any:
+        """One of several."""
         return values[self.below(len(values))]
 
     def bytes(self, length: int) -> bytes:
+        """Any bytes."""
         return self._draw(st.binary(min_size=length, max_size=length))
 
 
@@ -73,7 +80,7 @@ def mutated_models(seeds: Mapping[str, Mapping[str, bytes]], also: Sequence[Path
 
     @st.composite
     def models(draw: st.DrawFn) -> Case:
-        choose = _Choice(draw)
+        choose = Choice(draw)
         if also and choose.below(_RARELY) == _RARELY - 1:
             path = choose.of(also)
             return Case(path.name, choose.steps, "mutated.onnx", {"mutated.onnx": _bytes(path.read_bytes(), choose)})
@@ -106,7 +113,7 @@ def mutated_pictures(seeds: Mapping[str, bytes]) -> st.SearchStrategy[Case]:
 
     @st.composite
     def pictures(draw: st.DrawFn) -> Case:
-        choose = _Choice(draw)
+        choose = Choice(draw)
         seed = choose.of(names)
         name = f"mutated{Path(seed).suffix}"
         return Case(seed, choose.steps, name, {name: _bytes(seeds[seed], choose)})
@@ -117,7 +124,7 @@ def mutated_pictures(seeds: Mapping[str, bytes]) -> st.SearchStrategy[Case]:
 # Mutations of bytes
 
 
-def _bytes(data: bytes, choose: _Choice) -> bytes:
+def _bytes(data: bytes, choose: Choice) -> bytes:
     changed = bytearray(data)
     for _ in range(choose.of((1, 1, 2, 4, 16))):
         # Half of the places are in the header.
@@ -149,7 +156,7 @@ _ACTIONS = ("one bit", "a number", "bytes put in", "bytes taken out", "bytes fro
 # Mutations of messages
 
 
-def _message(data: bytes, choose: _Choice, way: Callable[[onnx.ModelProto, _Choice], None]) -> bytes:
+def _message(data: bytes, choose: Choice, way: Callable[[onnx.ModelProto, Choice], None]) -> bytes:
     model = onnx.load_model_from_string(data)
     way(model, choose)
     return bytes(model.SerializeToString())
@@ -164,7 +171,7 @@ def _fields(message: Any) -> Iterator[tuple[Any, Any]]:
                 yield from _fields(inner)
 
 
-def _some_fields(model: onnx.ModelProto, choose: _Choice) -> None:
+def _some_fields(model: onnx.ModelProto, choose: Choice) -> None:
     for _ in range(choose.of((1, 1, 2, 4))):
         # Weights and names are as many as all else: first the name of a field, then one of these.
         found: dict[str, list[tuple[Any, Any]]] = {}
@@ -176,7 +183,7 @@ def _some_fields(model: onnx.ModelProto, choose: _Choice) -> None:
             _field(found[name], choose)
 
 
-def _field(found: list[tuple[Any, Any]], choose: _Choice) -> None:
+def _field(found: list[tuple[Any, Any]], choose: Choice) -> None:
     """Change one of the fields of a name: others of that name are what it may become."""
     message, field = choose.of(found)
     if field.is_repeated:
@@ -201,7 +208,7 @@ def _field(found: list[tuple[Any, Any]], choose: _Choice) -> None:
         setattr(message, field.name, _other(getattr(message, field.name), others, choose))
 
 
-def _other(value: Any, others: Sequence[Any], choose: _Choice) -> Any:
+def _other(value: Any, others: Sequence[Any], choose: Choice) -> Any:
     if choose.below(2) == 0:
         return choose.of(others)
     if isinstance(value, bool):
@@ -215,7 +222,7 @@ def _other(value: Any, others: Sequence[Any], choose: _Choice) -> Any:
     return choose.of([*_TEXTS, value[::-1]])
 
 
-def _outside(model: onnx.ModelProto, choose: _Choice) -> None:
+def _outside(model: onnx.ModelProto, choose: Choice) -> None:
     """Have a weight lie in a file: anywhere, and as long as it likes."""
     tensor = choose.of(list(model.graph.initializer))
     tensor.ClearField("raw_data")
@@ -228,7 +235,7 @@ def _outside(model: onnx.ModelProto, choose: _Choice) -> None:
     choose.steps.append(f"{tensor.name} lies in {given}")
 
 
-def _put_in(model: onnx.ModelProto, choose: _Choice) -> None:
+def _put_in(model: onnx.ModelProto, choose: Choice) -> None:
     """Put an operator between two others."""
     node = choose.of(list(model.graph.node))
     operator = choose.of(_OPERATORS)

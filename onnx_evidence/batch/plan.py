@@ -2,8 +2,10 @@
 
 import csv
 import glob
+import io
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line, short_of_handles
 from onnx_evidence.files.inside import open_regular, sha256_of
+from onnx_evidence.files.texts import read_text
 from onnx_evidence.images import list_images, printable
 from onnx_evidence.text import visible
 
@@ -119,6 +122,8 @@ def _matching(pattern: Path, links: set[str]) -> set[str]:
         return set(glob.glob(str(pattern)))
     place = parts.index("**")
     behind = parts[place + 1 :] or ("*",)
+    while behind[0] == "**" and len(behind) > 1:  # which would search every folder once for each of its ancestors
+        behind = behind[1:]
     found = set()
     for start in glob.glob(str(Path(*parts[:place]))):
         for folder, inner, _ in os.walk(start):
@@ -145,7 +150,7 @@ def _inside(path: Path, folder: Path | None) -> bool:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = read_text(path, "utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the list: {one_line(error)}") from error
     named = [line.strip() for line in lines if line.strip()]
@@ -157,7 +162,7 @@ def _lines(path: Path) -> list[str]:
 def _table(path: Path, targets: tuple[str, ...], versus: str | None) -> list[Item]:
     try:
         # utf-8-sig: spreadsheets put a mark in front.
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with io.StringIO(read_text(path, "utf-8-sig"), newline="") as stream:
             rows = [row for row in csv.reader(stream, strict=True) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot read the list: {one_line(error)}") from error
@@ -220,10 +225,11 @@ def parse_shard(text: str) -> tuple[int, int]:
     SettingError
         If it is something else.
     """
-    number, _, of = text.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    number, of = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= number <= of:
         raise SettingError(f"shard {text!r} is not I/N with I from 1 to N, such as 3/16")
-    return int(number), int(of)
+    return number, of
 
 
 def take_shard(items: Sequence[Item], number: int, of: int) -> list[Item]:

@@ -19,6 +19,9 @@ from onnx_evidence.store import write_atomic
 from onnx_evidence.text import csv_text
 from onnx_evidence.types import FloatArray, Mask
 
+# What every map holds, a number per pixel.
+_MAPS = ("input_pixels", "pixels", "stderr")
+
 
 class Row(NamedTuple):
     """A map in numbers; None where there is none.
@@ -145,7 +148,15 @@ def load_map(folder: Path, name: str) -> dict[str, FloatArray]:
         raise StoreError(f"{folder / name}: cannot read the map: {error}") from error
     if odd := [key for key, values in arrays.items() if values.dtype != np.float32]:
         raise StoreError(f"{folder / name}: cannot read the map: {odd[0]!r} holds no float32")
+    if odd := [key for key in _MAPS if key not in arrays or arrays[key].ndim != 2] or _of_other_shapes(arrays):
+        raise StoreError(f"{folder / name}: cannot read the map: {odd[0]!r} is missing, or no picture's")
     return arrays
+
+
+def _of_other_shapes(arrays: dict[str, FloatArray]) -> list[str]:
+    """What there is per pixel of the input and has another shape."""
+    shape = arrays["input_pixels"].shape
+    return [key for key in ("stderr", "margin") if key in arrays and arrays[key].shape != shape]
 
 
 def central(shape: tuple[int, ...]) -> Mask:

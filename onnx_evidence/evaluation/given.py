@@ -1,6 +1,7 @@
 """What a user knows of the pictures, from files: true classes, and where the objects are."""
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onnx_evidence.errors import DataError, TargetError, one_line
+from onnx_evidence.files.texts import read_text
 from onnx_evidence.images import list_images, printable, read_mask
 from onnx_evidence.placement import Placement
 from onnx_evidence.types import Mask
@@ -71,7 +73,7 @@ def _read_table(table: Path, fields: int, what: str) -> list[tuple[int, list[str
     """The lines of a CSV file, with their numbers; blank ones are passed over."""
     try:
         # utf-8-sig: spreadsheets put a mark in front.
-        with table.open(encoding="utf-8-sig", newline="") as stream:
+        with io.StringIO(read_text(table, "utf-8-sig"), newline="") as stream:
             reader = csv.reader(stream, strict=True)
             lines = [(reader.line_num, line) for line in reader if any(field.strip() for field in line)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:

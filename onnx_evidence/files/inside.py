@@ -14,6 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 _CHUNK = 1 << 20
+# Bytes of the largest file that is read, far above any picture, map or background; a file that holds nothing may claim
+# to have any number.
+MOST = 1 << 33
 _LINK = "it is a link, behind which no results are kept: remove it, or take another -o"
 _TWICE = "the file has another name elsewhere, and would change there too: remove it, or take another -o"
 _IRREGULAR = "it is no regular file"
@@ -28,6 +31,15 @@ _FLAGS = {
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _CAREFUL = _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _BY_HANDLE = os.open in os.supports_dir_fd and os.rename in os.supports_dir_fd
+
+
+def _wrong(found: os.stat_result, mode: str) -> str:
+    """Why a file is not opened; '' where it is."""
+    if not stat.S_ISREG(found.st_mode):
+        return _IRREGULAR
+    if mode != "rb" and found.st_nlink > 1:
+        return _TWICE
+    return ""
 
 
 class Folder:
@@ -76,8 +88,7 @@ class Folder:
         except OSError as error:
             raise self._told(leaf, error) from error
         found = os.fstat(opened)
-        wrong = _IRREGULAR if not stat.S_ISREG(found.st_mode) else _TWICE if mode != "rb" and found.st_nlink > 1 else ""
-        if wrong:
+        if wrong := _wrong(found, mode):
             os.close(opened)
             raise OSError(errno.EINVAL, wrong)
         stream: Any = os.fdopen(opened, mode, buffering=0 if mode == "ab" else -1)
@@ -182,13 +193,15 @@ def sha256_of(stream: BinaryIO) -> str:
     return total.hexdigest()
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path, most: int = MOST) -> BinaryIO:
     """Open a file of the user's for reading, through links, but never a pipe or a device: these have no end.
 
     Parameters
     ----------
     path : Path
         The file.
+    most : int
+        Bytes that it may have.
 
     Returns
     -------
@@ -197,11 +210,22 @@ def open_regular(path: Path) -> BinaryIO:
     Raises
     ------
     OSError
-        If it cannot be opened, or is no regular file.
+        If it cannot be opened, is no regular file, or too large.
     """
-    found = os.open(path, os.O_RDONLY | (_CAREFUL & ~_NO_LINK))
-    mode = os.fstat(found).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # of a folder the system complains itself
-        return os.fdopen(found, "rb")
-    os.close(found)
-    raise OSError(errno.EINVAL, _IRREGULAR)
+    _refuse(os.stat(path), path, most)  # opening a device may do something already
+    opened = os.open(path, os.O_RDONLY | (_CAREFUL & ~_NO_LINK))
+    try:
+        _refuse(os.fstat(opened), path, most)
+    except OSError:
+        os.close(opened)
+        raise
+    return os.fdopen(opened, "rb")
+
+
+def _refuse(found: os.stat_result, path: Path, most: int) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, _IRREGULAR)
+    if found.st_size > most:
+        raise OSError(errno.EFBIG, f"it is absurdly large: files like this have at most {most >> 20} MB")

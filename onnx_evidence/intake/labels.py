@@ -1,12 +1,14 @@
 """Class names: where they are recorded, and the class that a user means."""
 
-import json
 from difflib import get_close_matches
 from pathlib import Path
 
 from onnx_evidence.errors import DataError, TargetError, one_line
+from onnx_evidence.files.texts import parse_json, read_text
 
 LABELS_KEY = "onnx_evidence.labels"
+# Of the number of any class; Python reads no more than some thousands.
+_DIGITS = 18
 
 
 def recorded_labels(metadata: dict[str, str], path: Path) -> tuple[str, ...] | None:
@@ -32,8 +34,8 @@ def recorded_labels(metadata: dict[str, str], path: Path) -> tuple[str, ...] | N
     if LABELS_KEY not in metadata:
         return None
     try:
-        labels = json.loads(metadata[LABELS_KEY])
-    except json.JSONDecodeError as error:
+        labels = parse_json(metadata[LABELS_KEY])
+    except ValueError as error:
         raise DataError(f"{path}: the labels recorded in the model are no JSON: {error}") from error
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise DataError(f"{path}: the labels recorded in the model are no list of names")
@@ -58,7 +60,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         If the file cannot be read or is empty.
     """
     try:
-        labels = path.read_text(encoding="utf-8").splitlines()
+        labels = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the labels: {one_line(error)}") from error
     if not labels:
@@ -107,6 +109,8 @@ def find_class(name: str | int, labels: tuple[str, ...] | None, classes: int) ->
     """
     text = str(name).strip()
     named = [index for index, label in enumerate(labels or ()) if label.strip() == text]
+    if text.isdecimal() and len(text) > _DIGITS:
+        raise TargetError(f"class {text[:_DIGITS]}... does not exist: the model has classes 0 to {classes - 1}")
     if text.isdecimal() and isinstance(name, str) and named not in ([], [int(text)]):
         return _named_by_number(text, named, labels or (), classes)
     if text.isdecimal():

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onnx_evidence import opencv
+from onnx_evidence import machine, opencv
 from onnx_evidence.errors import DataError, one_line
 from onnx_evidence.files.inside import open_regular
 from onnx_evidence.pictures import formats, netpbm, pillow, tiff
@@ -18,6 +18,8 @@ _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 # What goes over the picture more often than this is made to keep readers busy: encoders write up to some dozen scans.
 _MOST_SCANS = 100
 _READ = ", ".join(formats.FORMATS)
+# Bytes that a pixel takes at the most, of 8 bits or 16, until its map is packed; and so few pixels always fit.
+_BYTES_PER_PIXEL, _FEW = 28, 4_000_000
 _PNG_DEPTH, _PNG_KIND, _GREY_ALPHA = 24, 25, 4
 
 
@@ -211,13 +213,19 @@ def refuse_large(path: Path, size: tuple[int, ...], most: int) -> None:
     Raises
     ------
     DataError
-        If it has more.
+        If it has more, or more than there is memory for.
     """
     if size[0] * size[1] > most:
         if most == MAX_PIXELS:
             raise too_large(path)
         raise DataError(
             f"{path}: the picture has {size[1]} x {size[0]} pixels: at most {most} are read; give --max-pixels"
+        )
+    free = machine.free_memory() if size[0] * size[1] > _FEW else None
+    if free is not None and size[0] * size[1] * _BYTES_PER_PIXEL > free:
+        raise DataError(
+            f"{path}: the picture has {size[1]} x {size[0]} pixels, which take {_BYTES_PER_PIXEL} bytes each until its "
+            f"map is written, and {free >> 20} MB of memory are free: give a smaller picture, or fewer --workers"
         )
 
 

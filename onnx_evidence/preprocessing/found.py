@@ -7,14 +7,13 @@ folder and, where that is called ``onnx``, as Optimum's is, in the one above.
 """
 
 import ast
-import json
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from onnx_evidence.errors import DataError, one_line
+from onnx_evidence.files.texts import parse_json, parse_toml, read_text
 from onnx_evidence.preprocessing import huggingface, timm
 from onnx_evidence.preprocessing.contract import Preprocess, make_preprocess
 from onnx_evidence.preprocessing.presets import PREPROCESSED, PRESETS, Wanted, preset
@@ -26,7 +25,6 @@ _CONFIG = "config.json"
 _OPTIMUM = "onnx"
 # What a `config.json` calls the kind of classes.
 _CLASSES = {"multi_label_classification": "independent", "single_label_classification": "exclusive"}
-_LARGEST = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -172,17 +170,15 @@ def read_preprocess(path: Path, wanted: Wanted | None = None) -> Preprocess:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return parse_toml(read_text(path))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot read the preprocessing: {one_line(error)}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _LARGEST:
-            raise DataError(f"{path}: cannot read the preprocessing: the file is absurdly large")
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        values = parse_json(read_text(path))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot read the preprocessing: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path}: cannot read the preprocessing: it is no object of keys and values")
@@ -271,7 +267,7 @@ def _labels(metadata: dict[str, str], beside: _Beside, path: Path) -> tuple[tupl
 def _parse_names(text: str, source: str) -> tuple[str, ...] | None:
     """Names written as JSON or as a Python literal; None where the key holds something else."""
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError:
         try:
             values = ast.literal_eval(text)

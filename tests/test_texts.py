@@ -1,0 +1,119 @@
+"""What is read of files that users give: regular ones, of sizes that can be, nested as deep as can be read."""
+
+import os
+
+import pytest
+
+from onnx_evidence import machine
+from onnx_evidence.batch.plan import _matching, make_plan, parse_shard
+from onnx_evidence.errors import DataError, SettingError, TargetError
+from onnx_evidence.files import inside, texts
+from onnx_evidence.files.inside import open_regular
+from onnx_evidence.files.texts import parse_json, parse_toml, read_text
+from onnx_evidence.golden import expectations
+from onnx_evidence.images import read_photograph
+from onnx_evidence.intake.labels import find_class, read_labels, recorded_labels
+from onnx_evidence.pictures import decoding
+from onnx_evidence.preprocessing.found import read_preprocess
+from tests.batch import write_pictures
+
+DEEP = "[" * 100_000
+
+
+def test_a_text_is_read_as_its_file_has_it(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes("\ufeffgrün\r\nrot\rblau\n".encode())
+    assert read_text(path, "utf-8-sig") == "grün\nrot\nblau\n" == path.read_text(encoding="utf-8-sig")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_nobody_waits_for_a_pipe_that_is_given(tmp_path):
+    for name in ("p.txt", "p.toml", "p.json", "p.csv"):
+        os.mkfifo(tmp_path / name)
+    for call in (
+        lambda: read_labels(tmp_path / "p.txt"),
+        lambda: read_preprocess(tmp_path / "p.toml"),
+        lambda: read_preprocess(tmp_path / "p.json"),
+        lambda: expectations([str(tmp_path / "p.json")], []),
+    ):
+        with pytest.raises(DataError, match="no regular file"):
+            call()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files of nothing take room there")
+def test_files_that_claim_more_than_any_has_are_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "large"
+    path.touch()
+    os.truncate(path, texts.LARGEST)
+    assert len(read_text(path)) == texts.LARGEST
+    os.truncate(path, texts.LARGEST + 1)
+    with pytest.raises(DataError, match="at most 64 MB"):
+        read_labels(path)
+    os.truncate(path, inside.MOST + 1)
+    with pytest.raises(OSError, match="absurdly large"):
+        open_regular(path)
+    with pytest.raises(DataError, match="absurdly large"):
+        read_photograph(path)
+
+
+def test_what_is_nested_too_deeply_is_said_so(tmp_path):
+    for parse, text in ((parse_json, DEEP), (parse_toml, f"a = {DEEP}"), (parse_toml, "a." * 3000 + "a = 1")):
+        with pytest.raises(ValueError, match="nested too deeply"):
+            parse(text)
+    assert parse_json("[[1]]") == [[1]]
+    assert parse_toml("a.b = 1") == {"a": {"b": 1}}
+    with pytest.raises(DataError, match="labels recorded in the model are no JSON: it is nested too deeply"):
+        recorded_labels({"onnx_evidence.labels": DEEP}, tmp_path / "x.onnx")
+    (tmp_path / "g.json").write_text(DEEP)
+    with pytest.raises(DataError, match="nested too deeply"):
+        expectations([str(tmp_path / "g.json")], [])
+
+
+def test_numbers_of_more_digits_than_python_reads_are_no_class_and_no_shard():
+    with pytest.raises(TargetError, match=r"class 9{18}\.\.\. does not exist: the model has classes 0 to 4"):
+        find_class("9" * 10_000, None, 5)
+    for shard in ("1/" + "9" * 10_000, "¹/²", "٣/٣"):
+        with pytest.raises(SettingError, match="is not I/N"):
+            parse_shard(shard)
+    assert parse_shard("3/16") == (3, 16)
+
+
+def test_many_stars_search_every_folder_once(tmp_path, monkeypatch):
+    place = tmp_path
+    for _ in range(8):
+        place = place / "d"
+        place.mkdir()
+    write_pictures(place, 1)
+    pattern = tmp_path.joinpath(*["**"] * 40, "*.png")
+    seen: list[str] = []
+    walk = os.walk
+    monkeypatch.setattr("onnx_evidence.batch.plan.os.walk", lambda top: seen.append(str(top)) or walk(top))
+    assert [item.path for item in make_plan([pattern], ["top1"], None)] == [place / "00.png"]
+    assert len(seen) == 1
+    assert _matching(tmp_path / "**" / "**", set()) == _matching(tmp_path / "**", set())
+
+
+def test_pictures_are_held_against_the_memory_that_is_free(tmp_path, monkeypatch):
+    (path,) = write_pictures(tmp_path / "in", 1).iterdir()
+    monkeypatch.setattr(decoding, "_FEW", 1)
+    monkeypatch.setattr(machine, "free_memory", lambda: 50 * 40 * 28)
+    assert read_photograph(path).pixels.shape == (40, 50, 3)
+    monkeypatch.setattr(machine, "free_memory", lambda: 50 * 40 * 28 - 1)
+    with pytest.raises(DataError, match=r"50 x 40 pixels, which take 28 bytes each .* 0 MB of memory are free"):
+        read_photograph(path)
+    monkeypatch.setattr(machine, "free_memory", lambda: None)
+    assert read_photograph(path).pixels.shape == (40, 50, 3)
+
+
+def test_free_memory_is_what_system_container_and_limit_leave(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    free = machine.free_memory()
+    assert free is None or free > 0
+    if free is not None:
+        (tmp_path / "memory.max").write_text("max\n")
+        assert machine.free_memory() is not None
+        assert machine.free_memory() > 1 << 20
+        (tmp_path / "memory.max").write_text("1000\n")
+        (tmp_path / "memory.current").write_text("900\n")
+        (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 50\n")
+        assert machine.free_memory() == 150
