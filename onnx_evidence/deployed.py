@@ -11,6 +11,7 @@ import onnx
 
 from onnx_evidence.certificate import are_read, certify
 from onnx_evidence.class_kind import ClassKind
+from onnx_evidence.counting.tally import MAX_WORK
 from onnx_evidence.errors import DataError, GradientError
 from onnx_evidence.graph import Cut, Graph
 from onnx_evidence.images import Photograph
@@ -58,6 +59,9 @@ class DeployedModel:
     classes : {'exclusive', 'independent'}, optional
         Whether one class holds, or each label holds or not, where the model gives logits and does not say; by default
         exclusive.
+    max_work : int
+        Multiply-adds that the model may take for a picture; one that takes more is refused before anything of it is
+        computed. A node that is run counts for 10^7, a number made of constants for 10^5.
 
     Attributes
     ----------
@@ -85,8 +89,9 @@ class DeployedModel:
         device: str = "auto",
         output: str | None = None,
         classes: str | None = None,
+        max_work: int = MAX_WORK,
     ) -> None:
-        self.model = load_model(Path(path), preprocess, output=output, classes=classes)
+        self.model = load_model(Path(path), preprocess, output=output, classes=classes, max_work=max_work)
         self.graph = Graph(self.model)
         names = read_labels(Path(labels)) if labels is not None else self.model.labels
         self.labels = name_both(names) if self.model.binary else names

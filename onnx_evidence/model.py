@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 
 from onnx_evidence.class_kind import ClassKind
+from onnx_evidence.counting.tally import MAX_WORK
 from onnx_evidence.errors import ModelError
 from onnx_evidence.intake.entry import Entry
 from onnx_evidence.intake.external import INLINE_LIMIT
@@ -125,6 +126,7 @@ def load_model(
     recorded_classes: str | None = None,
     layout: str | None = None,
     inline_limit: int = INLINE_LIMIT,
+    max_work: int = MAX_WORK,
 ) -> Model:
     """Read and check a model.
 
@@ -145,6 +147,8 @@ def load_model(
         Where the channels of the input are; by default what the sizes of its axes say.
     inline_limit : int
         Bytes of weights beside the file that are read; where there are more they stay where they are.
+    max_work : int
+        Multiply-adds that the model may take for a picture, see `intake.work`.
 
     Returns
     -------
@@ -153,14 +157,14 @@ def load_model(
     Raises
     ------
     ModelError
-        If the file is no ONNX model, no classifier of single pictures with logits to be found, or its canonical
-        form cannot be proved to be the same.
+        If the file is no ONNX model, would compute more than ``max_work``, is no classifier of single pictures with
+        logits to be found, or its canonical form cannot be proved to be the same.
     DataError
         If the preprocessing does not fit the model's input.
     SettingError
         If ``classes`` is unknown, or contradicts the graph.
     """
-    file = read_file(path, inline_limit)
+    file = read_file(path, inline_limit, max_work)
     metadata = metadata_of(file.proto)
     beside = find_preprocess(preprocess, metadata, path, peek(file.proto, path))
     taken = take_in(file, beside.preprocess, layout=layout, output=output)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from onnx_evidence.batch.interrupt import Interrupt
 from onnx_evidence.choose import AUTO
 from onnx_evidence.class_kind import CLASS_KINDS
+from onnx_evidence.counting.tally import MAX_WORK
 from onnx_evidence.errors import EvidenceError, SettingError, one_line
 from onnx_evidence.golden import WITHIN
 from onnx_evidence.preprocessing.geometry import MAX_PIXELS
@@ -89,6 +90,17 @@ device_option = click.option(
 )
 
 
+max_work_option = click.option(
+    "--max-work",
+    type=click.IntRange(min=1),
+    default=MAX_WORK,
+    show_default=True,
+    metavar="N",
+    help="Multiply-adds that the model may take for a picture; one that takes more is refused before it is run. A node "
+    "that is run counts 10^7, a number made of constants 10^5.",
+)
+
+
 class Opening(TypedDict, total=False):
     """What is given to open a model: the parameters of `DeployedModel` besides its file."""
 
@@ -97,6 +109,7 @@ class Opening(TypedDict, total=False):
     device: str
     output: str | None
     classes: str | None
+    max_work: int
 
 
 def model_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -132,6 +145,7 @@ def model_options(command: Callable[..., R]) -> Callable[..., R]:
             help="Whether one class holds, or each label holds or not; default: as the end of the model says, "
             "exclusive where it gives logits.",
         ),
+        max_work_option,
     ):
         run = option(run)
     return run

@@ -6,9 +6,10 @@ ONNX Runtime falls back to the CPU in silence: the device is settled once, by tr
 import contextlib
 import ctypes
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ _CUDA_LIBRARIES = {
     "libcufft.so.12": "cuFFT for CUDA 13",
     "libcudnn.so.9": "cuDNN 9",
 }
+# Seconds that a graph with a Loop may run for nothing and for each picture: how often it turns may hang on the picture,
+# and then nobody knows whether it ends.
+_PATIENCE, _PATIENCE_EACH = 10.0, 5.0
+# What ONNX Runtime says of a run that was ended.
+_TERMINATED = "terminate flag"
 # Exact float32: the split is proved to 1e-4 of a logit, and TensorFloat-32 alone loses 1e-3. New batch shapes must
 # not start a search among algorithms.
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
@@ -165,6 +171,10 @@ def _open(
     return session
 
 
+class EndlessError(ModelError):
+    """A run has not ended in time; to try it again, in another batch, would take as long."""
+
+
 class Session:
     """One graph whose inputs and outputs have the batch in front, ready to run.
 
@@ -208,6 +218,7 @@ class Session:
         self._inputs = [each.name for each in self._session.get_inputs()]
         self.inputs = len(self._inputs)
         self._batch = batch
+        self._turns = _has_loop(model)
         self.passes = 0
 
     def run(self, batch: AnyArray) -> AnyArray:
@@ -230,7 +241,7 @@ class Session:
         Raises
         ------
         ModelError
-            If the run fails, or gives another number of rows than it got.
+            If the run fails, does not end, or gives another number of rows than it got.
         """
         rows = len(batches[0])
         self.passes += rows
@@ -244,8 +255,14 @@ class Session:
 
     def _run(self, batches: tuple[AnyArray, ...]) -> list[AnyArray]:
         try:
-            results = self._session.run(self._outputs, dict(zip(self._inputs, batches, strict=True)))
+            with _limited(len(batches[0]) if self._turns else None) as options:
+                results = self._session.run(self._outputs, dict(zip(self._inputs, batches, strict=True)), options)
         except Exception as error:
+            if _TERMINATED in str(error):
+                raise EndlessError(
+                    f"a Loop of the model had not ended after {_patience(len(batches[0])):g} s: the picture decides "
+                    "how often it turns, so it may never end; export the model with a largest number of turns"
+                ) from error
             raise ModelError(
                 f"ONNX Runtime failed while running the model: {without_source(one_line(error))}"
             ) from error
@@ -262,6 +279,37 @@ class Session:
                     "the graph, or it answers about the steps of a sequence (a reader of text or sound, no classifier)"
                 )
         return [np.asarray(result) for result in results]
+
+
+def _has_loop(model: onnx.ModelProto | bytes) -> bool:
+    """Whether there may be a Loop, inside of other nodes too; serialized text may happen to have the word."""
+    if isinstance(model, bytes):
+        return b"Loop" in model
+    return any(
+        node.op_type == "Loop" or any(each.HasField("g") for each in node.attribute) for node in model.graph.node
+    )
+
+
+def _patience(rows: int) -> float:
+    """Seconds that a run of so many pictures may take."""
+    return _PATIENCE + _PATIENCE_EACH * rows
+
+
+@contextlib.contextmanager
+def _limited(rows: int | None) -> Iterator[ort.RunOptions | None]:
+    """Options of a run of so many pictures, which ends when its time is over; None for one without limit."""
+    if rows is None:
+        yield None
+        return
+    options = ort.RunOptions()
+    options.log_severity_level = _FATAL
+    timer = Timer(_patience(rows), lambda: setattr(options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
 
 
 def _filled(part: AnyArray, size: int) -> AnyArray:
