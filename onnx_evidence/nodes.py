@@ -154,3 +154,35 @@ def ancestors(
         yield node
         if not is_leaf(node):
             waiting += node_inputs(node)
+
+
+def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of values in a model: of its graph, the graphs inside nodes, and functions.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model.
+
+    Returns
+    -------
+    iterator of onnx.TensorProto
+        The model's own, not copies.
+    """
+    yield from _of_graph(proto.graph)
+    for function in proto.functions:
+        for node in function.node:
+            yield from _of_node(node)
+
+
+def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        yield from _of_node(node)
+
+
+def _of_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
+    for attribute in node.attribute:
+        yield from [attribute.t, *attribute.tensors] if attribute.HasField("t") else attribute.tensors
+        for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
+            yield from _of_graph(graph)

@@ -32,16 +32,16 @@ _CUDA_LIBRARIES = {
     "libcufft.so.12": "cuFFT for CUDA 13",
     "libcudnn.so.9": "cuDNN 9",
 }
-# Exact float32: the split is proved to 1e-4 of a logit, and TensorFloat-32 alone loses 1e-3. New batch shapes must
-# not start a search among algorithms.
-_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 # Seconds that a graph with a Loop may run for nothing and for each picture: how often it turns may hang on the picture,
 # and then nobody knows whether it ends.
 _PATIENCE, _PATIENCE_EACH = 10.0, 5.0
-# Above its errors: what fails is raised, and said in our own line.
-_FATAL = 4
 # What ONNX Runtime says of a run that was ended.
 _TERMINATED = "terminate flag"
+# Exact float32: the split is proved to 1e-4 of a logit, and TensorFloat-32 alone loses 1e-3. New batch shapes must
+# not start a search among algorithms.
+_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+# Above its errors: what fails is raised, and said in our own line.
+_FATAL = 4
 # Memory that the tensors of one run may take; sessions keep what they once took, and a dozen are open at a time.
 _MOST_BYTES = 2**30
 # Rows that are run at once unless somebody says otherwise.

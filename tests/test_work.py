@@ -20,6 +20,7 @@ from onnx_evidence.counting.turns import WholeWalk
 from onnx_evidence.counting.work import refuse_endless
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import ModelError
+from onnx_evidence.intake.branches import settle_branches
 from onnx_evidence.pipeline import Explainer
 from onnx_evidence.runtime import EndlessError, Session, settle_device
 from tests.tiny import PREPROCESS, classifier
@@ -296,6 +297,49 @@ MAKERS = {
         ],
         [*BEGIN, row(10**6, name="sides")],
     ),
+    "many layers at once": model_with(
+        [
+            *(node("Resize", ["input", "", "scales"], [f"layer{n}"]) for n in range(60)),
+            node("Sum", [f"layer{n}" for n in range(60)], ["made"]),
+            *used("made"),
+        ],
+        [real([1, 1, 170, 170], "scales")],
+    ),
+    "gathered by a Loop": model_with(
+        [
+            loop(
+                "count",
+                body([ADDED, node("Expand", ["before", "sides"], ["wide"])], results=("after", "wide")),
+                out=["last", "made"],
+            ),
+            *used("made"),
+        ],
+        [*BEGIN, row(1000, 1000, name="sides"), whole(1000, name="count")],
+    ),
+    "gathered as long as the picture says": model_with(
+        [
+            node("ReduceMax", ["input"], ["largest"], keepdims=0),
+            loop(
+                "",
+                body(
+                    [node("Add", ["before", "largest"], ["after"])],
+                    condition=node("Greater", ["largest", "little"], ["goes"]),
+                    results=("after", "before"),
+                ),
+                out=["number", "made"],
+            ),
+        ],
+        BEGIN,
+    ),
+    "texts": model_with(
+        [
+            *(node("StringConcat", [f"text{n}"] * 2, [f"text{n + 1}"]) for n in range(40)),
+            node("Shape", ["text40"], ["made"]),
+            *used("made"),
+        ],
+        [helper.make_tensor("text0", TensorProto.STRING, [1], [b"ab"])],
+        opset=20,
+    ),
     "a sparse weight": model_with(used("made"), sparse=[helper.make_sparse_tensor(real([1], "made"), row(0), [2**33])]),
     "a picture": model_with([], shape=(1, 3, 2**20, 2**20), number=""),
 }
@@ -414,6 +458,15 @@ LEGITIMATE = {
     "a table of a million numbers": model_with(
         [node("Expand", ["start", "sides"], ["made"]), *used("made")], [*BEGIN, row(1000, 1000, name="sides")]
     ),
+    "many layers joined while the picture's size is open": model_with(
+        [
+            node("Conv", ["input", "patches"], ["part0"], strides=[32, 32]),
+            *(node("Concat", [f"part{n}"] * 2, [f"part{n + 1}"], axis=1) for n in range(13)),
+            *used("part13"),
+        ],
+        [real(np.ones((8, 3, 32, 32)) / 3072, "patches")],
+        shape=("N", 3, "H", "W"),
+    ),
     "a layer of 3 million numbers": model_with(
         [node("Resize", ["input", "", "scales"], ["made"]), *used("made")], [real([1, 1, 32, 32], "scales")]
     ),
@@ -505,6 +558,15 @@ SIZES = {
         [real(np.ones((7, 192)), "w")],
     ),
     "Einsum": ([node("Einsum", [X, "w"], ["made"], equation="bchw,ck->bkh")], [real(np.ones((3, 4)), "w")]),
+    "Einsum with dots": (
+        [node("Einsum", [X, "w"], ["made"], equation="...hw,wk->...kh")],
+        [real(np.ones((8, 4)), "w")],
+    ),
+    "Einsum with dots in both": (
+        [node("Einsum", [X, "w"], ["made"], equation="...hw,...wk->...hk")],
+        [real(np.ones((1, 3, 8, 4)), "w")],
+    ),
+    "Einsum without a result": ([node("Einsum", [X, "w"], ["made"], equation="bchw,wk")], [real(np.ones((8, 4)), "w")]),
     "ReduceMean": ([node("ReduceMean", [X, "a"], ["made"], keepdims=0)], [row(1, -1, name="a")]),
     "ArgMax": ([node("ArgMax", [X], ["made"], axis=-1, keepdims=0)], []),
     "Concat": ([node("Concat", [X, X, X], ["made"], axis=-2)], []),
@@ -669,6 +731,27 @@ def test_a_small_limit_bounds_nodes_too(tmp_path: Path):
     chain = [node("Relu", [f"n{n}" if n else "zero"], [f"n{n + 1}" if n < 119 else "number"]) for n in range(120)]
     with pytest.raises(ModelError, match=r"126 nodes .*more than 100: .*--max-work"):
         refuse_endless(model_with(chain), tmp_path, 10**10)
+
+
+def test_loops_inside_each_other_are_not_written_out_without_end(tmp_path: Path):
+    inside = node("Add", ["state2", "little"], ["after2"])
+    for depth in (2, 1, 0):
+        nodes = [node("Identity", [f"going{depth}"], [f"goes{depth}"]), inside]
+        names = (f"turn{depth}", INT64), (f"going{depth}", BOOL), (f"state{depth}", FLOAT)
+        results = [info(f"goes{depth}", BOOL, []), info(f"after{depth}", FLOAT, [])]
+        repeated = helper.make_graph(nodes, "body", [info(name, kind, []) for name, kind in names], results)
+        given, made = (f"state{depth - 1}", f"after{depth - 1}") if depth else ("start", "number")
+        inside = node("Loop", ["count", "begins", given], [made], body=repeated)
+    model = model_with([inside], [*BEGIN, whole(16, name="count")], shape=(1, 3, 32, 32))
+    settled = settle_branches(model, "input", 1)
+    assert settled > 0
+    assert len(model.graph.node) < 3000
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    picture = np.ones((1, 3, 32, 32), np.float32)
+    plain = model_with([], [real(4096e-6, "number")], shape=(1, 3, 32, 32))
+    expected = ort.InferenceSession(plain.SerializeToString(), providers=["CPUExecutionProvider"])
+    found, sought = (each.run(None, {"input": picture})[0] for each in (session, expected))
+    np.testing.assert_allclose(found, sought, rtol=1e-4)
 
 
 def test_numbers_in_words():

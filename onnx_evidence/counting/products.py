@@ -124,14 +124,30 @@ def _einsum(call: Call) -> list[Held]:
     equation = call.attr("equation", b"").decode("utf-8", "replace").replace(" ", "")
     terms, _, result = equation.partition("->")
     shapes = [call.shape(place) for place in range(len(call.inputs))]
-    if "..." in equation or "->" not in equation or None in shapes:
+    if None in shapes:
         return [UNKNOWN]
+    if "->" not in equation:  # what is there once, in the order of the alphabet
+        letters = terms.replace(",", "").replace(".", "")
+        result = "..." * ("." in terms) + "".join(sorted(each for each in set(letters) if letters.count(each) == 1))
+    terms, result = _spelt_out(terms, result, [shape or () for shape in shapes])
     sides: dict[str, int] = {}
     for term, shape in zip(terms.split(","), shapes, strict=False):
         for letter, side in zip(term, shape or (), strict=False):
             sides[letter] = max(sides.get(letter, 1), side)
     call.adds = prod(sides.values())
     return [of_shape([sides.get(letter, 1) for letter in result], exact=all_exact(call))]
+
+
+def _spelt_out(terms: str, result: str, shapes: Sequence[Sequence[int]]) -> tuple[str, str]:
+    """An equation with digits, from the last side on, in place of its three dots."""
+    given = terms.split(",")
+    covered = [max(len(shape) - len(term.replace(".", "")), 0) for term, shape in zip(given, shapes, strict=False)]
+    digits = "9876543210"[-max(covered, default=0) :] if any(covered) else ""
+    spelt = [
+        term.replace("...", digits[len(digits) - count :] if count else "")
+        for term, count in zip(given, covered, strict=False)
+    ]
+    return ",".join(spelt), result.replace("...", digits)
 
 
 def _recurrent(call: Call) -> list[Held]:

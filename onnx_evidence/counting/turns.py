@@ -82,7 +82,8 @@ class WholeWalk(Walk):
                 results = self._turn(body, None, states, scope, inner := Work())
                 after = results[1 : 1 + len(states)]
                 joined = [_joined(*pair) for pair in zip(states, after, strict=False)]
-                if any(one.size != held.size for one, held in zip(states, after, strict=False)):
+                sizes = [(one.size, held.size) for one, held in zip(states, after, strict=False)]
+                if any(None not in pair and pair[0] != pair[1] for pair in sizes):
                     return None
                 if all(_same(*pair) for pair in zip(states, joined, strict=False)):
                     return inner, results

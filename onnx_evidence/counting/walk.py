@@ -158,7 +158,7 @@ class Walk:
 
     def _keep(self, tensors: Sequence[Held], node: onnx.NodeProto, sign: int) -> None:
         """Take what is made of the picture as held from now on, or as held no more."""
-        self._at_once += sign * sum(held.size or 0 for held in tensors if held.kind == PICTURE)
+        self._at_once += sign * sum(held.size or 0 for held in tensors if held.kind < STORED)
         if self._at_once > self.limits.at_once:
             raise ModelError(
                 f"{self.path}: when {named(node)} is run, {in_words(self._at_once)} numbers of a picture are still to "
@@ -208,6 +208,10 @@ class Walk:
             found = [UNKNOWN]
         if len(found) < len(node.output):
             found = [*found, *found[-1:] * (len(node.output) - len(found))]
+        if self.settled and any(held.size is None and held.length is None for held in found):
+            # Of what cannot be followed it is assumed that it makes as much as it reads.
+            most = max((held.size or 0 for held in inputs if held is not None), default=0)
+            found = [held if held.size is not None else held._replace(size=most or None) for held in found]
         kind = _kind(node, inputs)
         values = reckoned(call, found, self._opsets) if kind == TOLD or node.op_type in ("Shape", "Size") else None
         made = [
@@ -245,14 +249,14 @@ class Walk:
 
     def check(self, work: Work, what: onnx.NodeProto | str, largest: int = 0, kind: int = PICTURE) -> None:
         """Refuse what is too much by now."""
-        if kind == PICTURE and largest > self.limits.layer:
+        if kind < STORED and largest > self.limits.layer:
             raise ModelError(
                 f"{self.path}: {named(what)} makes {in_words(largest)} numbers of a picture, and a layer may have "
                 f"{in_words(self.limits.layer)}: {_REMEDY}"
             )
         count = self.limits.count(work)
         if count > self.limits.work:
-            made = f", and makes {in_words(largest)} numbers of constants" if kind != PICTURE and largest > NODE else ""
+            made = f", and makes {in_words(largest)} numbers of constants" if kind >= STORED and largest > NODE else ""
             most = work.where or named(what)
             raise ModelError(
                 f"{self.path}: the model counts {in_words(count)} multiply-adds, more than "

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, external_data_helper, helper
 
 from onnx_evidence.errors import ChangedError, ModelError
+from onnx_evidence.nodes import tensors_of
 
 # Up to here weights are read into the graph. Protobuf, which copies graphs, ends at 2 GB.
 INLINE_LIMIT = 1_500_000_000
@@ -142,38 +143,6 @@ def as_text(value: str | bytes) -> str:
 
 def _is_outside(tensor: onnx.TensorProto) -> bool:
     return bool(tensor.data_location == TensorProto.EXTERNAL)
-
-
-def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All tensors of values in a model: of its graph, the graphs inside nodes, and functions.
-
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model.
-
-    Returns
-    -------
-    iterator of onnx.TensorProto
-        The model's own, not copies.
-    """
-    yield from _of_graph(proto.graph)
-    for function in proto.functions:
-        for node in function.node:
-            yield from _of_node(node)
-
-
-def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        yield from _of_node(node)
-
-
-def _of_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
-    for attribute in node.attribute:
-        yield from [attribute.t, *attribute.tensors] if attribute.HasField("t") else attribute.tensors
-        for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
-            yield from _of_graph(graph)
 
 
 def _settle(tensor: onnx.TensorProto, path: Path) -> tuple[Weights, int, int]:
