@@ -19,11 +19,11 @@ from onnx_evidence.intake.external import (
     check_unchanged,
     digest,
     settle_external,
-    tensors_of,
     without_outside,
 )
 from onnx_evidence.intake.rewrite import name_strays, sort_nodes
 from onnx_evidence.intake.trial import put_right, runtime_refusal
+from onnx_evidence.nodes import tensors_of
 from onnx_evidence.shapes import type_name
 
 # Where protobuf ends.
