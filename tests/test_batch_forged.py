@@ -156,6 +156,19 @@ def test_errors_of_no_common_sign_pass_the_sums_and_a_common_one_does_not():
     assert sum_tolerance(0.01, 196) == sum_tolerance(0.01, 10_000) == pytest.approx(0.01 / 14)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_map_with_a_number_that_is_none_is_different_and_no_error(out, forging, quick, value):
+    line = manifest(out)[0]
+    with np.load(out / line["map"]) as loaded:
+        arrays = dict(loaded)
+    arrays["cut0"][0, 0] = value
+    np.savez_compressed(out / line["map"], **arrays)
+    forging.write_lines(out, [rehash(out, line)])
+    report = verify(out, code=1)
+    assert (report["verdict"], keys(report)[0]) == ("different", "the sum of cut0")
+    call("verify", out, code=1)
+
+
 def test_a_file_with_the_same_map_and_other_bytes_is_not_as_written(out, forging):
     line = manifest(out)[0]
     with np.load(out / line["map"]) as loaded:

@@ -329,7 +329,7 @@ def apart(
         unknown = np.isnan(one) & np.isnan(other)
         one, other = np.where(unknown, 0.0, one), np.where(unknown, 0.0, other)
         area = areas.get(name, 1.0)
-        worst = float(np.nan_to_num(np.abs(one - other), nan=np.inf).max(initial=0.0)) * area
+        worst = float(np.nan_to_num(np.abs(one - other), nan=np.inf, posinf=np.inf).max(initial=0.0)) * area
         largest = max(largest, worst)
         many = values.size if name.startswith("cut") else cells
         limit = sum_tolerance(bits, many) * values.size / area

@@ -378,7 +378,10 @@ def verification(
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
-    # JSON has no infinity.
+    # JSON has numbers that are finite, and a forged map need not.
     deviation = None if verdict.deviation is None else min(verdict.deviation, sys.float_info.max)
-    differences = [each._asdict() for each in verdict.differences]
+    differences = [
+        {key: str(value) if isinstance(value, float) and not math.isfinite(value) else value for key, value in each}
+        for each in (one._asdict().items() for one in verdict.differences)
+    ]
     return {**verdict._asdict(), "deviation": deviation, "differences": differences}
