@@ -34,6 +34,8 @@ CORE = (
     "architecture,batch_cluster,batch_hostile,batch_run,batch_verify,cli,cli_bad_input,evaluation_cli,images,"
     "intake_standard,model,picture_formats,preprocess,render,runtime,store,vjp_rules"
 ).split(",")
+# Operators that ONNX Runtime has from 1.23 and 1.25 on: models with them are refused before.
+LACKED = ("RotaryEmbedding", "DeformConv")
 PICTURES = 12
 COMMANDS = (
     "--version",
@@ -165,10 +167,11 @@ class _End:
 
     def test(self, files: Sequence[Path]) -> None:
         """Run tests, all where no file is named."""
-        ended = self.run("-m", "pytest", "-q", *files, at=ROOT)
+        left = ("-k", " and ".join(f"not {name}" for name in LACKED)) if files else ()
+        ended = self.run("-m", "pytest", "-q", *left, *files, at=ROOT)
         # "812 passed in 201.33s (0:03:21)"
         counted = re.sub(r" in [\d.]+s.*", "", ended.stdout.strip().rpartition("\n")[2])
-        shown = f"the core of the tests ({len(files)} files)" if files else "all tests"
+        shown = f"tests of {', '.join(CORE)} but for {', '.join(LACKED)}" if files else "all tests"
         self.note(shown, f"{ended.stdout}{ended.stderr}\n{counted}" if ended.returncode else "", counted)
 
 
