@@ -58,18 +58,17 @@ def _lines(first: dict[str, Any], place: Path, data: bytes, files: int, count: i
     head: str | None = None
     figure = (place / "out" / first["figure"]).read_bytes()
     for number in range(count):
-        name = f"{number}.png"
-        picture = place / "in" / name
+        picture = place / "in" / f"{number}.png"
         content = b"%d" % number
+        names = {kind: first[kind].replace("0/", f"{number}/", 1) for kind in ("map", "figure")}
         if 0 < number < files:  # the first one is there
             picture.write_bytes(content)
             (place / "out" / str(number)).mkdir()
-            (place / "out" / str(number) / "map.npz").write_bytes(data)
-            (place / "out" / str(number) / "map.png").write_bytes(figure)
-        names = {"map": f"{number}/map.npz", "figure": f"{number}/map.png"} if number else {}
+            (place / "out" / names["map"]).write_bytes(data)
+            (place / "out" / names["figure"]).write_bytes(figure)
         digest = hashlib.sha256(content if number else picture.read_bytes()).hexdigest()
         entry = {**first, **names, "image": str(picture), "hashes": {**first["hashes"], "image": digest}}
-        entry["places"] = {**first["places"], "image": f"../in/{name}"}
+        entry["places"] = {**first["places"], "image": f"../in/{picture.name}"}
         entry["work"] = fingerprint.of_work(first["configuration"], digest, first["target"], first["versus"])
         line, head = sealed(entry, head)
         yield line
