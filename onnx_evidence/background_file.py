@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onnx_evidence.background import Background
 from onnx_evidence.errors import DataError, one_line
-from onnx_evidence.files.arrays import unpack_arrays
+from onnx_evidence.files.arrays import MOST_BYTES, unpack_arrays
 from onnx_evidence.files.inside import open_regular
 from onnx_evidence.preprocessing.contract import make_preprocess
 from onnx_evidence.store import write_arrays
@@ -23,6 +23,8 @@ FORMAT = 1
 _DAMAGED = (KeyError, IndexError, TypeError, ValueError, RecursionError)
 # Sides of the largest patch: what its covariance is worth is lost in noise long before.
 _LARGEST_PATCH = 64
+# Bytes of the largest header.
+_HEADER = 1 << 22
 
 
 class CutHeader(BaseModel):
@@ -177,8 +179,8 @@ def load_background(path: Path, model_sha256: str, preprocess: str) -> Backgroun
     try:
         with open_regular(path) as stream:
             data = stream.read()
-        arrays = unpack_arrays(BytesIO(data))
-        header = Header.model_validate(json.loads(str(arrays["header"])))
+        header = Header.model_validate(json.loads(str(unpack_arrays(BytesIO(data), _HEADER, ["header"])["header"])))
+        arrays = unpack_arrays(BytesIO(data), min(_size(header), MOST_BYTES), _names(header))
         backgrounds = tuple(_background(arrays, index, cut) for index, cut in enumerate(header.cuts))
     except ValidationError as error:
         raise DataError(f"{path}: not a background file of this version: {error.errors()[0]['msg']}") from error
@@ -197,6 +199,18 @@ def load_background(path: Path, model_sha256: str, preprocess: str) -> Backgroun
     if make_preprocess(header.preprocess, str(path)) != make_preprocess(preprocess, "the preprocessing in use"):
         raise DataError(f"{path}: this background was fitted with another preprocessing; fit one with this one")
     return BackgroundFile(header, backgrounds, hashlib.sha256(data).hexdigest())
+
+
+def _names(header: Header) -> list[str]:
+    return [f"{kind}{index}" for index in range(len(header.cuts)) for kind in ("mean", "covariance", "range")]
+
+
+def _size(header: Header) -> int:
+    """Bytes that the arrays of a header have at most, with their own heads."""
+    return sum(
+        4 * cut.shape[0] * (cut.shape[1] * cut.shape[2] + cut.patch**2 * (cut.patch**2 + 1) // 2 + 2) + _HEADER
+        for cut in header.cuts
+    )
 
 
 def _background(arrays: dict[str, AnyArray], index: int, cut: CutHeader) -> Background:

@@ -28,6 +28,27 @@ def test_no_attack_that_is_quickly_tried_goes_through(kind):
     assert not any(verdicts.values()), verdicts
 
 
+def drawn(prepare, cases: int, tmp_path: Path):
+    watched = load("watched")
+    fuzz = watched.Fuzz("test", prepare, load("attack_folders").changed_folders(), tmp_path / "keep")
+    try:
+        fuzz.block(0, cases, 0)
+    finally:
+        fuzz.watched.stop()
+    return fuzz
+
+
+def test_no_reader_of_results_leaves_a_folder_that_was_changed(tmp_path):
+    folders = load("attack_folders")
+    fuzz = drawn(folders.reads(folders.EVERY), 12, tmp_path)
+    assert fuzz.total == 12
+    assert not fuzz.bad, fuzz.bad
+
+
+def test_a_reader_that_goes_through_links_is_seen(tmp_path):
+    assert "written or read outside the output folder" in drawn(load("attack_folders").careless, 20, tmp_path).bad
+
+
 MISDEEDS = {
     "spin": "s of the processor",
     "sleep": "sleeps",

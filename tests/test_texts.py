@@ -1,13 +1,16 @@
 """What is read of files that users give: regular ones, of sizes that can be, nested as deep as can be read."""
 
+import io
 import os
 
+import numpy as np
 import pytest
 
 from onnx_evidence import machine
 from onnx_evidence.batch.plan import _matching, make_plan, parse_shard
 from onnx_evidence.errors import DataError, SettingError, TargetError
 from onnx_evidence.files import inside, texts
+from onnx_evidence.files.arrays import unpack_arrays
 from onnx_evidence.files.inside import open_regular
 from onnx_evidence.files.texts import parse_json, parse_toml, read_text
 from onnx_evidence.golden import expectations
@@ -91,6 +94,43 @@ def test_many_stars_search_every_folder_once(tmp_path, monkeypatch):
     assert [item.path for item in make_plan([pattern], ["top1"], None)] == [place / "00.png"]
     assert len(seen) == 1
     assert _matching(tmp_path / "**" / "**", set()) == _matching(tmp_path / "**", set())
+
+
+def test_a_header_of_nothing_but_comments_is_refused_at_once(tmp_path):
+    for kind in (b"P6", b"P4"):
+        (tmp_path / "x.ppm").write_bytes(kind + b"\n" + b"#\n" * (1 << 16) + b"4 4\n255\n" + bytes(48))
+        with pytest.raises(DataError, match="the header is not whole in the first 65536 bytes"):
+            read_photograph(tmp_path / "x.ppm")
+    (tmp_path / "x.ppm").write_bytes(b"P6\n# a comment\n4 4\n255\n" + bytes(range(48)))
+    assert read_photograph(tmp_path / "x.ppm").pixels[0, 1].tolist() == [3, 4, 5]
+
+
+def test_links_that_lead_in_circles_are_passed_over(tmp_path):
+    pictures = write_pictures(tmp_path / "in", 1)
+    (pictures / "x.png").symlink_to("x.png")
+    (tmp_path / "out").mkdir()
+    items = make_plan([pictures], ["top1"], None, leave_out=tmp_path / "out")
+    assert [item.name for item in items] == [str(pictures / "00.png")]
+
+
+def test_names_and_sizes_that_no_result_has_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(OSError, match="leads out of the folder"):
+        inside.open_inside(tmp_path, "a/b\0c")
+    (tmp_path / "large").write_bytes(bytes(10))
+    with inside.open_inside(tmp_path, "large", most=10) as stream:
+        assert stream.read() == bytes(10)
+    with pytest.raises(OSError, match="absurdly large: 10 bytes"):
+        inside.open_inside(tmp_path, "large", most=9)
+
+
+def test_arrays_that_no_head_speaks_of_are_not_unpacked():
+    stream = io.BytesIO()
+    np.savez_compressed(stream, header=np.zeros(2), other=np.zeros(1 << 16))
+    assert set(unpack_arrays(stream, 1000, ["header"])) == {"header"}
+    with pytest.raises(ValueError, match="claim more than 1000 bytes"):
+        unpack_arrays(stream, 1000)
+    with pytest.raises(ValueError, match="claim more than 100 bytes"):
+        unpack_arrays(stream, 100, ["header"])
 
 
 def test_pictures_are_held_against_the_memory_that_is_free(tmp_path, monkeypatch):

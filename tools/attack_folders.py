@@ -30,9 +30,11 @@ from watched import Answer, Bench
 
 READERS = ("explain", "verify", "summary", "merge", "merge into", "workers", "cluster")
 REAL = ("real workers", "real cluster")
+# All of the former in turn, each with a folder of its own.
+EVERY = "every"
 _NAMES = (
     "manifest.jsonl", "manifest.jsonl", "failures.jsonl", ".lock", ".writable", "0000", "0001", "MAP", "FIGURE",
-    ".x.partial", "0000/.x.partial", "0002", "0000/x.npz", "merged", "table.csv", "\x1b[2J", "\udcff", "a\nb",
+    ".x.partial", "0000/.x.partial", "0002", "0000/x.npz", "table.csv", "\x1b[2J", "\udcff", "a\nb",
 )  # fmt: skip
 _KINDS = (*KINDS, *SPECIAL, "a device", "nothing", "an empty file")
 # Where a line may say that pictures, models and backgrounds are: `verify` looks there, at files that are no secret.
@@ -43,7 +45,6 @@ _NAMED = (
     "pipe",
     "/dev/zero",
     "/dev/stdin",
-    "/proc/self/mem",
     "\0",
     "",
     "x" * 5000,
@@ -323,32 +324,57 @@ class _Reads:
         found = _entries()[0]
         found |= {key: value for key, value in explained(self.place)[0].items() if key in ("map", "figure")}
         os.chdir(self.place.inside)
-        self._more = _stand_in(reader)
+        _stand_in(processes=reader not in REAL)
+        self._address = _cluster() if reader == "real cluster" else "tcp://nowhere:1"
 
     def put(self, folder: Folder) -> None:
         """Make the folder."""
-        shutil.rmtree(self.out)
-        if self.out.is_symlink() or self.out.exists():
-            remove(self.out)
+        remove(self.out)
         self.out.mkdir()
         change(self.place, folder)
 
     def run(self, folder: Folder) -> Answer:
         """Read it."""
+        if self.reader != EVERY:
+            return self._read(self.reader)
+        answers = []
+        for number, reader in enumerate(READERS):
+            if number:
+                self.put(folder)
+            answers.append(self._read(reader))
+        return next((answer for answer in answers if answer.finding), answers[0])
+
+    def _read(self, reader: str) -> Answer:
         from onnx_evidence.cli import main
 
-        command = commands("explain" if self._more else self.reader)
-        arguments = [str(each) for each in (*command, *self._more)]
-        root = logging.getLogger()
-        root.handlers[:] = []
-        ended = CliRunner().invoke(main, arguments, catch_exceptions=False)
+        more = {"workers": ("--workers", 2), "cluster": ("--cluster", self._address)}.get(reader.split()[-1], ())
+        command = commands("explain" if more else reader)
+        logging.getLogger().handlers[:] = []
+        ended = CliRunner().invoke(main, [str(each) for each in (*command, *more)], catch_exceptions=False)
         said = Ended(ended.exit_code, ended.stdout, ended.stderr, 0.0, 0, "", ())
-        finding = through(Attack((command,), (0, 1, 3)), str(command[0]), said)
-        return Answer(f"exit code {ended.exit_code}", finding)
+        return Answer(f"exit code {ended.exit_code}", through(Attack((command,), (0, 1, 3)), str(command[0]), said))
 
 
-def _stand_in(reader: str) -> tuple[object, ...]:
-    """Patch what takes long and reads no folder; the options with which `explain` then runs."""
+def careless(place: Path) -> Bench:
+    """A bench for a reader that goes through links, to show that it is seen.
+
+    Parameters
+    ----------
+    place : Path
+        An empty folder.
+
+    Returns
+    -------
+    Bench
+    """
+    made = _Reads("summary", place)
+    _patch("files.inside", "_NO_LINK", 0)
+    _patch("files.inside", "_CAREFUL", 0)
+    return made
+
+
+def _stand_in(*, processes: bool) -> None:
+    """Put something quick in the place of what takes long and reads no folder: figures, models, other processes."""
     from onnx_evidence.batch import work
 
     opened: dict[str, Any] = {}
@@ -363,16 +389,9 @@ def _stand_in(reader: str) -> tuple[object, ...]:
     _patch("batch.work", "write_figure", lambda figure, stream: stream.write(repr(figure).encode()))
     _patch("batch.work", "Recipe.open", once)
     _patch("explanation", "Explanation.figure", lambda explanation, limit=None: limit)
-    if reader == "workers":
+    if processes:
         _patch("cli_batch", "spawned", lambda recipe, count, device: _pickled(recipe))
-    elif reader == "cluster":
         _patch("cli_batch", "on_cluster", lambda recipe, address: _pickled(recipe))
-        return "--cluster", "tcp://nowhere:1"
-    elif reader == "real cluster":
-        return "--cluster", _cluster()
-    elif reader not in REAL:
-        return ()
-    return "--workers", 2
 
 
 def _patch(module: str, name: str, value: object) -> None:
@@ -417,7 +436,7 @@ def reads(reader: str) -> Callable[[Path], Bench]:
     Parameters
     ----------
     reader : str
-        Of `READERS` or `REAL`.
+        Of `READERS` or `REAL`, or `EVERY`.
 
     Returns
     -------

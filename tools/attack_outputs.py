@@ -47,7 +47,8 @@ def _seed() -> tuple[tempfile.TemporaryDirectory[str], Path]:
 def explained(place: Place) -> list[dict[str, Any]]:
     """Put a folder of two maps into a place, with its model and pictures; the lines of its manifest."""
     for name in ("in", "out"):
-        shutil.copytree(_seed()[1] / name, place.path / name, dirs_exist_ok=True)
+        if name == "out" or not (place.inside / "model.onnx").exists():
+            shutil.copytree(_seed()[1] / name, place.path / name, dirs_exist_ok=True)
     return [json.loads(line) for line in (place.out / "manifest.jsonl").read_text("utf-8").splitlines()]
 
 
@@ -98,7 +99,6 @@ _NAMES = (
     "0001",
     "MAP",
     "FIGURE",
-    "merged",
 )
 KINDS = (
     "a link to a file outside",
@@ -195,7 +195,6 @@ _NAMED = (
     "pipe",
     "/dev/zero",
     "/dev/stdin",
-    "/proc/self/mem",
     "\0",
     "\x1b[2J",
     "",

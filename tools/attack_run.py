@@ -30,6 +30,8 @@ SECONDS, PATIENCE, BYTES, SPACE = 10.0, 60.0, 2 << 30, 8 << 30
 # Seconds that a process may sleep.
 ASLEEP = 20.0
 PRODUCT = "onnx_evidence.cli:main"
+# Where the package is, and these tools.
+_HOMES = (str(Path(__file__).parent.parent), str(Path(__file__).parent))
 SECRET = b"not for us"
 # What no input may have us read; writing is allowed nowhere but below OUT.
 _SYSTEM = ("/etc/passwd", "/etc/shadow", "/dev/zero", "/proc/self/mem", "/proc/self/environ")
@@ -221,8 +223,10 @@ class Runner:
 
     def __init__(self, program: str = PRODUCT) -> None:
         self.program = program
-        # Forked processes are as far as the server is: it has imported everything.
-        _context.set_forkserver_preload(["onnx_evidence.cli", "onnx_evidence.render", "attack_run"])
+        # Forked processes are as far as the server is: it has imported everything, and finds it by this.
+        os.environ["PYTHONPATH"] = os.pathsep.join([*_HOMES, os.environ.get("PYTHONPATH", "")])
+        cases = [path.stem for path in Path(__file__).parent.glob("attack_*.py")]
+        _context.set_forkserver_preload(["onnx_evidence.cli", "onnx_evidence.render", *cases])
 
     def judge(self, make: Callable[[Place], Attack]) -> Verdict:
         """Make an attack in a folder of its own, run it, and judge.
@@ -287,8 +291,7 @@ class Runner:
     def _start_new(self, order: _Order, attack: Attack) -> tuple[int, float, int, str, Sequence[str]]:
         module = order.program.partition(".cli")[0] if order.program == PRODUCT else order.program.partition(":")[0]
         command = [sys.executable, "-m", module, *order.arguments]
-        path = os.pathsep.join([str(Path(__file__).parent.parent), str(Path(__file__).parent)])
-        environment = {**os.environ, "PYTHONPATH": path, **_environment(order)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_HOMES), **_environment(order)}
         for name, value in attack.environment.items():
             if value is None:
                 environment.pop(name, None)

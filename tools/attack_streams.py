@@ -134,7 +134,7 @@ def _variable(place: Place, variables: Mapping[str, str | None]) -> Attack:
     place.write("pictures/h\u00fcte \u65e5.png", place.pictures().joinpath("0000.png").read_bytes())
     run = ("explain", "model.onnx", "pictures", "-o", "../out/maps", "--quality", "fast", "--device", "cpu")
     commands = (run, ("verify", "../out/maps"), ("summary", "../out/maps", "-o", "../out/maps.csv"))
-    return Attack(commands, (0, 1, 2), _kept, environment=variables)
+    return Attack(commands, (0, 1, 2, 3), _kept, environment=variables)
 
 
 @case(

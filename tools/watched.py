@@ -101,7 +101,8 @@ def _serve(prepare: Prepare, place: Path, pipe: Connection, dump: Path) -> None:
         opened.clear()
         answer = _answer(bench, case)
         # A bare name is one in a folder that is held open, or here, where `_there` sees it.
-        named = [path for path in opened if os.path.basename(path) != path and not path.startswith(inside)]
+        named = [os.path.abspath(path) for path in opened if os.path.basename(path) != path]
+        named = [path for path in named if not path.startswith(inside)]
         now = _there(place, bench.out)
         strangers = named + sorted(path for path in there.keys() | now.keys() if there.get(path) != now.get(path))
         if strangers:
@@ -276,4 +277,4 @@ class Fuzz:
 
 def _name(answer: Answer) -> str:
     """A kind of finding."""
-    return answer.finding.split(":")[0] if answer.kind == "works" else answer.kind
+    return answer.kind if "\n" in answer.finding else answer.finding.split(":")[0]

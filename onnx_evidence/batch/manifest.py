@@ -11,7 +11,7 @@ from onnx_evidence.batch.journal import Journal
 from onnx_evidence.batch.plan import Item
 from onnx_evidence.batch.receipt import unlike_receipt
 from onnx_evidence.errors import StoreError
-from onnx_evidence.files.inside import open_inside, sha256_of
+from onnx_evidence.files.inside import MOST, open_inside, sha256_of
 from onnx_evidence.questions import TOP
 
 MANIFEST = "manifest.jsonl"
@@ -269,7 +269,7 @@ def file_sha256(folder: Path, name: str) -> str | None:
         If it is there and cannot be read: a link, a pipe, a device, or not ours to read.
     """
     try:
-        with open_inside(folder, name) as stream:
+        with open_inside(folder, name, most=MOST) as stream:
             return sha256_of(stream)
     except FileNotFoundError:
         return None

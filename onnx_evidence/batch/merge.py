@@ -1,6 +1,7 @@
 """Output folders of shards, joined into one."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +15,7 @@ from onnx_evidence.batch.journal import read_at, read_lines
 from onnx_evidence.batch.manifest import MANIFEST, manifest_of
 from onnx_evidence.batch.receipt import unlike_receipt
 from onnx_evidence.errors import StoreError
-from onnx_evidence.files.inside import open_inside
+from onnx_evidence.files.inside import MOST, open_inside
 from onnx_evidence.store import write_files
 
 # Lines that are added at once.
@@ -67,7 +68,7 @@ def merge(sources: Sequence[Path], out: Path, progress: Callable[[int], object] 
         If a source is not finished, damaged or of another configuration, two say different things about one map, or
         the results cannot be written.
     """
-    if out.resolve() in {source.resolve() for source in sources}:
+    if os.path.realpath(out) in {os.path.realpath(source) for source in sources}:
         raise StoreError(f"{out}: cannot be merged into itself: take another -o")
     with closing(_Order(out, sources)) as order, ResultFolder(out, order.common()) as folder:
         target = _Target(folder)
@@ -172,7 +173,7 @@ class _Target:
 
     def _copy(self, source: Path, name: str, digest: str) -> None:
         try:
-            with open_inside(source, name) as stream:
+            with open_inside(source, name, most=MOST) as stream:
                 data = stream.read()
         except OSError as error:
             raise StoreError(f"{source / name}: cannot read: {error.strerror or error}") from error

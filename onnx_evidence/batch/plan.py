@@ -85,7 +85,7 @@ def make_plan(
         If a folder or a pattern holds no picture, or a list cannot be used.
     """
     items: list[Item] = []
-    leave_out = None if leave_out is None else leave_out.resolve()
+    leave_out = None if leave_out is None else Path(os.path.realpath(leave_out))
     for path in given:
         if path.suffix.lower() == ".csv" and os.path.isfile(path):
             items += _table(path, tuple(targets), versus)
@@ -141,11 +141,11 @@ def _tell_folders(pattern: Path, folders: Sequence[Path], one: str, many: str, r
 
 
 def _is_or_inside(path: Path, folder: Path | None) -> bool:
-    return folder is not None and (path.resolve() == folder or _inside(path, folder))
+    return folder is not None and (Path(os.path.realpath(path)) == folder or _inside(path, folder))
 
 
 def _inside(path: Path, folder: Path | None) -> bool:
-    return folder is not None and folder in path.resolve().parents
+    return folder is not None and folder in Path(os.path.realpath(path)).parents
 
 
 def _lines(path: Path) -> list[str]:

@@ -124,7 +124,7 @@ def _file(path: Path, name: str, inputs: Names, known: Container[str]) -> Iterat
 
 
 def _is_input(path: Path, inputs: Names) -> bool:
-    found = path.resolve()
+    found = Path(os.path.realpath(path))
     return any(str(each) in inputs for each in (found, *found.parents))
 
 

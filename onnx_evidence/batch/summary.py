@@ -13,7 +13,7 @@ from onnx_evidence.batch.manifest import manifest_of
 from onnx_evidence.batch.receipt import unlike_receipt
 from onnx_evidence.errors import DataError, StoreError, one_line
 from onnx_evidence.files.arrays import unpack_arrays
-from onnx_evidence.files.inside import open_inside
+from onnx_evidence.files.inside import MOST, open_inside
 from onnx_evidence.images import read_mask
 from onnx_evidence.store import write_atomic
 from onnx_evidence.text import csv_text
@@ -140,7 +140,7 @@ def load_map(folder: Path, name: str) -> dict[str, FloatArray]:
         If it cannot be read.
     """
     try:
-        with open_inside(folder, name) as stream:
+        with open_inside(folder, name, most=MOST) as stream:
             arrays = unpack_arrays(stream)
     except OSError as error:
         raise StoreError(f"{folder / name}: cannot read the map: {error.strerror or one_line(error)}") from error

@@ -4,18 +4,21 @@ import io
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import BinaryIO
 
 import numpy as np
 
 from onnx_evidence.errors import one_line
+from onnx_evidence.machine import free_memory
 from onnx_evidence.types import AnyArray
 
 # Bytes of all arrays of a file together: the largest picture's map, its errors and its cuts, several times over.
 MOST_BYTES = 1 << 33
 # Deflate packs a thousand zeros into one byte, not more: beyond it sizes are made up.
 _DENSEST = 1100
+# Bytes that always fit.
+_LITTLE = 1 << 26
 # Bytes that a head may have: shape, type and order in a line of text.
 _HEAD = 1 << 16
 # What a damaged archive raises.
@@ -62,15 +65,17 @@ def pack_arrays(arrays: Mapping[str, AnyArray]) -> bytes:
     return stream.getvalue()
 
 
-def unpack_arrays(stream: BinaryIO, most: int = MOST_BYTES) -> dict[str, AnyArray]:
-    """All arrays of an .npz file; no pickles.
+def unpack_arrays(stream: BinaryIO, most: int = MOST_BYTES, only: Collection[str] | None = None) -> dict[str, AnyArray]:
+    """All arrays of an .npz file, or some; no pickles.
 
     Parameters
     ----------
     stream : file object
         Seekable, binary.
     most : int
-        Bytes that all arrays together may have.
+        Bytes that all arrays together may have, and no more than there is memory for.
+    only : collection of str, optional
+        Names of those that are wanted, and together may have so many bytes.
 
     Returns
     -------
@@ -83,10 +88,15 @@ def unpack_arrays(stream: BinaryIO, most: int = MOST_BYTES) -> dict[str, AnyArra
     """
     try:
         with zipfile.ZipFile(stream) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > most:
+            named = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            members = {name: member for name, member in named.items() if only is None or name in only}
+            claimed = sum(member.file_size for member in members.values())
+            if claimed > most:
                 raise ValueError(f"its arrays claim more than {most} bytes")
-            return {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
+            free = free_memory() if claimed > _LITTLE else None
+            if free is not None and claimed > free:
+                raise ValueError("its arrays do not fit into memory")
+            return {name: _member(archive, member) for name, member in members.items()}
     except MemoryError as error:
         raise ValueError("its arrays do not fit into memory") from error
     except _DAMAGED as error:
@@ -97,26 +107,23 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> AnyArray:
     if member.file_size > _DENSEST * member.compress_size + _HEAD:
         raise ValueError(f"{member.filename!r} claims {member.file_size} bytes and has {member.compress_size}")
     with archive.open(member) as stream:
-        data = stream.read(member.file_size + 1)
-    if len(data) != member.file_size:
-        raise ValueError(f"{member.filename!r} claims {member.file_size} bytes and has {len(data)}")
-    with io.BytesIO(data) as whole:
-        version = np.lib.format.read_magic(whole)
+        version = np.lib.format.read_magic(stream)
         read_head = {
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
         }.get(version)
         if read_head is None:
             raise ValueError(f"{member.filename!r} is of format {version}, which nobody writes here")
-        shape, turned, dtype = read_head(whole, max_header_size=_HEAD)
+        shape, turned, dtype = read_head(stream, max_header_size=_HEAD)
         if dtype.hasobject:
             raise ValueError(f"{member.filename!r} holds objects, which are never read")
-        body = data[whole.tell() :]
-    # Sides may be as large as they like as long as one is 0; as whole numbers of Python they overflow nowhere.
-    count = 1
-    for side in shape:
-        count *= int(side)
-    if min(shape, default=0) < 0 or count * dtype.itemsize != len(body):
-        raise ValueError(f"{member.filename!r} claims {count} numbers and holds {len(body)} bytes")
-    values = np.frombuffer(body, dtype)
-    return values.reshape(shape, order="F" if turned else "C")
+        # Sides may be as large as they like as long as one is 0; as whole numbers of Python they overflow nowhere.
+        count, room = 1, member.file_size - stream.tell()
+        for side in shape:
+            count *= int(side)
+        if min(shape, default=0) < 0 or count * dtype.itemsize != room:
+            raise ValueError(f"{member.filename!r} claims {count} numbers and holds {room} bytes")
+        body = stream.read(room + 1)
+    if len(body) != room:
+        raise ValueError(f"{member.filename!r} claims {room} bytes and has {len(body)}")
+    return np.frombuffer(body, dtype).reshape(shape, order="F" if turned else "C")

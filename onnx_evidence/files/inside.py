@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 _CHUNK = 1 << 20
 # Bytes of the largest file that is read, far above any picture, map or background; a file that holds nothing may claim
 # to have any number.
-MOST = 1 << 33
+MOST = 1 << 32
 _LINK = "it is a link, behind which no results are kept: remove it, or take another -o"
 _TWICE = "the file has another name elsewhere, and would change there too: remove it, or take another -o"
 _IRREGULAR = "it is no regular file"
@@ -147,7 +147,7 @@ def opened(folder: Path, name: str, *, make: bool = False) -> Iterator[tuple[Fol
         If a step is missing, a link, or no folder.
     """
     *steps, leaf = PurePosixPath(name).parts or ("",)
-    if leaf in ("", "..") or name.startswith("/") or ".." in steps:
+    if leaf in ("", "..") or name.startswith("/") or ".." in steps or "\0" in name:
         raise OSError(errno.EINVAL, "the name leads out of the folder")
     here = Folder(folder, os.open(folder, os.O_RDONLY | os.O_DIRECTORY) if _BY_HANDLE else None)
     try:
@@ -160,7 +160,7 @@ def opened(folder: Path, name: str, *, make: bool = False) -> Iterator[tuple[Fol
         here.close()
 
 
-def open_inside(folder: Path, name: str, mode: str = "rb") -> BinaryIO:
+def open_inside(folder: Path, name: str, mode: str = "rb", most: int | None = None) -> BinaryIO:
     """Open a regular file below a folder; see `opened`.
 
     Parameters
@@ -171,6 +171,8 @@ def open_inside(folder: Path, name: str, mode: str = "rb") -> BinaryIO:
         Of the file, relative to it.
     mode : {'rb', 'r+b', 'ab', 'a+b'}
         As of `open`; 'ab' is not buffered.
+    most : int, optional
+        Bytes that it may have.
 
     Returns
     -------
@@ -179,10 +181,14 @@ def open_inside(folder: Path, name: str, mode: str = "rb") -> BinaryIO:
     Raises
     ------
     OSError
-        If it cannot be opened, or is a link, a pipe, a device, or, for writing, has another name elsewhere.
+        If it cannot be opened, or is a link, a pipe, a device, too large, or, for writing, has another name elsewhere.
     """
     with opened(folder, name) as (parent, leaf):
-        return parent.open(leaf, mode)
+        stream = parent.open(leaf, mode)
+    if most is not None and (size := os.fstat(stream.fileno()).st_size) > most:
+        stream.close()
+        raise _too_large(size, most)
+    return stream
 
 
 def sha256_of(stream: BinaryIO) -> str:
@@ -228,4 +234,8 @@ def _refuse(found: os.stat_result, path: Path, most: int) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, _IRREGULAR)
     if found.st_size > most:
-        raise OSError(errno.EFBIG, f"it is absurdly large: files like this have at most {most >> 20} MB")
+        raise _too_large(found.st_size, most)
+
+
+def _too_large(size: int, most: int) -> OSError:
+    return OSError(errno.EFBIG, f"it is absurdly large: {size} bytes, where such files have at most {most >> 20} MB")

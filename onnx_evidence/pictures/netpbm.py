@@ -10,6 +10,9 @@ from onnx_evidence.types import AnyArray
 
 _TOKEN = rb"(?:\s|#[^\n]*\n)+(\d{1,9})"
 _PLAIN_OR_BINARY = re.compile(rb"P([2356])" + _TOKEN * 3 + rb"\s")
+_BITS = re.compile(rb"P[14]" + _TOKEN * 2 + rb"\s")
+# Bytes in which a header must end: readers take long for comments.
+_HEAD = 1 << 16
 _PFM = re.compile(rb"P([Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,30})\s")
 _PAM = re.compile(rb"P7\s((?:[^\n]{0,1024}\n){0,99}?)[ \t]*ENDHDR[^\n]*\n")
 # What PAM calls samples that are colours, and how many of a pixel there are.
@@ -51,17 +54,20 @@ def header_of(data: bytes) -> Header | None:
     ValueError
         If it is damaged.
     """
-    if found := _PLAIN_OR_BINARY.match(data):
+    head = data[:_HEAD]
+    if found := _PLAIN_OR_BINARY.match(head):
         kind, width, height, white = (int(each) for each in found.groups())
         if white <= 255:
             return None
         if white > _DEEPEST:
             raise ValueError(f"white is {white}: at most {_DEEPEST}")
         return Header(height, width, 3 if kind in (3, 6) else 1, white, found.end(), plain=kind < 4)
-    if found := _PFM.match(data):
+    if found := _PFM.match(head):
         return Header(int(found[3]), int(found[2]), 3 if found[1] == b"F" else 1, 0, found.end(), scale=float(found[4]))
     if data.startswith((b"P7", b"PF", b"Pf")):
         return _pam(data)
+    if len(data) > _HEAD and not _BITS.match(head):
+        raise ValueError(f"the header is not whole in the first {_HEAD} bytes")
     return None
 
 

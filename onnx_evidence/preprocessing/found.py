@@ -7,6 +7,7 @@ folder and, where that is called ``onnx``, as Optimum's is, in the one above.
 """
 
 import ast
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +187,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _folders(path: Path) -> list[Path]:
-    folder = path.resolve().parent
+    folder = Path(os.path.realpath(path)).parent
     return [folder, folder.parent] if folder.name == _OPTIMUM else [folder]
 
 
