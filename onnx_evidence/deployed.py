@@ -62,7 +62,7 @@ class DeployedModel:
         exclusive.
     max_work : int
         Multiply-adds that the model may take for a picture; one that takes more is refused before anything of it is
-        computed. A node that is run counts for 10^7, a number made of constants for 10^5.
+        computed. A node that is run counts for 10^7, a number made of constants for 40,000.
 
     Attributes
     ----------

@@ -103,7 +103,7 @@ max_work_option = click.option(
     show_default=True,
     metavar="N",
     help="Multiply-adds that the model may take for a picture; one that takes more is refused before it is run. A node "
-    "that is run counts 10^7, a number made of constants 10^5.",
+    "that is run counts 10^7, a number made of constants 40,000.",
 )
 
 

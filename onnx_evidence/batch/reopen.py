@@ -119,7 +119,7 @@ def _reopen_model(entry: dict[str, Any], origin: Origin) -> DeployedModel:
         deployed = _open(path, entry, origin)
     except EvidenceError:
         # Another model need not have that output, nor take those pictures: what it is goes before what it cannot do.
-        _refuse_other(path, _sha256(path), entry)
+        _refuse_other(path, _sha256(path, origin.max_work), entry)
         raise
     _refuse_other(path, deployed.model.sha256, entry)
     return deployed
@@ -161,9 +161,9 @@ def _labels(entry: dict[str, Any], folder: Path) -> Path | None:
     return path if entry["hashes"]["labels"] in digests else None
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, max_work: int) -> str:
     try:
-        return read_file(path).sha256
+        return read_file(path, max_work=max_work).sha256
     except EvidenceError as error:
         raise RefusedError(f"{error}; pass --model FILE") from error
 

@@ -8,8 +8,9 @@ MAX_WORK = 10**13
 NODE = 10**7
 # What is written out, or followed while it is counted, takes longer: so many of those may be that are run.
 _WRITTEN = 10
-# Numbers made of constants are all held before there is a picture: 10^8 of them may be.
-_MADE = 10**5
+# Numbers made of constants are all held before there is a picture: 2.5 x 10^8 of them may be. Some files make all of
+# their weights so.
+_MADE = 40_000
 # Those that shape inference reckons with are held one by one, at 140 bytes each: 10^6 of them may be. With a free batch
 # it reckons with thousands of pictures.
 _TOLD = 10**7
