@@ -276,7 +276,8 @@ def _found_by(found: _Found, key: str) -> str:
         kinds = {"fingerprints": "fingerprints", "not what a run calls": "names", "no folder": "names"}
         kinds |= {"SHA-256": "hashes"}
         return next((kind for words, kind in kinds.items() if words in line), "the schema")
-    return "the figure, drawn again" if "the figure:" in line else "computing it again"
+    drawn = line.partition(" bits; ")[2].startswith("the figure")
+    return "the figure, drawn again" if drawn else "computing it again"
 
 
 def _forge_keys(bench: _Bench, spare: Path, model: Path) -> None:

@@ -31,7 +31,7 @@ class Forgery(NamedTuple):
     line: dict[str, Any]
 
 
-# Another value that the schema takes as well, where one made by the rule below would not do; not that of the default.
+# Another value that the schema takes as well, where one made by the rule below would not do.
 _PLAUSIBLE: dict[str, Any] = {
     "schema": 3,
     "classes": "independent",
@@ -52,6 +52,16 @@ _PLAUSIBLE: dict[str, Any] = {
     "settings.preprocess.interpolation": "bicubic",
     "settings.preprocess.color": "BGR",
     "cuts.0.field": "nominal",
+}
+# And where that is the one that is there.
+_OTHERWISE: dict[str, Any] = {
+    "classes": "exclusive",
+    "device": "cpu",
+    "settings.method": "integrated",
+    "settings.background": "mean",
+    "settings.quality": "default",
+    "settings.layers.0": "auto",
+    "cuts.0.field": "measured",
 }
 # Hashes that fingerprints are made of, or of what nobody has.
 _DIGEST = "0123456789abcdef" * 4
@@ -96,7 +106,8 @@ def other(key: str, value: Any) -> Any:
     object
     """
     if key in _PLAUSIBLE:
-        return _PLAUSIBLE[key]
+        found = _PLAUSIBLE[key]
+        return _OTHERWISE.get(key) if found == value else found
     if value is None:
         return 0.25 if key.endswith(("_bits", "stderr")) else [-1.0, 1.0] if key.endswith("interval") else "nothing"
     if isinstance(value, bool):
