@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import attack_files  # noqa: F401 - enters its cases
@@ -41,19 +41,32 @@ def main() -> None:
 @click.option("--only", default="", help="Only those whose names hold this.")
 def cases(kinds: tuple[str, ...], quick: bool, only: str) -> None:
     """Try every case of the table, by kind; print them as Markdown."""
-    runner, begin = Runner(), time.monotonic()
-    total, through = Counter[str](), Counter[str]()
+    runner, begin, rows = Runner(), time.monotonic(), list[str]()
+    through = 0
     for kind in kinds or _KINDS:
+        chosen = [each for each in CASES if each.kind == kind and only in each.name and (each.quick or not quick)]
         click.echo(f"\n### {kind.capitalize()}\n\n| tried | answer | s | MB |\n|---|---|---|---|")
-        for each in (each for each in CASES if each.kind == kind and only in each.name and (each.quick or not quick)):
-            verdict = runner.judge(each.make)
-            total[kind] += 1
-            through[kind] += bool(verdict.through)
-            click.echo(_row(each, verdict))
+        verdicts = []
+        for each in chosen:
+            verdicts.append(runner.judge(each.make))
+            click.echo(_row(each, verdicts[-1]))
             sys.stdout.flush()
-    click.echo(f"\n{total.total()} cases, {through.total()} through; {time.monotonic() - begin:.0f} s")
+        rows.append(_sum(kind, verdicts))
+        through += sum(bool(verdict.through) for verdict in verdicts)
+    click.echo("\n| kind | tried | refused in a line | done | through | slowest, s | most memory, MB |")
+    click.echo("\n".join(["|---|---|---|---|---|---|---|", *rows]))
+    click.echo(f"\n{time.monotonic() - begin:.0f} s")
     if through:
         raise click.exceptions.Exit(1)
+
+
+def _sum(kind: str, verdicts: Sequence[Verdict]) -> str:
+    through = sum(bool(each.through) for each in verdicts)
+    refused = sum(bool(each.said) and not each.through for each in verdicts)
+    slowest = max((each.seconds for each in verdicts), default=0.0)
+    most = max((each.memory for each in verdicts), default=0) >> 20
+    done = len(verdicts) - refused - through
+    return f"| {kind} | {len(verdicts)} | {refused} | {done} | {through} | {slowest:.1f} | {most} |"
 
 
 @main.command()

@@ -255,6 +255,7 @@ class Runner:
                     break
             if not wrong and ended.code == 0 and attack.right is not None:
                 wrong = attack.right(place)
+            said = said.replace(f"{place.path}/", "")
             return Verdict(wrong or _touched(before, place), said, seconds, memory)
 
     def _run(self, attack: Attack, arguments: tuple[str, ...], place: Path | Place) -> Ended:
