@@ -175,9 +175,10 @@ class _Check:
         """What is wrong with the names of a line's files, in words."""
         if twice := [entry[name] for name in ("map", "figure") if entry[name] in self._known]:
             yield f"{twice[0]} is listed twice"
-        if (asked := hash((entry["image"], entry["work"]))) in self._answered:
+        elif (asked := hash((entry["image"], entry["work"]))) in self._answered:
             yield f"{entry['image']} was explained for this class in a line before: no run does that twice"
-        self._answered.add(asked)
+        else:
+            self._answered.add(asked)
         inner = entry["map"].partition("/")[0]
         if not may_be_folder(inner, entry["image"], entry["hashes"]["image"]):
             yield f"{inner} is no folder that a run gives the picture {entry['image']}"
