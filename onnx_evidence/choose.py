@@ -211,12 +211,27 @@ def choose_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True, is_read: IsRea
     return taken
 
 
-def _no_grid(cuts: tuple[Cut, ...]) -> CutError:
+def why_no_grid(cuts: tuple[Cut, ...]) -> str:
+    """Why nothing can be chosen of cuts that are all too coarse.
+
+    Parameters
+    ----------
+    cuts : tuple of Cut
+        All cuts of a model, the input first.
+
+    Returns
+    -------
+    str
+        With the place where rows and columns are lost, where that is known.
+    """
     place = next((cut.lost_at for cut in cuts if cut.lost_at), None)
     lost = f" (rows and columns are lost at {place})" if place else ""
+    return f"no cut inside the model has a grid of {_FEWEST_CELLS} x {_FEWEST_CELLS} cells or more{lost}"
+
+
+def _no_grid(cuts: tuple[Cut, ...]) -> CutError:
     return CutError(
-        f"no cut inside the model has a grid of {_FEWEST_CELLS} x {_FEWEST_CELLS} cells or more{lost}: name one "
-        "with --layer, or work on pixels with --method integrated-gradients or occlusion"
+        f"{why_no_grid(cuts)}: name one with --layer, or work on pixels with --method occlusion or integrated-gradients"
     )
 
 

@@ -33,6 +33,7 @@ from onnx_evidence.options import (
     Opening,
     golden_options,
     layer_option,
+    max_work_option,
     model_options,
     progress_bar,
     say_error,
@@ -285,10 +286,11 @@ def gradient(model: Path, out: Path, layer: str | None, opening: Opening) -> Non
 @click.argument("model", type=PATH)
 @click.option("--preprocess", metavar="NAME|FILE|FOLDER", help="As of the other commands.")
 @click.option("--template", is_flag=True, help="Print a file to edit even where nothing is recorded.")
+@max_work_option
 @translate_errors
-def preprocess(model: Path, preprocess: str | None, template: bool) -> None:
+def preprocess(model: Path, preprocess: str | None, template: bool, max_work: int) -> None:
     """Print what is done to pictures before MODEL sees them, and where that comes from: TOML for --preprocess FILE."""
-    found, wanted = look(model, preprocess)
+    found, wanted = look(model, preprocess, max_work)
     click.echo(recipe(found, wanted, model, template=template))
 
 

@@ -1,6 +1,8 @@
 """The commands about folders of pictures: explain, and what is done with its results."""
 
+import re
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +18,13 @@ from onnx_evidence.batch.loop import Progress, Runner, Tally, here, run_jobs
 from onnx_evidence.batch.merge import merge as join
 from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard
 from onnx_evidence.batch.pool import spawned
-from onnx_evidence.batch.recompute import TOLERANCE, Verdict, finder, recompute, reopen, verification
-from onnx_evidence.batch.summary import group, summarise, totals, write_table
-from onnx_evidence.batch.verify import Problem, check_hashes, take_sample
+from onnx_evidence.batch.recompute import TOLERANCE, finder, recompute_all, verification
+from onnx_evidence.batch.reopen import Origin
+from onnx_evidence.batch.sound import Sample, draw
+from onnx_evidence.batch.summary import Cohort, summarise, write_table
+from onnx_evidence.batch.verify import check_hashes
 from onnx_evidence.batch.work import Hand, Job, Outcome, Recipe
-from onnx_evidence.errors import DataError, EvidenceError, StoreError
+from onnx_evidence.errors import DataError, StoreError
 from onnx_evidence.options import (
     PATH,
     SOME_FAILED,
@@ -28,6 +32,7 @@ from onnx_evidence.options import (
     Opening,
     batch_options,
     device_option,
+    max_work_option,
     model_options,
     pictures_bar,
     progress_bar,
@@ -150,14 +155,24 @@ def _csv(ctx: click.Context, option: click.Parameter, path: Path | None) -> Path
 def summary(folder: Path, out: Path | None, masks: Path | None, quiet: bool, verbose: bool) -> None:
     """Show what the maps in FOLDER say as a whole: means by class."""
     set_verbosity(quiet, verbose)
+    cohort = Cohort()
     with progress_bar(None, "map", quiet) as bar:
-        rows = summarise(folder, masks, bar.update)
-    if out is not None:
-        write_table(out, rows)
-    if not quiet:
-        click.echo(report.summary_table(list(group(rows)), totals(rows)))
+        rows = cohort.noting(summarise(folder, masks, bar.update))
         if out is not None:
-            click.echo(shown(f"{out}: {len(rows)} rows written"))
+            write_table(out, rows)
+        for _ in rows:  # those that are not written
+            pass
+    if not quiet:
+        click.echo(report.summary_table(cohort.classes(), cohort.totals()))
+        if out is not None:
+            click.echo(shown(f"{out}: {cohort.maps} rows written"))
+
+
+def _sha256(ctx: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """A SHA-256 as it is printed: part of one proves nothing."""
+    if text is not None and re.fullmatch("[0-9a-fA-F]{64}", text) is None:
+        raise click.BadParameter(f"{text!r} is no SHA-256: give all 64 hexadecimal digits", ctx, option)
+    return None if text is None else text.lower()
 
 
 @click.command(cls=OnceCommand)
@@ -176,7 +191,11 @@ def summary(folder: Path, out: Path | None, masks: Path | None, quiet: bool, ver
     help="That may be between a map and the one computed again.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Default: as recorded.")
+@click.option("--labels", type=PATH, metavar="FILE", help="Class names, where they were given to 'explain' in a file.")
+@click.option("--expect-model", callback=_sha256, metavar="SHA256", help="Of the model that the receipts must be of.")
+@click.option("--expect-seal", callback=_sha256, metavar="SHA256", help="Of the last line, noted when the run ended.")
 @device_option
+@max_work_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @verbosity_options
 @translate_errors
@@ -187,34 +206,34 @@ def verify(
     images: tuple[Path, ...],
     tolerance: float,
     batch_size: int | None,
+    labels: Path | None,
+    expect_model: str | None,
+    expect_seal: str | None,
     device: str,
+    max_work: int,
     as_json: bool,
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Check that the results in FOLDER are what their receipts say: all hashes first, then the maps, computed again.
+    """Check that the results in FOLDER are what their receipts say.
 
-    Exit code 0: everything is as it was written, and the maps are the same within the tolerance; 1: something is not;
-    3: pictures are missing, so that not all could be checked.
+    First all hashes, and that nothing else lies there; then every map, its figure and its whole line in the manifest,
+    computed again. Exit code 0: everything is as it was written, and the same within the tolerance; 1: something is
+    not, or is not what was expected, or the model is another one; 3: not all could be checked, as pictures are missing,
+    or there is no map.
     """
     set_verbosity(quiet, verbose)
     find = finder(folder, images)
     hidden = quiet or as_json
-    with progress_bar(None, "line", hidden) as bar:
-        checked = check_hashes(folder, find, bar.update)
-    entries = take_sample(checked.entries, sample, checked.head)
-    verdicts: list[Verdict] = []
-    if checked.entries:
-        try:
-            explainer = reopen(checked.entries[0], folder, model, device, batch_size)
-        except EvidenceError as error:
-            checked.problems.append(Problem("model", str(error)))
-        else:
-            with progress_bar(len(entries), "map", hidden) as bar:
-                for verdict in recompute(explainer, entries, folder, find, tolerance):
-                    verdicts.append(verdict)
-                    bar.update()
-    found = verification(checked, verdicts, tolerance)
+    with ExitStack() as held:
+        with progress_bar(None, "line", hidden) as bar:
+            checked = held.enter_context(closing(check_hashes(folder, find, bar.update)))
+        checked.expect(expect_model, expect_seal)
+        entries = Sample(checked.entries, draw(checked.entries.works(), sample, checked.head))
+        with progress_bar(len(entries), "map", hidden) as bar:
+            origin = Origin(folder, model, labels, device, batch_size, max_work)
+            verdicts, refused = recompute_all(checked, entries, origin, find, tolerance, bar.update)
+        found = verification(checked, verdicts, tolerance, refused)
     if as_json or not quiet:
         click.echo(as_json_text(found) if as_json else report.verification_table(found))
     if found["exit_code"]:
@@ -222,10 +241,8 @@ def verify(
 
 
 def _refuse_old(folder: ResultFolder, resume: bool) -> None:
-    if not resume and folder.manifest.lines:
-        raise StoreError(
-            f"{folder.path}: holds {len(folder.manifest.lines)} maps already: take another -o, or drop --no-resume"
-        )
+    if not resume and (maps := folder.manifest.index.count()):
+        raise StoreError(f"{folder.path}: holds {maps} maps already: take another -o, or drop --no-resume")
 
 
 def _looked(items: Sequence[Item], interrupt: Interrupt) -> list[Item]:

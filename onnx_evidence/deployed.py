@@ -11,6 +11,7 @@ import onnx
 
 from onnx_evidence.certificate import are_read, certify
 from onnx_evidence.class_kind import ClassKind
+from onnx_evidence.counting.tally import MAX_WORK
 from onnx_evidence.errors import DataError, GradientError
 from onnx_evidence.graph import Cut, Graph
 from onnx_evidence.images import Photograph
@@ -21,6 +22,7 @@ from onnx_evidence.intake.labels import find_class, name_both, read_labels
 from onnx_evidence.intake.proof import CODES, FULL
 from onnx_evidence.kept import by_cells
 from onnx_evidence.model import load_model
+from onnx_evidence.nodes import bytes_at_once
 from onnx_evidence.placement import Placement
 from onnx_evidence.preprocessing.apply import read_picture, to_input
 from onnx_evidence.preprocessing.contract import Preprocess
@@ -58,6 +60,9 @@ class DeployedModel:
     classes : {'exclusive', 'independent'}, optional
         Whether one class holds, or each label holds or not, where the model gives logits and does not say; by default
         exclusive.
+    max_work : int
+        Multiply-adds that the model may take for a picture; one that takes more is refused before anything of it is
+        computed. A node that is run counts for 10^7, a number made of constants for 40,000.
 
     Attributes
     ----------
@@ -69,6 +74,8 @@ class DeployedModel:
         Where it runs, and why.
     labels : tuple of str or None
         Class names in class order.
+    labels_file : Path or None
+        Where they are from, where a file of them was given.
 
     Raises
     ------
@@ -85,11 +92,13 @@ class DeployedModel:
         device: str = "auto",
         output: str | None = None,
         classes: str | None = None,
+        max_work: int = MAX_WORK,
     ) -> None:
-        self.model = load_model(Path(path), preprocess, output=output, classes=classes)
+        self.model = load_model(Path(path), preprocess, output=output, classes=classes, max_work=max_work)
         self.graph = Graph(self.model)
         names = read_labels(Path(labels)) if labels is not None else self.model.labels
         self.labels = name_both(names) if self.model.binary else names
+        self.labels_file = None if labels is None else Path(labels)
         self.device = settle_device(device)
         self._fields: dict[tuple[str, bytes, bytes], CellField] = {}
         self._read: dict[str, bool] = {}
@@ -143,9 +152,12 @@ class DeployedModel:
         Raises
         ------
         ModelError
-            If the file cannot be run on it, or what it gives are no scores of classes.
+            If the file cannot be run on it, what it gives are no scores of classes, or weights beside it were changed
+            since it was read.
         """
-        return self._answers.of(inputs)
+        answer = self._answers.of(inputs)
+        self.model.check_unchanged()
+        return answer
 
     def logits(self, inputs: Features) -> FloatArray:
         """Logits of pictures, by the deployed file: (N, channels, H, W) to float64 (N, K); see `answer`."""
@@ -379,4 +391,5 @@ class DeployedModel:
         return look
 
     def _open(self, part: onnx.ModelProto) -> Session:
-        return Session(part, self.device, batch=self.model.batch, folder=self.model.path.parent)
+        row_bytes = bytes_at_once(part.graph, self.graph.shapes)
+        return Session(part, self.device, batch=self.model.batch, folder=self.model.path.parent, row_bytes=row_bytes)

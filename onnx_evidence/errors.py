@@ -16,6 +16,8 @@ A message is one line: the value, the rule that it breaks, the remedy. Only the 
 into exit codes.
 """
 
+import errno
+
 
 class EvidenceError(Exception):
     """Root of the tree; catch this to catch every error that bad input can cause."""
@@ -23,6 +25,10 @@ class EvidenceError(Exception):
 
 class ModelError(EvidenceError):
     """The file is not an image classifier in ONNX that can be explained."""
+
+
+class ChangedError(ModelError):
+    """The model's files are not what they were when it was opened: no picture can be explained any more."""
 
 
 class CutError(EvidenceError):
@@ -69,6 +75,25 @@ def naming(name: str, error: BaseException) -> str:
     """
     text = str(error)
     return text if name in text else f"{name}: {text}"
+
+
+def short_of_handles(error: BaseException | None) -> bool:
+    """Whether an error is, or came from, the system's word that too many files are open: no file's own fault.
+
+    Parameters
+    ----------
+    error : BaseException or None
+        What was raised.
+
+    Returns
+    -------
+    bool
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return True
+        error = error.__cause__
+    return False
 
 
 def one_line(error: BaseException) -> str:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from onnx_evidence.files.arrays import pack_arrays
 from onnx_evidence.images import Photograph
 from onnx_evidence.intervals import CONFIDENCE, half_width
 from onnx_evidence.path import Budget, heard, mean_budget
 from onnx_evidence.placement import Placement, spread_to_original, to_original
-from onnx_evidence.store import pack_arrays, write_bytes
+from onnx_evidence.store import write_bytes
 from onnx_evidence.types import Features, FloatArray, Mask
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from onnx_evidence.choose import Verdict, choose_cuts, judge_cuts, why_shallow
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError
 from onnx_evidence.graph import Cut
+from onnx_evidence.settings import FALLBACK_METHODS
 
 
 def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
@@ -79,6 +80,7 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
         "multiply_adds": deployed.graph.total_cost,
         "auto": [cut.name for cut, verdict in verdicts.items() if verdict.taken],
         "auto_refusal": refusal,
+        "instead": FALLBACK_METHODS[-1] if refusal else None,
         "shallow": shallow,
         "cuts": [_describe(cut, verdict, model.input_shape[1:]) for cut, verdict in verdicts.items()],
         "without_rule": deployed.missing_rules(model.input_name),

@@ -1,14 +1,16 @@
 """The deployed file: load, check, and find out what it takes, what it gives and what it calls its classes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 
 from onnx_evidence.class_kind import ClassKind
+from onnx_evidence.counting.tally import MAX_WORK
 from onnx_evidence.errors import ModelError
 from onnx_evidence.intake.entry import Entry
-from onnx_evidence.intake.external import INLINE_LIMIT
+from onnx_evidence.intake.external import INLINE_LIMIT, Weights, check_unchanged
 from onnx_evidence.intake.labels import recorded_labels
 from onnx_evidence.intake.outputs import settle_output
 from onnx_evidence.intake.peek import peek
@@ -33,6 +35,8 @@ class Model:
         The file.
     sha256 : str
         Of the file's bytes, and of the weights beside it.
+    beside : sequence of Weights
+        The files of weights beside it, as they were when they were read; see `check_unchanged`.
     data : bytes
         The file's bytes, as it is deployed.
     proto : onnx.ModelProto
@@ -89,6 +93,7 @@ class Model:
 
     path: Path
     sha256: str
+    beside: Sequence[Weights] = field(repr=False)
     data: bytes = field(repr=False)
     proto: onnx.ModelProto = field(repr=False)
     tensors: dict[str, TensorInfo] = field(repr=False)
@@ -115,6 +120,16 @@ class Model:
     preprocess_source: str | None
     labels: tuple[str, ...] | None
 
+    def check_unchanged(self) -> None:
+        """Refuse to go on where weights beside the file were changed since it was read.
+
+        Raises
+        ------
+        ChangedError
+            Then; see `intake.external.check_unchanged`.
+        """
+        check_unchanged(self.path, self.beside)
+
 
 def load_model(
     path: Path,
@@ -125,6 +140,7 @@ def load_model(
     recorded_classes: str | None = None,
     layout: str | None = None,
     inline_limit: int = INLINE_LIMIT,
+    max_work: int = MAX_WORK,
 ) -> Model:
     """Read and check a model.
 
@@ -145,6 +161,8 @@ def load_model(
         Where the channels of the input are; by default what the sizes of its axes say.
     inline_limit : int
         Bytes of weights beside the file that are read; where there are more they stay where they are.
+    max_work : int
+        Multiply-adds that the model may take for a picture, see `intake.work`.
 
     Returns
     -------
@@ -153,14 +171,14 @@ def load_model(
     Raises
     ------
     ModelError
-        If the file is no ONNX model, no classifier of single pictures with logits to be found, or its canonical
-        form cannot be proved to be the same.
+        If the file is no ONNX model, would compute more than ``max_work``, is no classifier of single pictures with
+        logits to be found, or its canonical form cannot be proved to be the same.
     DataError
         If the preprocessing does not fit the model's input.
     SettingError
         If ``classes`` is unknown, or contradicts the graph.
     """
-    file = read_file(path, inline_limit)
+    file = read_file(path, inline_limit, max_work)
     metadata = metadata_of(file.proto)
     beside = find_preprocess(preprocess, metadata, path, peek(file.proto, path))
     taken = take_in(file, beside.preprocess, layout=layout, output=output)
@@ -182,6 +200,7 @@ def load_model(
     return Model(
         path=path,
         sha256=file.sha256,
+        beside=file.beside,
         data=file.data,
         proto=proto,
         tensors=tensors,

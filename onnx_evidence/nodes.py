@@ -1,11 +1,14 @@
 """Facts about ONNX nodes: what they read, what they cost, what they depend on."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 
 import onnx
 
 from onnx_evidence.shapes import Shape
+
+# Bytes of a number.
+_FLOAT = 4
 
 
 def node_inputs(node: onnx.NodeProto) -> list[str]:
@@ -82,6 +85,40 @@ def _inner_side(node: onnx.NodeProto, data: Shape, weight: Shape) -> int:
     return (data[-1] if data else None) or 1
 
 
+def bytes_at_once(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> int:
+    """Memory that one picture takes while a graph runs: of all tensors that are held at one time, where they are most.
+
+    Parameters
+    ----------
+    graph : onnx.GraphProto
+        In topological order.
+    shapes : mapping of str to Shape
+        Of tensors, for one picture. One that is missing is taken to be as large as the largest that its node reads.
+
+    Returns
+    -------
+    int
+        In float32, without weights.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    last = {name: place for place, node in enumerate(graph.node) for name in node_inputs(node) if name not in constants}
+    last |= {value.name: len(graph.node) for value in graph.output}
+    held = {value.name: _FLOAT * _size(shapes.get(value.name, ())) for value in graph.input if value.name in last}
+    most = sum(held.values())
+    total = most
+    for place, node in enumerate(graph.node):
+        read = [name for name in dict.fromkeys(node_inputs(node)) if name in held]
+        largest = max((held[name] for name in read), default=0)
+        for name in filter(None, node.output):
+            held[name] = _FLOAT * _size(shapes[name]) if name in shapes else largest
+            total += held[name]
+        most = max(most, total)
+        for name in (*read, *filter(None, node.output)):
+            if last.get(name, -1) <= place:
+                total -= held.pop(name, 0)
+    return most
+
+
 def ancestors(
     tensor: str,
     producer: dict[str, onnx.NodeProto],
@@ -117,3 +154,35 @@ def ancestors(
         yield node
         if not is_leaf(node):
             waiting += node_inputs(node)
+
+
+def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of values in a model: of its graph, the graphs inside nodes, and functions.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model.
+
+    Returns
+    -------
+    iterator of onnx.TensorProto
+        The model's own, not copies.
+    """
+    yield from _of_graph(proto.graph)
+    for function in proto.functions:
+        for node in function.node:
+            yield from _of_node(node)
+
+
+def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        yield from _of_node(node)
+
+
+def _of_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
+    for attribute in node.attribute:
+        yield from [attribute.t, *attribute.tensors] if attribute.HasField("t") else attribute.tensors
+        for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
+            yield from _of_graph(graph)

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from onnx_evidence.batch.interrupt import Interrupt
 from onnx_evidence.choose import AUTO
 from onnx_evidence.class_kind import CLASS_KINDS
+from onnx_evidence.counting.tally import MAX_WORK
 from onnx_evidence.errors import EvidenceError, SettingError, one_line
 from onnx_evidence.golden import WITHIN
 from onnx_evidence.preprocessing.geometry import MAX_PIXELS
@@ -52,6 +54,11 @@ class Commands(click.Group):
     command_class = OnceCommand
 
 
+def _with_remedy(text: str) -> str:
+    """A message; where the system lets no more files be open, with what helps."""
+    return f"{text}: allow more of them (ulimit -n)" if os.strerror(errno.EMFILE) in text else text
+
+
 def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn our errors into one line on stderr and an exit code."""
 
@@ -63,11 +70,11 @@ def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
         except SettingError as error:
             raise click.UsageError(visible(str(error))) from error
         except EvidenceError as error:
-            raise click.ClickException(visible(str(error))) from error
+            raise click.ClickException(visible(_with_remedy(str(error)))) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # nobody reads on, which click ends quietly
                 raise
-            raise click.ClickException(visible(f"cannot read or write: {one_line(error)}")) from error
+            raise click.ClickException(visible(_with_remedy(f"cannot read or write: {one_line(error)}"))) from error
         except KeyboardInterrupt as error:
             click.echo(str(error) or "Interrupted", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from error
@@ -89,6 +96,17 @@ device_option = click.option(
 )
 
 
+max_work_option = click.option(
+    "--max-work",
+    type=click.IntRange(min=1),
+    default=MAX_WORK,
+    show_default=True,
+    metavar="N",
+    help="Multiply-adds that the model may take for a picture; one that takes more is refused before it is run. A node "
+    "that is run counts 10^7, a number made of constants 40,000.",
+)
+
+
 class Opening(TypedDict, total=False):
     """What is given to open a model: the parameters of `DeployedModel` besides its file."""
 
@@ -97,6 +115,7 @@ class Opening(TypedDict, total=False):
     device: str
     output: str | None
     classes: str | None
+    max_work: int
 
 
 def model_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -132,6 +151,7 @@ def model_options(command: Callable[..., R]) -> Callable[..., R]:
             help="Whether one class holds, or each label holds or not; default: as the end of the model says, "
             "exclusive where it gives logits.",
         ),
+        max_work_option,
     ):
         run = option(run)
     return run

@@ -19,7 +19,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _Laplace(click.ParamType[tuple[int, int]]):
+class _Laplace(click.ParamType):  # type: ignore[type-arg] # has its argument from click 8.4 on alone
     name = "N,K"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
@@ -39,7 +39,7 @@ def method_options(command: Callable[P, R]) -> Callable[P, R]:
                 type=click.Choice([AUTO, *METHODS]),
                 default=AUTO,
                 show_default=True,
-                help="auto: integrated where every operator has a backward rule, window elsewhere. "
+                help="auto: integrated where all operators have a backward rule, else window; without a cut occlusion. "
                 + "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
                 + ".",
             ),
@@ -122,7 +122,7 @@ def method_options(command: Callable[P, R]) -> Callable[P, R]:
     return command
 
 
-class _Names(click.ParamType[tuple[str, ...]]):
+class _Names(click.ParamType):  # type: ignore[type-arg] # see above
     name = "A,B,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from onnx_evidence.choose import AUTO
+from onnx_evidence.counting.tally import MAX_WORK
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import CutMap, View, check_finite, placed
 from onnx_evidence.errors import CutError, SettingError
@@ -71,7 +72,7 @@ class Explainer:
     layer : str or sequence of str
         Names of cuts; 'auto' chooses. Several are averaged in bits.
     preprocess : str or Path or Preprocess, optional
-        As in `DeployedModel`; like the next four, refused where ``model`` is open already.
+        As in `DeployedModel`; like the next five, refused where ``model`` is open already.
     labels : str or Path, optional
         As in `DeployedModel`.
     device : {'auto', 'cpu', 'cuda'}
@@ -79,6 +80,8 @@ class Explainer:
     output : str, optional
         As in `DeployedModel`.
     classes : {'exclusive', 'independent'}, optional
+        As in `DeployedModel`.
+    max_work : int
         As in `DeployedModel`.
     **settings
         The other fields of `settings.Settings`: method, window, stride, samples, background, statistic, score,
@@ -120,6 +123,7 @@ class Explainer:
         device: str = "auto",
         output: str | None = None,
         classes: str | None = None,
+        max_work: int = MAX_WORK,
         **settings: Unpack[Options],
     ) -> None:
         layers = (layer,) if isinstance(layer, str) else tuple(layer)
@@ -127,11 +131,17 @@ class Explainer:
         self.settings.check()
         if not isinstance(model, DeployedModel):
             model = DeployedModel(
-                model, preprocess=preprocess, labels=labels, device=device, output=output, classes=classes
+                model,
+                preprocess=preprocess,
+                labels=labels,
+                device=device,
+                output=output,
+                classes=classes,
+                max_work=max_work,
             )
-        elif (preprocess, labels, device, output, classes) != (None, None, "auto", None, None):
+        elif (preprocess, labels, device, output, classes, max_work) != (None, None, "auto", None, None, MAX_WORK):
             raise SettingError(
-                "a model that is open has its preprocess, labels, device, output and classes: give them to "
+                "a model that is open has its preprocess, labels, device, output, classes and max_work: give them to "
                 "DeployedModel"
             )
         self.deployed = model
@@ -243,6 +253,7 @@ class Explainer:
         ]
         for engine, maps in zip(engines, answers, strict=True):
             check_finite(engine.cut, maps)
+        self.deployed.model.check_unchanged()
         top = self._top(answer)
         asked = [question.target for question in questions]
         said = zip(asked, answer.probabilities(asked), answer.log_odds_bits(asked), strict=True)

@@ -9,10 +9,10 @@ import numpy as np
 from onnx_evidence import baselines
 from onnx_evidence.background_file import BackgroundFile, load_background
 from onnx_evidence.baselines import Baselines
-from onnx_evidence.choose import AUTO, DEEP, last_cut, resolve_layers, why_shallow
+from onnx_evidence.choose import AUTO, DEEP, last_cut, resolve_layers, why_no_grid, why_shallow
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.engine import Engine, Question, View, placed
-from onnx_evidence.errors import DataError, GradientError, one_line
+from onnx_evidence.errors import CutError, DataError, GradientError, one_line
 from onnx_evidence.files.inside import open_regular, sha256_of
 from onnx_evidence.graph import Cut
 from onnx_evidence.images import list_images
@@ -22,7 +22,7 @@ from onnx_evidence.masked import MaskEngine
 from onnx_evidence.ordered import OrderEngine, Start, cells_of
 from onnx_evidence.removal import RemovalEngine
 from onnx_evidence.samplers import ConditionalSampler, MeanSampler, Sampler, ZeroSampler
-from onnx_evidence.settings import BLUR, BOTH, DEFAULT_METHOD, FALLBACK_METHOD, QUALITIES, Settings
+from onnx_evidence.settings import BLUR, BOTH, DEFAULT_METHOD, FALLBACK_METHODS, Settings
 from onnx_evidence.slopes import SlopeEngine
 from onnx_evidence.types import FloatArray, Head
 
@@ -61,6 +61,9 @@ class Prepared:
 def prepare(deployed: DeployedModel, settings: Settings) -> Prepared:
     """Settle the method, choose the cuts and make an engine ready at each.
 
+    Where the method was left to choose, one that the model does not allow gives way to the next: for want of a backward
+    rule windows of features are removed, for want of a cut windows of pixels. What the user named is never replaced.
+
     Parameters
     ----------
     deployed : DeployedModel
@@ -77,16 +80,26 @@ def prepare(deployed: DeployedModel, settings: Settings) -> Prepared:
     EvidenceError
         One of its leaves, if the settings do not fit the model, or the background cannot be used.
     """
-    if settings.method != AUTO:
-        settled = "method" in QUALITIES[settings.quality]
-        return _prepare(deployed, settings, f"settled by --quality {settings.quality}" if settled else "asked for")
-    try:
+    if "method" not in settings.chosen_by_us:
+        return _prepare(deployed, settings, "asked for")
+    chosen, reason = settings, f"settled by --quality {settings.quality}"
+    if settings.method == AUTO:
         chosen = replace(settings, method=DEFAULT_METHOD)
-        return _prepare(deployed, chosen, "every operator behind the cuts has a backward rule")
-    except GradientError as error:
-        chosen = replace(settings, method=FALLBACK_METHOD)
+        reason = "every operator behind the cuts has a backward rule"
+    wanted = chosen.method
+    for instead in FALLBACK_METHODS:
+        try:
+            return _prepare(deployed, chosen, reason)
+        except GradientError as error:
+            why = str(error)
+        except CutError:
+            if "layers" not in settings.chosen_by_us:
+                raise
+            why = why_no_grid(deployed.graph.cuts)
+        reason = f"{wanted!r} cannot be computed: {why}"
+        chosen = replace(settings.without_quality(), method=instead)
         chosen.check()
-        return _prepare(deployed, chosen, f"{DEFAULT_METHOD!r} cannot be computed: {error}")
+    return _prepare(deployed, chosen, reason)
 
 
 def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepared:

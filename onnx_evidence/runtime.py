@@ -6,9 +6,10 @@ ONNX Runtime falls back to the CPU in silence: the device is settled once, by tr
 import contextlib
 import ctypes
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,20 @@ _CUDA_LIBRARIES = {
     "libcufft.so.12": "cuFFT for CUDA 13",
     "libcudnn.so.9": "cuDNN 9",
 }
+# Seconds that a graph with a Loop may run for nothing and for each picture: how often it turns may hang on the picture,
+# and then nobody knows whether it ends.
+_PATIENCE, _PATIENCE_EACH = 10.0, 5.0
+# What ONNX Runtime says of a run that was ended.
+_TERMINATED = "terminate flag"
 # Exact float32: the split is proved to 1e-4 of a logit, and TensorFloat-32 alone loses 1e-3. New batch shapes must
 # not start a search among algorithms.
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 # Above its errors: what fails is raised, and said in our own line.
 _FATAL = 4
+# Memory that the tensors of one run may take; sessions keep what they once took, and a dozen are open at a time.
+_MOST_BYTES = 2**30
+# Rows that are run at once unless somebody says otherwise.
+_USUAL_ROWS = 32
 RUNTIME_VERSION = str(ort.__version__)
 # The package forbids telemetry before ONNX Runtime is imported; where another library was quicker, from here on.
 ort.disable_telemetry_events()
@@ -130,9 +140,11 @@ def _identity() -> bytes:
 
 
 def _session(
-    model: bytes, device: str, threads: int, folder: Path | None = None, *, share: bool = True
+    model: bytes, device: str, threads: int, folder: Path | None = None, *, share: bool = True, keep: bool = True
 ) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    # Kept for the next run, which is quicker, or given back.
+    options.enable_cpu_mem_arena = keep
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
         if share:
@@ -149,20 +161,24 @@ def _session(
 
 
 def _open(
-    model: onnx.ModelProto | bytes, device: Device, threads: int | None, folder: Path | None
+    model: onnx.ModelProto | bytes, device: Device, threads: int | None, folder: Path | None, *, keep: bool = True
 ) -> ort.InferenceSession:
     try:
         if isinstance(model, bytes):
-            session = _session(model, device.name, threads or available_threads(), folder, share=False)
+            session = _session(model, device.name, threads or available_threads(), folder, share=False, keep=keep)
         else:
             place = folder if any(map(uses_external_data, model.graph.initializer)) else None
-            session = _session(model.SerializeToString(), device.name, threads or available_threads(), place)
+            session = _session(model.SerializeToString(), device.name, threads or available_threads(), place, keep=keep)
     except Exception as error:
         graph = onnx.load_model_from_string(model) if isinstance(model, bytes) else model
         raise ModelError(f"ONNX Runtime cannot run the model: {why_not(graph, error, device.name)}") from error
     if device.provider not in session.get_providers():
         raise DeviceError(f"the session fell back from {device.name} to {session.get_providers()[0]}")
     return session
+
+
+class EndlessError(ModelError):
+    """A run has not ended in time; to try it again, in another batch, would take as long."""
 
 
 class Session:
@@ -184,6 +200,9 @@ class Session:
         Where weights lie that the graph only refers to.
     outputs : sequence of str, optional
         The outputs that are asked for; by default all, in the order of the graph.
+    row_bytes : int
+        Memory that one row takes, as far as that is known. Batches are cut so that a run takes no more than a
+        gibibyte, and a session whose usual batches would take more keeps none of it between runs.
 
     Raises
     ------
@@ -202,12 +221,15 @@ class Session:
         threads: int | None = None,
         folder: Path | None = None,
         outputs: Sequence[str] | None = None,
+        row_bytes: int = 0,
     ) -> None:
-        self._session = _open(model, device, threads, folder)
+        self._session = _open(model, device, threads, folder, keep=row_bytes * _USUAL_ROWS <= _MOST_BYTES)
+        self._most = max(1, _MOST_BYTES // max(row_bytes, 1))
         self._outputs = None if outputs is None else list(outputs)
         self._inputs = [each.name for each in self._session.get_inputs()]
         self.inputs = len(self._inputs)
         self._batch = batch
+        self._turns = _has_loop(model)
         self.passes = 0
 
     def run(self, batch: AnyArray) -> AnyArray:
@@ -230,22 +252,31 @@ class Session:
         Raises
         ------
         ModelError
-            If the run fails, or gives another number of rows than it got.
+            If the run fails, does not end, or gives another number of rows than it got.
         """
         rows = len(batches[0])
         self.passes += rows
-        if (size := self._batch) is None:
+        size = self._batch or self._most
+        if self._batch is None and rows <= size:
             return self._run(batches)
         parts = []
         for start in range(0, rows, size):
-            given = tuple(_filled(batch[start : start + size], size) for batch in batches)
+            given = tuple(batch[start : start + size] for batch in batches)
+            if self._batch is not None:
+                given = tuple(_filled(batch, size) for batch in given)
             parts.append([each[: min(size, rows - start)] for each in self._run(given)])
         return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
     def _run(self, batches: tuple[AnyArray, ...]) -> list[AnyArray]:
         try:
-            results = self._session.run(self._outputs, dict(zip(self._inputs, batches, strict=True)))
+            with _limited(len(batches[0]) if self._turns else None) as options:
+                results = self._session.run(self._outputs, dict(zip(self._inputs, batches, strict=True)), options)
         except Exception as error:
+            if _TERMINATED in str(error):
+                raise EndlessError(
+                    f"a Loop of the model had not ended after {_patience(len(batches[0])):g} s: the picture decides "
+                    "how often it turns, so it may never end; export the model with a largest number of turns"
+                ) from error
             raise ModelError(
                 f"ONNX Runtime failed while running the model: {without_source(one_line(error))}"
             ) from error
@@ -262,6 +293,37 @@ class Session:
                     "the graph, or it answers about the steps of a sequence (a reader of text or sound, no classifier)"
                 )
         return [np.asarray(result) for result in results]
+
+
+def _has_loop(model: onnx.ModelProto | bytes) -> bool:
+    """Whether there may be a Loop, inside of other nodes too; serialized text may happen to have the word."""
+    if isinstance(model, bytes):
+        return b"Loop" in model
+    return any(
+        node.op_type == "Loop" or any(each.HasField("g") for each in node.attribute) for node in model.graph.node
+    )
+
+
+def _patience(rows: int) -> float:
+    """Seconds that a run of so many pictures may take."""
+    return _PATIENCE + _PATIENCE_EACH * rows
+
+
+@contextlib.contextmanager
+def _limited(rows: int | None) -> Iterator[ort.RunOptions | None]:
+    """Options of a run of so many pictures, which ends when its time is over; None for one without limit."""
+    if rows is None:
+        yield None
+        return
+    options = ort.RunOptions()
+    options.log_severity_level = _FATAL
+    timer = Timer(_patience(rows), lambda: setattr(options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
 
 
 def _filled(part: AnyArray, size: int) -> AnyArray:

@@ -21,7 +21,9 @@ PROJECTIONS = ("field", "backward")
 
 
 DEFAULT_METHOD = "integrated"
-FALLBACK_METHOD = "window"
+# Where the method is left to choose: without a backward graph, and without a cut that has a grid. Of what works on
+# pixels alone and takes no more than a few hundred passes, occlusion predicts best (docs/faithfulness.md).
+FALLBACK_METHODS = ("window", "occlusion")
 # Points on the curve of faithfulness over time, and the settings behind each (docs/faithfulness.md).
 DEFAULT_QUALITY = "default"
 QUALITIES: dict[str, dict[str, Any]] = {
@@ -38,7 +40,8 @@ class Settings:
     Attributes
     ----------
     method : str
-        A key of `METHODS`, or 'auto': integrated where the model's operators allow it, window elsewhere.
+        A key of `METHODS`, or 'auto': integrated where the model's operators allow it, else the first of
+        `FALLBACK_METHODS` that the model does.
     layers : tuple of str
         Names of cuts; ``("auto",)`` leaves the choice to `choose.choose_cuts`.
     window, stride, samples : int or None
@@ -106,6 +109,18 @@ class Settings:
                 option = "layer" if field == "layers" else field
                 raise SettingError(f"quality {self.quality!r} settles the {option}: drop --quality or --{option}")
         return replace(self, **chosen)
+
+    @property
+    def chosen_by_us(self) -> frozenset[str]:
+        """Of method and layers, those that the user left to choose: to 'auto', or to the quality."""
+        settled = {field for field in ("method", "layers") if field in QUALITIES[self.quality]}
+        plain = {field for field, value in (("method", AUTO), ("layers", (AUTO,))) if getattr(self, field) == value}
+        return frozenset(settled | plain)
+
+    def without_quality(self) -> "Settings":
+        """As the user would have them without what the quality stands for."""
+        plain = {field: getattr(Settings, field) for field in QUALITIES[self.quality]}
+        return replace(self, **{**plain, "quality": DEFAULT_QUALITY})
 
     @property
     def preset(self) -> Method:

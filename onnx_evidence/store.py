@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import io
 import json
 import math
 import os
@@ -12,9 +11,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from onnx_evidence.errors import ModelError, StoreError, one_line
+from onnx_evidence.files.arrays import pack_arrays
 from onnx_evidence.files.inside import Folder, opened
 from onnx_evidence.types import AnyArray
 
@@ -161,23 +159,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def pack_arrays(arrays: Mapping[str, AnyArray]) -> bytes:
-    """Arrays as a compressed .npz without pickles; equal arrays give equal bytes.
-
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray
-        By the names that they get in the file.
-
-    Returns
-    -------
-    bytes
-    """
-    stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **arrays)
-    return stream.getvalue()
 
 
 def write_arrays(path: Path, arrays: Mapping[str, AnyArray]) -> None:

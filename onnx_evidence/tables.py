@@ -217,6 +217,7 @@ def inspection_table(report: dict[str, Any]) -> str:
         if cut["auto"] and cut["axes"] not in ("", PLAIN_AXES):
             lines.append(f"    axes: {cut['axes']}")
     lines += ["", "* taken by --layer auto" if report["auto"] else f"--layer auto: {report['auto_refusal']}"]
+    lines += [f"--method auto: {report['instead']}, on pixels"] if report["instead"] else []
     lines += [f"Warning: {report['shallow']}"] if report["shallow"] else []
     return shown(*lines, *_golden(report))
 

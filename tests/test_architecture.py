@@ -21,6 +21,11 @@ HOMES = {
         "axes.reading",
         "axes.sweep",
         "cells",
+        "counting.held",
+        "counting.reckoning",
+        "counting.turns",
+        "counting.walk",
+        "counting.work",
         "deployed",
         "fields",
         "graph",
@@ -83,7 +88,8 @@ HOMES = {
     "matplotlib": {"render", "explanation", "evaluation.figure"},  # explanation names the type of a figure, see below
     "click": {"cli", "cli_batch", "options", "options_methods"},
     "tqdm": {"cli", "cli_batch", "options"},
-    "pydantic": {"preprocessing.contract", "background_file", "batch.receipt", "batch.recompute"},
+    "pydantic_core": {"batch.journal"},
+    "pydantic": {"preprocessing.contract", "background_file", "batch.receipt", "batch.reopen"},
     "google": {"intake.read"},
     "distributed": {"batch.cluster"},
 }

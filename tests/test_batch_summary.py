@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onnx_evidence.batch import work
-from onnx_evidence.batch.summary import central, group, summarise, totals
+from onnx_evidence.batch.summary import Cohort, central, summarise
 from tests.batch import call, manifest, stub_figure, write_pictures
 
 
@@ -91,8 +91,9 @@ def test_the_table_has_means_by_class_and_over_all(tiny_model, pictures, tmp_pat
     out = tmp_path / "out"
     call("explain", tiny_model, pictures, "-o", out, "-q", "--target", "dog")
     call("explain", tiny_model, pictures / "00.png", "-o", out, "-q", "--target", "bee", "--versus", "ant")
-    rows = summarise(out)
-    groups = [*group(rows), *totals(rows)]
+    cohort = Cohort()
+    rows = list(cohort.noting(summarise(out)))
+    groups = [*cohort.classes(), *cohort.totals()]
     names = ["dog", "bee rather than ant", "all", "all rather than another"]
     assert [(each.name, each.maps) for each in groups] == list(zip(names, [3, 1, 3, 1], strict=True))
     assert groups[2].means == groups[0].means

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from onnx_evidence.batch import SCHEMA, fingerprint, work
 from onnx_evidence.batch.journal import sealed
 from onnx_evidence.batch.receipt import schema, unlike
-from onnx_evidence.batch.verify import take_sample
+from onnx_evidence.batch.sound import draw
 from tests.batch import call, copy_of, manifest, stub_figure, write_pictures
 from tests.json_schema import breaks
 
@@ -36,10 +36,20 @@ def made(tmp_path_factory, tiny_model):
     shutil.copy(tiny_model, place / "model.onnx")
     write_pictures(place / "in", 4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "write_figure", stub_figure)
-        patch.setattr("onnx_evidence.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+        quick(patch)
         call("explain", place / "model.onnx", place / "in", "-o", place / "out", "-q", "--batch-size", 5)
     return place
+
+
+def quick(patch: pytest.MonkeyPatch) -> None:
+    """Figures that are drawn at once; the scale still counts."""
+    patch.setattr(work, "write_figure", stub_figure)
+    patch.setattr("onnx_evidence.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    quick(monkeypatch)
 
 
 @pytest.fixture
@@ -96,8 +106,7 @@ def test_another_batch_size_and_thread_count_are_within_the_tolerance(out, monke
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_kind_of_map_can_be_computed_again(name, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(work, "write_figure", stub_figure)
+def test_every_kind_of_map_can_be_computed_again(name, made, tmp_path):
     call("explain", made / "model.onnx", made / "in" / "00.png", "-o", tmp_path, "-q", *METHODS[name])
     assert verify(tmp_path)["verdict"] == "identical"
 
@@ -156,8 +165,11 @@ def test_a_model_with_one_weight_changed_is_found(made, out, tmp_path):
     weight.CopyFrom(numpy_helper.from_array(values, "w5"))
     onnx.save(model, tmp_path / "changed.onnx")
     report = verify(out, "--model", tmp_path / "changed.onnx", code=1)
-    assert places(report) == ["model"]
+    assert (report["verdict"], places(report)) == ("refused", ["model"])  # the folder is not damaged
     assert "is another model" in report["problems"][0]["what"]
+    report = verify(out, "--model", tmp_path / "none.onnx", "--sample", 0, code=1)
+    assert (report["verdict"], places(report)) == ("refused", ["model"])
+    assert "pass --model FILE" in report["problems"][0]["what"]
     # Even where receipts are forged to fit that model, its maps are others.
     digest = hashlib.sha256((tmp_path / "changed.onnx").read_bytes()).hexdigest()
     entries = [{**entry, "hashes": {**entry["hashes"], "model": digest}} for entry in manifest(out)]
@@ -247,13 +259,16 @@ def test_failures_are_sealed_too_and_torn_lines_are_said(made, out):
 
 
 def test_a_sample_cannot_be_chosen_by_who_writes_lines():
-    entries = [{"work": str(number)} for number in range(100)]
-    one, again, other = (take_sample(entries, 10, head) for head in ("a", "a", "b"))
+    works = [str(number) for number in range(100)]
+    one, again, other = (draw(iter(works), 10, head) for head in ("a", "a", "b"))
     assert one == again != other
+    assert one == sorted(set(one))
     assert len(one) == 10
-    assert [entry for entry in entries if entry in one] == one
-    assert take_sample(entries, None, "a") == take_sample(entries, 200, "a") == entries
-    assert take_sample(entries, 0, "a") == []
+    # As all lines sorted by a digest with the last seal begin.
+    assert set(one) == set(sorted(range(100), key=lambda place: fingerprint.digest(["a", works[place]]))[:10])
+    assert draw(works, None, "a") is None
+    assert draw(works, 200, "a") == list(range(100))
+    assert draw(works, 0, "a") == []
 
 
 def test_what_is_no_folder_of_results_is_refused(tmp_path):

@@ -275,7 +275,9 @@ MODELS = {
         "explain soft.onnx good.png -o OUT --classes independent", "'independent'", "softmax", "exclusive", code=2
     ),
     "channels last, at its pixels alone": case(
-        "explain nhwc.onnx good.png -o OUT --preprocess good.toml", "no cut inside", "--method integrated-gradients"
+        "explain nhwc.onnx good.png -o OUT --preprocess good.toml --method window",
+        "no cut inside",
+        "--method occlusion",
     ),
     "four channels": inside(
         "explain four-channels.onnx good.png -o OUT --preprocess good.toml", "four-channels.onnx", "takes 4 x 32 x 32"

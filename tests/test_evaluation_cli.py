@@ -221,6 +221,16 @@ def test_folders_that_cannot_be_used(tiny_model, gallery, tmp_path):
     assert summary["methods"]["window"]["srg.bits.mean"]["low"] is None
 
 
+def test_default_methods_that_need_a_cut_are_left_out_of_a_model_without(gallery, tmp_path):
+    model = tiny.branching(tmp_path / "branching.onnx")
+    given = ("--substrates", "mean", "--no-stability", "--limit", "1")
+    result = call(model, gallery, "-o", tmp_path / "out", *given)
+    warnings = result.stderr.splitlines()
+    for method, warning in zip(("integrated", "window"), warnings, strict=True):
+        assert warning.startswith(f"Warning: method {method!r} is left out, it cannot be computed: no cut inside")
+    assert {key[1] for key in numbers(tmp_path / "out")} == {"occlusion", "random map", "centre prior"}
+
+
 def test_a_default_method_that_the_model_does_not_allow_is_left_out(gallery, tmp_path):
     model = tiny.accumulating(tmp_path / "sum.onnx")
     given = ("--substrates", "mean", "--no-stability", "--limit", "1")

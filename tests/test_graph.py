@@ -18,7 +18,7 @@ from onnx_evidence.choose import choose_cuts
 from onnx_evidence.errors import CutError
 from onnx_evidence.graph import Graph
 from onnx_evidence.model import load_model
-from onnx_evidence.nodes import multiply_adds, node_inputs
+from onnx_evidence.nodes import bytes_at_once, multiply_adds, node_inputs
 from tests import tiny
 
 node = helper.make_node
@@ -754,6 +754,40 @@ TINY_WORK = {
     "deep.b": 12 * 64 * 108,
     "logits": 5 * 12,
 }
+
+
+def held_twin(graph: onnx.GraphProto, sizes: dict[str, int]) -> int:
+    """The slow twin of `bytes_at_once`: at each node, all that was made by then and is read there or later."""
+    outputs = {value.name for value in graph.output}
+    nodes = list(graph.node)
+    made = [{value.name for value in graph.input}, *({name for name in each.output if name} for each in nodes)]
+    most = 0
+    for now in range(len(nodes)):
+        there = set().union(*made[: now + 2])
+        needed = outputs.union(*(each.input for each in nodes[now:])) | made[now + 1]
+        most = max(most, sum(4 * sizes[name] for name in there & needed if name in sizes))
+    return most
+
+
+def test_memory_of_one_picture_by_hand_and_by_the_slow_twin(tiny_model: Path):
+    shapes = {"x": (None, 10), "a": (None, 100), "b": (None, 100), "c": (None, 7), "y": (None, 2)}
+    chain = [
+        helper.make_node(kind, list(read), [made])
+        for kind, read, made in (("Relu", "x", "a"), ("Neg", "a", "b"), ("Add", "bw", "c"), ("Mul", "cx", "y"))
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [5000], np.zeros(5000))
+    graph = helper.make_graph(chain, "chain", values[:1], values[1:], [weight])
+    # While b is made: x, which is read at the end, a and b.
+    assert bytes_at_once(graph, shapes) == 4 * (10 + 100 + 100)
+    # What is not known is as large as what it is made of.
+    assert bytes_at_once(graph, {name: shapes[name] for name in "xac"}) == 4 * (10 + 100 + 100)
+    assert bytes_at_once(graph, {"x": (None, 10)}) == 4 * 30
+    deployed = Graph(load_model(tiny_model))
+    sizes = {name: int(np.prod([side or 1 for side in shape])) for name, shape in deployed.shapes.items()}
+    constants = {tensor.name for tensor in deployed.whole().graph.initializer}
+    sizes = {name: size for name, size in sizes.items() if name not in constants}
+    assert bytes_at_once(deployed.whole().graph, deployed.shapes) == held_twin(deployed.whole().graph, sizes) > 0
 
 
 def test_tail_share_is_the_share_of_the_multiply_adds_behind_the_cut(tiny_model: Path):

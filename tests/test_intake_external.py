@@ -8,11 +8,15 @@ import onnx
 import pytest
 from onnx import TensorProto, external_data_helper
 
+from onnx_evidence.batch.work import Hand, explain_job
 from onnx_evidence.certificate import certify
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import ModelError
+from onnx_evidence.errors import ChangedError, ModelError
 from onnx_evidence.model import load_model
+from onnx_evidence.pipeline import Explainer
+from onnx_evidence.preprocessing.contract import Preprocess
 from tests import tiny
+from tests.batch import jobs_of, write_pictures
 
 X = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
 
@@ -194,6 +198,51 @@ def test_packed_elements_are_counted(tmp_path: Path, kind: int, size: int):
     (tmp_path / "codes.bin").write_bytes(bytes(size - 1))
     with pytest.raises(ModelError, match=f"needs {size} bytes"):
         settle_external(model, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("how", ["written to", "replaced", "removed"])
+def test_weights_that_change_end_the_use_of_the_model(tmp_path: Path, how: str):
+    deployed = DeployedModel(outside(tmp_path / "m"))
+    before = deployed.answer(X[0])
+    assert (deployed.answer(X[0]).logits == before.logits).all()  # control
+    weights = tmp_path / "m" / "weights.bin"
+    match how:
+        case "written to":
+            # The same bytes in the same place: it could as well have been others.
+            with weights.open("r+b") as stream:
+                stream.write(weights.read_bytes()[:4])
+        case "replaced":
+            other = tmp_path / "other.bin"
+            other.write_bytes(weights.read_bytes())
+            other.replace(weights)
+        case _:
+            weights.unlink()
+    with pytest.raises(ChangedError, match=r"its weights in .weights.bin. were changed while the model was"):
+        deployed.answer(X[0])
+
+
+def test_what_was_hashed_is_what_was_read(tmp_path: Path, monkeypatch):
+    path = outside(tmp_path / "m")
+    check = onnx.checker.check_model
+
+    def meanwhile(model):
+        with (tmp_path / "m" / "weights.bin").open("r+b") as stream:
+            stream.write(b"other")
+        check(model)
+
+    monkeypatch.setattr("onnx.checker.check_model", meanwhile)
+    refused(path, "its weights in 'weights.bin' were changed")
+
+
+def test_a_run_ends_where_weights_change(tmp_path: Path):
+    path = outside(tmp_path / "m")
+    job = jobs_of(write_pictures(tmp_path / "in", 1))[0]
+    hand = Hand(Explainer(DeployedModel(path, preprocess=Preprocess(**tiny.PREPROCESS)), method="grad-cam"))
+    assert explain_job(hand, job, lambda *_: None).reason == ""  # control
+    weights = path.parent / "weights.bin"
+    weights.write_bytes(weights.read_bytes())
+    with pytest.raises(ChangedError, match=r".weights.bin. were changed"):
+        explain_job(hand, job, lambda *_: None)
 
 
 def test_a_model_that_is_a_device_is_not_read():

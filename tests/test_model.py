@@ -187,10 +187,15 @@ def padded(pads: list[int]) -> onnx.ModelProto:
     return model
 
 
-@pytest.mark.parametrize("pads", [[1, 1, 65535, 1], [1, 65535, 1, 1], [1, 17000, 1, 1], [1, 1, 4000, 4000]])
+@pytest.mark.parametrize("pads", [[1, 1, 65535, 1], [1, 65535, 1, 1], [1, 17000, 1, 1], [1, 1, 3000, 3000]])
 def test_a_layer_that_no_picture_fills_is_refused_before_it_runs(tmp_path: Path, pads: list[int]):
     """One damaged number in a small file asks for minutes, or gigabytes."""
     refused(write(padded(pads), tmp_path), "layer 'block.b' has shape N x 8 x .*, absurdly more than .* 3 x 32 x 32:")
+
+
+def test_a_layer_of_more_than_any_has_is_refused_before_its_shape_is_inferred(tmp_path: Path):
+    words = "Conv at 'block.b' makes 1.29e[+]08 numbers of a picture, and a layer may have 1e[+]08: "
+    refused(write(padded([1, 1, 4000, 4000]), tmp_path), words)
 
 
 def test_control_a_layer_of_twenty_times_the_picture_is_taken(tmp_path: Path):

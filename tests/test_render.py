@@ -289,6 +289,8 @@ def picture_of(figure: Figure, number: int) -> np.ndarray:
 
 def strokes(figure: Figure, number: int) -> np.ndarray:
     """Where a picture changes when its hatching is taken away."""
+    FigureCanvasAgg(figure).draw()
+    figure.set_layout_engine("none")  # laid out once more, all may move by a pixel
     marked = picture_of(figure, number)
     for collection in list(figure.axes[number].collections):
         collection.remove()

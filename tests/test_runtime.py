@@ -228,6 +228,39 @@ def test_what_fills_a_fixed_batch_changes_nothing():
     np.testing.assert_allclose(session.run(rows(5)), np.log(rows(5)), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("row_bytes", "sizes"),
+    [
+        (0, [7]),
+        (2**30 // 7, [7]),
+        (2**30 // 4 + 1, [3, 3, 1]),
+        (2**29, [2, 2, 2, 1]),
+        (2**30, [1] * 7),
+        (2**40, [1] * 7),
+    ],
+)
+def test_batches_are_cut_to_the_memory_that_a_row_takes(monkeypatch, row_bytes: int, sizes: list[int]):
+    session = Session(sum_and_difference(("N", 3)), CPU, threads=1, row_bytes=row_bytes)
+    ran, run = [], session._run
+    monkeypatch.setattr(session, "_run", lambda batches: ran.append(len(batches[0])) or run(batches))
+    both = session.run_all(rows(7), rows(7) ** 2)
+    np.testing.assert_array_equal(both[0], rows(7) + rows(7) ** 2)
+    np.testing.assert_array_equal(both[1], rows(7) - rows(7) ** 2)
+    assert ran == sizes
+    assert session.passes == 7
+
+
+def test_what_large_runs_took_is_given_back(monkeypatch):
+    kept = []
+    right = runtime._session
+    monkeypatch.setattr(
+        runtime, "_session", lambda *given, keep, **named: kept.append(keep) or right(*given, keep=keep, **named)
+    )
+    for row_bytes in (0, 2**25, 2**25 + 1):
+        Session(one_node(NEGATION), CPU, threads=1, row_bytes=row_bytes)
+    assert kept == [True, True, False]
+
+
 def test_control_a_fixed_batch_does_not_run_another_size():
     with pytest.raises(ModelError, match=r"ONNX Runtime failed while running the model: .*[Ii]nvalid"):
         Session(one_node(NEGATION, (2, 3)), CPU, threads=1).run(rows(3))

@@ -1,5 +1,6 @@
 """Files are written whole or not at all."""
 
+import io
 import zipfile
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnx_evidence.errors import StoreError
+from onnx_evidence.files.arrays import pack_arrays, unpack_arrays
 from onnx_evidence.store import check_writable, write_arrays, write_atomic
 
 
@@ -108,6 +110,44 @@ def test_arrays_that_would_need_pickles_are_refused_and_leave_nothing(tmp_path):
     with pytest.raises(ValueError, match="allow_pickle"):
         write_arrays(tmp_path / "a.npz", {"values": np.array([{}], dtype=object)})
     assert everything(tmp_path) == []
+
+
+ARRAYS = {
+    "no array": {},
+    "a map": {"values": np.linspace(-1, 1, 2000, dtype=np.float32).reshape(50, 40)},
+    "several": {f"cut{index}": np.full((3, 4), index, np.float16) for index in range(5)},
+    "one number": {"whole": np.array(7), "share": np.array(0.5), "text": np.array('{"a": "\u00e9"}')},
+    "no number": {"values": np.zeros((0, 3), np.float32), "texts": np.array(["", ""])},
+    "strided": {"values": np.arange(2400, dtype=np.float32).reshape(40, 60)[::2, ::-3]},
+    "by columns": {"values": np.asfortranarray(np.arange(63.0).reshape(9, 7))},
+    "other types": {
+        "mask": np.arange(9) % 2 == 0,
+        "texts": np.array(["a", "b\u00e9"]),
+        "other order": np.arange(5, dtype=">f4"),
+    },
+    "larger than a buffer": {"values": np.arange(17).repeat(1 << 20).astype(np.uint8)},
+    "names of others' arguments": {"allow_pickle": np.arange(3), "file": np.arange(4)},
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_files_of_arrays_hold_what_was_given_and_nothing_else(name):
+    arrays = ARRAYS[name]
+    data = pack_arrays(arrays)
+    with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
+        theirs = {key: loaded[key] for key in loaded.files}
+    for found in (theirs, unpack_arrays(io.BytesIO(data))):
+        assert list(found) == list(arrays)
+        for key, values in arrays.items():
+            np.testing.assert_array_equal(found[key], values, strict=True)
+
+
+@pytest.mark.parametrize("name", [name for name in ARRAYS if "file" not in ARRAYS[name]])
+def test_files_of_arrays_are_those_of_numpy_byte_for_byte(name):
+    stream = io.BytesIO()
+    # Without a keyword of its own: before numpy 2.2 `allow_pickle` became an array.
+    np.savez_compressed(stream, **ARRAYS[name])
+    assert pack_arrays(ARRAYS[name]) == stream.getvalue()
 
 
 def test_equal_arrays_give_equal_bytes_whatever_the_time(tmp_path, rng):

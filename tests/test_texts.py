@@ -157,3 +157,11 @@ def test_free_memory_is_what_system_container_and_limit_leave(tmp_path, monkeypa
         (tmp_path / "memory.current").write_text("900\n")
         (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 50\n")
         assert machine.free_memory() == 150
+
+
+def test_halves_of_characters_are_refused_and_pairs_are_not(tmp_path):
+    assert parse_json(r'["\ud83d\ude00"]') == ["\U0001f600"]
+    with pytest.raises(ValueError, match="half of a character"):
+        parse_json(r'{"a": ["cat", "\uD83d"]}')
+    with pytest.raises(DataError, match="no JSON: it holds half of a character"):
+        recorded_labels({"onnx_evidence.labels": r'["\ud800", "dog"]'}, tmp_path)

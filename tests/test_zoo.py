@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence.projection import CellField
@@ -67,6 +68,7 @@ def tool(monkeypatch):
         (placed({}, GOOD | {"share": 0.3, "elsewhere": 0.31}, GOOD), False, "explained"),
         ({"left": 0.7}, False, "SHALLOW"),
         ({"left": 0.7, "shallow": True}, False, "explained"),
+        ({"instead": "'integrated' cannot be computed: no cut"}, False, "explained"),
         ({}, True, "EXPLAINED THOUGH IT IS NO CLASSIFIER"),
         ({"end": "refused", "reason": "two inputs"}, True, "refused"),
         ({"end": "refused", "reason": "two inputs"}, False, "REFUSED THOUGH IT IS A CLASSIFIER"),
@@ -86,6 +88,71 @@ def test_what_a_row_amounts_to(tool, change: dict, refused: bool, kind: str):
 def test_the_last_line_of_a_traceback_is_told(tool):
     row = {"end": "traceback", "reason": "Traceback\n  x\nKeyError: 7\n"}
     assert tool("zoo_verdict").judge(row, refusal_expected=False).words == "FAILURE: traceback: KeyError: 7"
+
+
+# Rows that are kept
+
+
+@pytest.fixture
+def check(tool, tmp_path, monkeypatch):
+    """Runs ``check`` on a zoo of two models whose rows are given, and names those really explained."""
+    table, made = tool("check_real_models"), []
+    shown = {"kind": "logits", "classes": 5, "cuts": 3, "method": "integrated"}
+    given = {"one": shown, "two": {"end": "refused", "reason": "two inputs"}}
+    for name in given:
+        path = tmp_path / "zoo" / "torch" / f"{name}.onnx"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def run_row(spec, *_):
+        made.append(spec.name)
+        return {**EXPLAINED, **given[spec.name]}
+
+    monkeypatch.setattr(table, "run_row", run_row)
+
+    def run(*options: object) -> tuple[int, str, list[str]]:
+        made.clear()
+        asked = ["check", str(tmp_path / "zoo"), "-o", str(tmp_path / "table.md"), *map(str, options)]
+        result = CliRunner().invoke(table.main, asked, catch_exceptions=False)
+        return result.exit_code, (tmp_path / "table.md").read_text(encoding="utf-8"), list(made)
+
+    return run
+
+
+def test_rows_are_kept_as_they_are_known_and_not_made_again(check, tmp_path):
+    rows = tmp_path / "rows"
+    code, table, made = check("--rows", rows, "--only", "one")
+    assert (code, made) == (0, ["one"])
+    assert [path.name for path in rows.iterdir()] == ["torch+one.json"]
+    code, table, made = check("--rows", rows)
+    assert (code, made) == (1, ["two"])
+    assert sorted(path.name for path in rows.iterdir()) == ["torch+one.json", "torch+two.json"]
+    assert [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| torch")] == [
+        "| torch/one",
+        "| torch/two",
+    ]
+    assert check("--rows", rows) == (1, table, [])
+    assert check() == (1, table, ["one", "two"])
+    # A row is what counts, and its verdict is made anew; one that is deleted is made again.
+    row = json.loads((rows / "torch+one.json").read_text(encoding="utf-8"))
+    (rows / "torch+two.json").write_text(json.dumps({**row, "map": "all zero"}), encoding="utf-8")
+    code, changed, made = check("--rows", rows)
+    assert (code, made) == (1, [])
+    assert "WRONG: the map is all zero" in changed
+    (rows / "torch+two.json").unlink()
+    assert check("--rows", rows) == (1, table, ["two"])
+
+
+def test_a_row_that_fails_to_be_made_leaves_none(tool, tmp_path):
+    table = tool("check_real_models")
+    spec = table.Spec("torch", "one", "")
+
+    def fails() -> dict:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        table.kept_row(tmp_path, spec, fails)
+    assert list(tmp_path.iterdir()) == []
 
 
 # A file against the package
@@ -154,6 +221,19 @@ def test_a_row_of_a_deployed_model(tool, tmp_path, monkeypatch, tiny_model, hopp
     else:
         assert (row["end"], row["map"], row["kind"]) == ("explained", "fine", "logits")
         assert max(row["file"], row["certificate"], row["batch"]) < 1e-5
+
+
+def test_a_model_that_is_explained_on_pixels_is_not_shallow_without_a_word(tool, tmp_path, hopper):
+    path = tiny.branching(tmp_path / "branching.onnx")
+    row = tool("zoo_row").make_row({"model": str(path), "picture": str(hopper), "layer": "auto", "quality": "fast"})
+    assert (row["used"], row["left"], row["method"], row["shallow"]) == (["input"], 1.0, "occlusion", True)
+    assert [set(place) for place in row["places"]] == [{"bits", "map", "cuts"}] * 2
+    judged = {"end": "explained", "reduced": False, **row, "places": []}
+    words = tool("zoo_verdict").judge(judged, refusal_expected=False).words
+    assert words.startswith("explained; 'integrated' cannot be computed: no cut inside the model")
+    # Control: without the reason it would be.
+    silent = {**judged, "instead": "", "shallow": False}
+    assert tool("zoo_verdict").judge(silent, refusal_expected=False).kind == "SHALLOW"
 
 
 def test_control_another_file_is_told_from_the_model_taken_in(tool, tmp_path, tiny_model, rng):

@@ -127,6 +127,32 @@ def accumulating(path: Path) -> Path:
     return save(model, path)
 
 
+def branching(path: Path, *, ruled: bool = True) -> Path:
+    """Write a classifier of two branches that bypass each other, as CrossViT's: nothing inside separates in from out.
+
+    One sees patches of 8 x 8 pixels, one of 4 x 4. Without ``ruled`` they end in a form that has no backward rule.
+    """
+    rng = np.random.default_rng(7)
+    nodes, weights = [], {"w": rng.normal(size=(12, 5)).astype(np.float32)}
+    for side in (8, 4):
+        weights[f"patch{side}"] = rng.normal(0, 1 / side, (6, 3, side, side)).astype(np.float32)
+        nodes += [
+            helper.make_node("Conv", ["input", f"patch{side}"], [f"cells{side}"], strides=[side, side]),
+            helper.make_node("Relu", [f"cells{side}"], [f"seen{side}"]),
+            helper.make_node(
+                "MaxPool", [f"seen{side}"], [f"most{side}"], kernel_shape=[2, 2], storage_order=int(not ruled)
+            ),
+            helper.make_node("GlobalAveragePool", [f"most{side}"], [f"pool{side}"]),
+            helper.make_node("Flatten", [f"pool{side}"], [f"flat{side}"]),
+        ]
+    nodes += [
+        helper.make_node("Concat", ["flat8", "flat4"], ["both"], axis=1),
+        helper.make_node("MatMul", ["both", "w"], ["logits"]),
+    ]
+    model = make_model(nodes, weights, metadata={"preprocess": PREPROCESS, "labels": LABELS})
+    return save(model, path)
+
+
 def save(model: onnx.ModelProto, path: Path) -> Path:
     """Check and write a model."""
     onnx.checker.check_model(model, full_check=True)

@@ -17,6 +17,10 @@ limits of time and memory. A row has, beside what the file is:
   for the map, and for the worst cut's own; '-' where the patch raises no class;
 * left: share of the multiply-adds behind the deepest cut.
 
+With ``--rows ROWS`` every row is kept there as soon as it is known, ROWS/SOURCE+NAME.json, and those that are there are
+not made again: a check of hours goes on where it stopped, and once all rows are there the table takes seconds. Verdicts
+are made anew from what the rows hold. To check a model again, delete its row.
+
 A verdict in capitals is a defect. The status is 1 where there is one.
 """
 
@@ -27,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -53,7 +57,11 @@ one at a time; all as shares of the largest score. "place": even grey with one p
 evidence for the class that the patch speaks for lies at the patch as if it lay anywhere, the least of two patches; in
 brackets the worst cut's own; `-` where the patch raises no class. Below {lift:g}, or with the evidence nearer to a
 mirrored or turned image of the patch, it is WRONG PLACE. "left": share of the multiply-adds behind the deepest cut;
-above {left:.0%} without a word it is SHALLOW. Seconds with {workers} at once.
+above {left:.0%} without a word it is SHALLOW; where the default method cannot be computed, the receipt's
+reason stands behind the verdict. Random weights are set so that places matter: kernels weigh their middle most,
+statistics of BatchNorm are measured, and what mixes all places by weights of its own (token mixers, gates made of means
+over all places) is damped: where a patch moves every cell of a network, its evidence is rightly everywhere, and a
+misplaced map cannot be told from a sound one. Seconds with {workers} at once.
 """
 _HEAD = (
     "| model | exporter | opset | input | preprocessing | output | cuts (auto) | method | certificate | file | batch "
@@ -116,6 +124,20 @@ def run_row(spec: Spec, folder: Path, picture: Path, quality: str, limits: tuple
             return {"end": "died", "reason": f"exit status {done.returncode}: {last}"}
         row: Row = json.loads(answer.read_text(encoding="utf-8"))
         return row
+
+
+def kept_row(rows: Path | None, spec: Spec, make: Callable[[], Row]) -> Row:
+    """The row of a model that is kept in a folder; where it is not there yet, made and kept whole or not at all."""
+    if rows is None:
+        return make()
+    path = rows / f"{spec.source}+{spec.name}.json"
+    if not path.exists():
+        row = make()
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=rows, delete=False) as stream:
+            json.dump(row, stream)
+        Path(stream.name).replace(path)
+    found: Row = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def as_line(spec: Spec, row: Row, verdict: Verdict) -> str:
@@ -197,6 +219,7 @@ def build(
 @click.option("--only", multiple=True, help="Parts of SOURCE/NAME; any of them.")
 @click.option("--quality", default="default", show_default=True, help="As `explain` takes it; 'fast' for a quick look.")
 @click.option("--seconds", default=600, show_default=True, help="At most, for one model.")
+@click.option("--rows", type=click.Path(path_type=Path), help="Folder of rows: kept there, and not made again.")
 @click.option("--workers", default=1, show_default=True, help="Models at once.")
 @click.option("--gigabytes", default=12.0, show_default=True, help="Address space at most, for one model.")
 def check(
@@ -207,27 +230,33 @@ def check(
     quality: str,
     seconds: int,
     gigabytes: float,
+    rows: Path | None,
     workers: int,
 ) -> None:
     """Explain a photograph, and find a patch, with every model of FOLDER/SOURCE/NAME.onnx."""
     picture = picture or default_picture()
-    lines, rows = [_ABOUT.format(quality=quality, lift=LIFT, left=MOST_LEFT, workers=workers), _HEAD], []
+    if rows is not None:
+        rows.mkdir(parents=True, exist_ok=True)
+    lines, judged = [_ABOUT.format(quality=quality, lift=LIFT, left=MOST_LEFT, workers=workers), _HEAD], []
     click.echo(_HEAD)
     specs = [
         spec for spec in find_specs(folder) if not only or any(part in f"{spec.source}/{spec.name}" for part in only)
     ]
     with ThreadPoolExecutor(workers) as pool:
-        made = pool.map(lambda spec: run_row(spec, folder, picture, quality, (seconds, gigabytes)), specs)
+        limits = seconds, gigabytes
+        made = pool.map(
+            lambda spec: kept_row(rows, spec, lambda: run_row(spec, folder, picture, quality, limits)), specs
+        )
         for spec, row in zip(specs, made, strict=True):
             verdict = judge(row, refusal_expected=spec.refused)
-            rows.append((spec, verdict))
+            judged.append((spec, verdict))
             lines.append(as_line(spec, row, verdict))
             click.echo(lines[-1])
-    lines.append(f"\n{tally(rows)}")
+    lines.append(f"\n{tally(judged)}")
     click.echo(lines[-1])
     if output is not None:
         output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    raise SystemExit(int(any(verdict.defect for _, verdict in rows)))
+    raise SystemExit(int(any(verdict.defect for _, verdict in judged)))
 
 
 def default_picture() -> Path:

@@ -3,10 +3,11 @@
 Explains some pictures, then damages copies of the results, one thing at a time, and prints a line for each: what was
 done, the exit code of `verify`, its verdict, and the line that names the problem. Exit code 1 if anything is missed or
 blamed wrongly. What is damaged must be found by the hashes alone, so no map is computed again there; all maps are where
-nothing was damaged, and where a forger made all hashes anew. Files that are given are only read.
+nothing was damaged, and where a forger made all hashes anew. Then every key of a line is changed in turn, with
+fingerprints and seals made anew (`forgeries`), and a table says what finds it, or why nothing can. Files that are given
+are only read.
 """
 
-import hashlib
 import json
 import random
 import shutil
@@ -14,23 +15,28 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import forgeries
 import numpy as np
 import onnx
 from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 
-from onnx_evidence.batch.journal import Journal
+from onnx_evidence.batch import recompute
+from onnx_evidence.batch import reopen as reopening
+from onnx_evidence.batch.compare import NOT_COMPARED
 from onnx_evidence.cli import main as onnx_evidence
 from onnx_evidence.images import list_images
-from onnx_evidence.store import pack_arrays
+from onnx_evidence.pipeline import Explainer
 
 _BATCH = 3  # unlike the default
 _CHANGE = 1e-3
 _FORGED = 0.02  # bits; twice what `verify` tolerates
+_EVERY = 0.0098  # bits off every cell; less than it tolerates of one
 _SAME = ("identical", "within tolerance")
 
 Damage = Callable[[Path], str]
@@ -79,7 +85,8 @@ def _verify(folder: Path, *options: object) -> _Found:
     lines += [f"{image}: the picture is not there" for image in report["absent"]]
     for each in report["pictures"]:
         if each["verdict"] not in _SAME:
-            lines.append(f"{each['map']}: {each['verdict']} by {each['deviation']} bits {each['note']}".strip())
+            said = "; ".join(f"{one['key']}: {one['there']}, {one['now']} now" for one in each["differences"][:2])
+            lines.append(f"{each['map']}: {each['verdict']} by {each['deviation']} bits; {said} {each['note']}".strip())
     if (largest := report["largest_deviation_bits"]) is not None:
         lines.append(f"the largest deviation is {largest:.3g} bits")
     return _Found(ended.exit_code, report["verdict"], lines)
@@ -113,10 +120,16 @@ class _Bench:
         self, what: str, place: str, *options: object, folder: Path | None = None, verdict: str = "damaged"
     ) -> None:
         """Something was done to a place: it must be named."""
-        computed = () if verdict == "different" else ("--sample", 0)
+        computed = () if verdict == "different" or "--expect-seal" in options else ("--sample", 0)
         found = _verify(folder or self.place, *computed, *options)
         line = found.names(place)
         self._say(what, found, found.code == 1 and found.verdict == verdict and bool(line), line)
+
+    def forged(self, what: str, forge: Damage, *options: object, verdict: str = "different") -> None:
+        """A copy is forged, with all seals made anew; the damage tells its place."""
+        with tempfile.TemporaryDirectory() as name:
+            copy = shutil.copytree(self.place, Path(name) / "out")
+            self.finds(f"{what}, all sealed anew", forge(copy), *options, folder=copy, verdict=verdict)
 
     def damaged(self, what: str, damage: Damage, verdict: str = "damaged") -> None:
         """A copy is damaged; the damage tells its place."""
@@ -164,20 +177,6 @@ def _line_doubled(folder: Path) -> str:
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([lines[0], *lines]))
     return "manifest.jsonl line 2"
-
-
-def _forge(folder: Path) -> str:
-    """Change a cell of the first map, and have everything that is written say that it was always so."""
-    path = folder / "manifest.jsonl"
-    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-    target = folder / lines[0]["map"]
-    with np.load(target, allow_pickle=False) as loaded:
-        arrays = dict(loaded)
-    arrays["cut0"].flat[0] += np.float32(_FORGED)
-    target.write_bytes(pack_arrays(arrays))
-    lines[0]["hashes"]["map"] = hashlib.sha256(target.read_bytes()).hexdigest()
-    Journal(path, lambda line: None).rewrite(lines)
-    return str(lines[0]["map"])
 
 
 def _swapped(bench: _Bench) -> None:
@@ -228,14 +227,80 @@ def _check(model: Path, bench: _Bench, spare: Path, made: dict[str, Any], places
         bench.damaged(f"bit {bit} of {what} flipped", flip)
     _swapped(bench)
     changed, weight = _other_weight(model, spare)
-    bench.finds(f"{_CHANGE} added to a weight of {weight}", "model", "--model", changed)
+    bench.finds(f"{_CHANGE} added to a weight of {weight}", "model", "--model", changed, verdict="refused")
+    model_sha256 = made["hashes"]["model"]
+    bench.finds("another model expected", "model", "--expect-model", "0" * 64, verdict="unexpected")
+    seal = ("--expect-seal", made["seal"])
+    bench.passes("the model and the seal expected", folder, "--expect-model", model_sha256, *seal)
     bench.damaged("the second manifest line removed", _line_removed(1))
     bench.damaged("the last manifest line removed", _line_removed(-1))
     bench.damaged("the first manifest line doubled", _line_doubled)
-    bench.damaged(f"{_FORGED} bits added to a cell of a map, hashes and seals made anew", _forge, "different")
+    for what, plant in forgeries.PLANTED.items():
+        bench.damaged(what, plant)
+    bench.damaged("the manifest emptied", forgeries.empty_manifest)
+    bench.forged(f"{_FORGED} bits added to a cell of a map", partial(forgeries.shift, bits=-_FORGED, cells=1))
+    bench.forged(f"{_EVERY} bits off every cell of a map", partial(forgeries.shift, bits=_EVERY))
+    bench.forged("a figure redrawn at another scale", forgeries.paint)
+    bench.forged("two lines swapped", forgeries.swap_lines, *seal, verdict="unexpected")
+    bench.forged("the last line removed with its files", forgeries.cut_end, *seal, verdict="unexpected")
     bench.bits("a bit of the manifest flipped", [folder / "manifest.jsonl"], places)
     bench.bits("a bit of any file flipped", sorted(path for path in folder.rglob("*") if path.is_file()), places)
     bench.passes("all of it undone", folder)
+
+
+def _kept_open() -> None:
+    """Have explainers opened once for all lines that they fit: a hundred forgeries are of one model."""
+    opened: dict[str, Explainer] = {}
+
+    def reopen_once(entry: dict[str, Any], origin: reopening.Origin) -> Explainer:
+        key = reopening.opening(entry)
+        if key not in opened:
+            opened.clear()  # one at a time: models are large
+            opened[key] = reopening.reopen(entry, origin)
+        return opened[key]
+
+    recompute.reopen = reopen_once  # type: ignore[attr-defined]
+
+
+def _found_by(found: _Found, key: str) -> str:
+    """What finds a forged key, in words."""
+    line = found.lines[0] if found.lines else ""
+    if found.code == 0:
+        reason = next((why for name, why in NOT_COMPARED.items() if f"{key}.".startswith(f"{name}.")), None)
+        return f"NOT FOUND: {reason or 'a run with that setting makes the same map and line'}"
+    if found.code == 3:
+        return f"not passed: {line.partition(' bits; ')[2] or line}"
+    if found.verdict == "refused":
+        return "the model's hash" if "another model" in line else "opening the model"
+    if found.verdict == "damaged":
+        kinds = {"fingerprints": "fingerprints", "not what a run calls": "names", "no folder": "names"}
+        kinds |= {"SHA-256": "hashes"}
+        return next((kind for words, kind in kinds.items() if words in line), "the schema")
+    drawn = line.partition(" bits; ")[2].startswith("the figure")
+    return "the figure, drawn again" if drawn else "computing it again"
+
+
+def _forge_keys(bench: _Bench, spare: Path, model: Path) -> None:
+    """Every key of a line of one picture in turn; a table."""
+    picture = shutil.copy(list_images([bench.pictures])[0], spare)
+    line = _explain(model, Path(picture), spare / "one")
+    _kept_open()
+    counts: dict[str, int] = {}
+    click.echo("\n| changed in a line that was sealed anew | found by |\n|---|---|")
+    for key, forged in forgeries.forgeries(line):
+        if key == "schema":  # there is one number that is read
+            continue
+        forgeries.write_lines(spare / "one", [forged])
+        found = _verify(spare / "one")
+        by = _found_by(found, key)
+        counts[by.partition(":")[0]] = counts.get(by.partition(":")[0], 0) + 1
+        bench.fine &= found.code in (0, 1, 3) and (found.code > 0 or "NOT FOUND" in by)
+        may_pass = key.startswith((*NOT_COMPARED, "settings.seed", "settings.completeness"))
+        bench.fine &= found.code > 0 or may_pass
+        click.echo(f"| {key} | {by}{'' if found.code or may_pass else ' WRONG'} |")
+    click.echo("\n" + ", ".join(f"{count} {by}" for by, count in counts.items()))
+    forgeries.write_lines(spare / "one", [line])
+    bench.passes("every key as it was", spare / "one")
 
 
 @click.command()
@@ -243,8 +308,9 @@ def _check(model: Path, bench: _Bench, spare: Path, made: dict[str, Any], places
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 @click.option("--limit", type=click.IntRange(min=3), default=6, show_default=True, help="Pictures.")
 @click.option("--places", default=50, show_default=True, help="Bits flipped in the manifest, and in all files.")
+@click.option("--keys/--no-keys", default=True, show_default=True, help="Forge every key of a line.")
 @click.option("--seed", default=0, show_default=True)
-def main(model: Path, folder: Path, limit: int, places: int, seed: int) -> None:
+def main(model: Path, folder: Path, limit: int, places: int, keys: bool, seed: int) -> None:
     """Check that verify finds damage to the results of MODEL on some pictures of FOLDER, and nothing else."""
     with tempfile.TemporaryDirectory() as name:
         spare = Path(name)
@@ -255,6 +321,8 @@ def main(model: Path, folder: Path, limit: int, places: int, seed: int) -> None:
         made = _explain(model, pictures, spare / "out")
         bench = _Bench(spare / "out", pictures, random.Random(seed))
         _check(model, bench, spare, made, places)
+        if keys:
+            _forge_keys(bench, spare, model)
     if not bench.fine:
         raise click.exceptions.Exit(1)
 

@@ -110,6 +110,8 @@ def results(out: Path) -> tuple[dict[str, bytes], dict[str, Any], int]:
     """Files, manifest lines by map, and lines that there are too many."""
     files = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.[np][pn][zg]")}
     values = [json.loads(line) for line in (out / "manifest.jsonl").read_bytes().splitlines()]
+    for value in values:  # seen from folders at other depths they are called otherwise
+        value["places"] = {name: each and os.path.normpath(out / each) for name, each in value["places"].items()}
     by_map = {value["map"]: {key: each for key, each in value.items() if key not in _OF_TIME} for value in values}
     return files, by_map, len(values) - len(by_map)
 

@@ -147,7 +147,9 @@ def make_row(job: Row) -> Row:
     row["map"] = _judge_map(explanation.values)
     left = {cut["name"]: cut["tail_share"] for cut in report["cuts"]}
     row["left"] = min(left[name] for name in row["used"])
-    row["shallow"] = says(record, "shallow")
+    # On pixels for want of a cut, or by windows for want of a rule: the receipt says so, in its own words.
+    row["instead"] = explainer.reason if says_why(explainer.reason) else ""
+    row["shallow"] = says(record, "shallow") or bool(row["instead"] and row["used"] == [deployed.model.input_name])
     photograph = read_photograph(Path(job["picture"]))
     two = np.stack([deployed.prepare(photograph)[1], deployed.prepare(photograph.pixels[:, ::-1].copy())[1]])
     together = deployed.canonical(two)
@@ -158,6 +160,11 @@ def make_row(job: Row) -> Row:
     output = deployed.model.output_name
     row["places"] = locate(explainer, lambda inputs: run_file(path, inputs, output), row["kind"])
     return row
+
+
+def says_why(reason: str) -> bool:
+    """Whether a reason for a method is that the default one cannot be computed."""
+    return "cannot be computed" in reason
 
 
 def says(record: Any, word: str) -> bool:

@@ -211,8 +211,9 @@ def _awaken(torch: Any, net: Any) -> None:
             value.fill_(0.5)
         elif value.dim() > 1 and value.numel() > 1 and value.std() < 1e-3:
             value.normal_(std=value[0].numel() ** -0.5)
-        # What mixes all places by weights of its own: random ones would leave evidence everywhere alike.
-        if name.endswith(("mlp_tokens.fc2.weight", "gate.proj.weight")):
+        # What mixes all places by weights of its own: random ones would leave evidence everywhere alike. So would gates
+        # made of the mean over all places (squeeze and excitation), which a patch opens and shuts everywhere.
+        if name.endswith(("mlp_tokens.fc2.weight", "gate.proj.weight", "se.fc2.weight")):
             value *= 0.2
     for layer in net.modules():
         if isinstance(layer, torch.nn.Conv2d) and all(

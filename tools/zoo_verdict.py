@@ -81,7 +81,7 @@ def _judge_explained(row: dict[str, Any], refusal_expected: bool) -> Verdict:
     if row["left"] > MOST_LEFT and not row["shallow"]:
         words = f"SHALLOW: {row['left']:.0%} of the work is behind the deepest cut, and nothing says so"
         return Verdict("SHALLOW", words)
-    return Verdict("explained", "explained")
+    return Verdict("explained", f"explained; {row['instead']}" if row.get("instead") else "explained")
 
 
 def _wrong_places(row: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ machine. They are in every receipt.
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any
 
 from onnx_evidence.batch import SCHEMA
@@ -29,7 +30,10 @@ def of_explainer(explainer: Explainer) -> dict[str, Any]:
     dict
         Plain values, as JSON has them.
     """
-    return _configuration(SCHEMA, explainer.record, [engine.cut.name for engine in explainer.engines])
+    plain: dict[str, Any] = json.loads(
+        _text(SCHEMA, explainer.record, [engine.cut.name for engine in explainer.engines])
+    )
+    return plain
 
 
 def of_entry(entry: dict[str, Any]) -> dict[str, Any]:
@@ -46,13 +50,46 @@ def of_entry(entry: dict[str, Any]) -> dict[str, Any]:
 
     Raises
     ------
-    KeyError, TypeError
+    KeyError, TypeError, ModelError
         If it is no line of this version.
     """
-    return _configuration(entry["schema"], entry, [cut["name"] for cut in entry["cuts"]])
+    plain: dict[str, Any] = json.loads(_text_of(entry))
+    return plain
 
 
-def _configuration(schema: int, record: dict[str, Any], cuts: list[str]) -> dict[str, Any]:
+def digest_of_entry(entry: dict[str, Any]) -> str:
+    """The fingerprint of the configuration that a manifest line tells of.
+
+    Parameters
+    ----------
+    entry : dict
+        A manifest line, parsed.
+
+    Returns
+    -------
+    str
+        ``digest(of_entry(entry))``.
+
+    Raises
+    ------
+    KeyError, TypeError, ModelError
+        If it is no line of this version.
+    """
+    return _digest_of(_text_of(entry))
+
+
+@lru_cache(maxsize=4)
+def _digest_of(text: str) -> str:
+    # All lines of a folder should give the same text.
+    return digest(json.loads(text))
+
+
+def _text_of(entry: dict[str, Any]) -> str:
+    return _text(entry["schema"], entry, [cut["name"] for cut in entry["cuts"]])
+
+
+def _text(schema: int, record: dict[str, Any], cuts: list[str]) -> str:
+    """A configuration as JSON."""
     settings, hashes = record["settings"], record["hashes"]
     configuration = {
         "schema": schema,
@@ -65,8 +102,7 @@ def _configuration(schema: int, record: dict[str, Any], cuts: list[str]) -> dict
         "background": hashes["background"] or settings["background"],
         **{name: value for name, value in settings.items() if name not in _LEFT_OUT},
     }
-    plain: dict[str, Any] = json.loads(json_line(configuration))  # tuples become lists
-    return plain
+    return json_line(configuration)
 
 
 def digest(value: Any) -> str:

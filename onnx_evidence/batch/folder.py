@@ -1,7 +1,7 @@
 """An output folder while a run holds it: locked, tidied up after a run that was killed, its lists open."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,6 +42,7 @@ class ResultFolder:
     def __init__(self, path: Path, configuration: dict[str, Any] | None = None) -> None:
         self.path, self._configuration = path, configuration
         self._lock = FolderLock(path)
+        self._held = ExitStack()
 
     def __enter__(self) -> "ResultFolder":
         """Take the folder and read its lists.
@@ -51,16 +52,16 @@ class ResultFolder:
         StoreError
             If another run has it, it cannot be written, or it holds something else.
         """
-        self._lock.__enter__()
-        try:
+        with ExitStack() as held:
+            held.enter_context(self._lock)
             self.manifest = Manifest(self.path, self._configuration)
+            held.callback(self.manifest.close)
             self.failures = Failures(self.path)
+            held.callback(self.failures.close)
             check_writable(self.path)
             if self._lock.left:
                 self.sweep()
-        except BaseException:
-            self._lock.__exit__(None, None, None)
-            raise
+            self._held = held.pop_all()
         return self
 
     def __exit__(
@@ -75,7 +76,7 @@ class ResultFolder:
                     self.sweep()
                     self.failures.tidy()
         finally:
-            self._lock.__exit__(kind, error, trace)
+            self._held.__exit__(kind, error, trace)
 
     def sweep(self) -> None:
         """Remove what killed processes left unfinished."""
@@ -115,20 +116,20 @@ class ResultFolder:
             If the manifest cannot be written.
         """
         manifest = self.manifest
-        damaged = manifest.damaged(items)
-        if damaged:
-            manifest.drop(damaged)
+        damaged = manifest.drop(manifest.damaged(items))
         left = manifest.unfinished(items, explainer.deployed.find_class)
-        for item in set(items) - set(left):
-            self.failures.drop(item)
-        there: dict[str, set[str]] = {}
-        for path in manifest.lines:
-            there.setdefault(path.split("/")[0], set()).add(path)
+        waiting = iter(left)
+        open_one = next(waiting, None)
+        for item in items:
+            if item is open_one:
+                open_one = next(waiting, None)
+            else:
+                self.failures.drop(item)
         jobs = []
         for number, item in enumerate(left):
-            folder = folder_name(item, manifest.owner)
-            jobs.append(Job(number, item, folder, frozenset(there.get(folder, ())), max_pixels, figures))
-        return jobs, len(damaged)
+            folder = folder_name(item, manifest.index.owner)
+            jobs.append(Job(number, item, folder, manifest.index.maps_in(folder), max_pixels, figures))
+        return jobs, damaged
 
     def take(self, outcome: Outcome) -> list[dict[str, Any]]:
         """Write the files that came of a job, then list them.

@@ -6,12 +6,14 @@ next one, or the line itself, saying so; only lines cut off at the end leave no 
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+
+from pydantic_core import from_json
 
 from onnx_evidence.errors import StoreError
 from onnx_evidence.files.inside import open_inside
@@ -91,21 +93,56 @@ def read_lines(path: Path) -> Iterator[Line]:
     """
     previous: str | None = None
     end = 0
+    with _reading(path) as stream:
+        for number, raw in enumerate(iter(lambda: stream.readline(_LONGEST), b""), start=1):
+            if len(raw) == _LONGEST:
+                raise StoreError(f"{path}: line {number}: is longer than any that is written here")
+            end += len(raw)
+            line = _line(number, raw, previous, end)
+            if line.torn and stream.read(1):
+                # Only a last line may lack its end: behind another one nothing is cut off.
+                line = line._replace(torn=False)
+                stream.seek(end)
+            previous = line.seal
+            yield line
+
+
+def read_at(path: Path, start: int) -> Line:
+    """One line of a journal, that was read before; whether it follows the one before is not asked again.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    start : int
+        Where the line begins, in bytes.
+
+    Returns
+    -------
+    Line
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read.
+    """
+    with _reading(path) as stream:
+        stream.seek(start)
+        raw = stream.readline(_LONGEST)
+    line = _line(0, raw, None, start + len(raw))
+    return line._replace(problem="") if line.problem == _OUT_OF_PLACE else line
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
     try:
         with open_inside(path.parent, path.name) as stream:
-            for number, raw in enumerate(iter(lambda: stream.readline(_LONGEST), b""), start=1):
-                if len(raw) == _LONGEST:
-                    raise StoreError(f"{path}: line {number}: is longer than any that is written here")
-                end += len(raw)
-                line = _line(number, raw, previous, end)
-                if line.torn and stream.read(1):
-                    # Only a last line may lack its end: behind another one nothing is cut off.
-                    line = line._replace(torn=False)
-                    stream.seek(end)
-                previous = line.seal
-                yield line
+            yield stream
     except OSError as error:
         raise StoreError(f"{path}: cannot read: {error.strerror or error}") from error
+
+
+_OUT_OF_PLACE = "the line does not follow the one before: lines were removed, added or moved"
 
 
 def _line(number: int, raw: bytes, previous: str | None, end: int) -> Line:
@@ -114,8 +151,9 @@ def _line(number: int, raw: bytes, previous: str | None, end: int) -> Line:
     body = raw[:-1]
     found = _SEAL.fullmatch(body[-_SEAL_LENGTH:])
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        # Refused besides what is no JSON: numbers that are not finite, lone surrogates, and what is 200 levels deep.
+        value = from_json(body, allow_inf_nan=False, cache_strings="keys")
+    except ValueError:
         value = None
     if not isinstance(value, dict):
         return Line(number, {}, "", "the line is no JSON object", torn=False, end=end)
@@ -126,7 +164,7 @@ def _line(number: int, raw: bytes, previous: str | None, end: int) -> Line:
     if hashlib.sha256(body[:-_SEAL_LENGTH]).hexdigest() != seal:
         problem = "the line was changed: its seal is another's"
     elif value.get("previous") != previous:
-        problem = "the line does not follow the one before: lines were removed, added or moved"
+        problem = _OUT_OF_PLACE
     return Line(number, value, seal, problem, torn=False, end=end)
 
 

@@ -1,10 +1,12 @@
 """The list of maps in an output folder: what is there, what is finished, and for which configuration."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from onnx_evidence.batch import fingerprint
+from onnx_evidence.batch.index import Index, Listed, listed
 from onnx_evidence.batch.journal import Journal
 from onnx_evidence.batch.plan import Item
 from onnx_evidence.batch.receipt import unlike_receipt
@@ -13,56 +15,6 @@ from onnx_evidence.files.inside import MOST, open_inside, sha256_of
 from onnx_evidence.questions import TOP
 
 MANIFEST = "manifest.jsonl"
-
-
-class Listed(NamedTuple):
-    """What is kept in memory of a manifest line.
-
-    Attributes
-    ----------
-    image : str
-        The picture, as the user named it.
-    picture : str
-        SHA-256 of its file.
-    target : int
-        The class explained.
-    versus : int or None
-        The class that it was held against.
-    top : bool
-        Whether the target is the class that the model gives.
-    files : dict of str to str
-        SHA-256 of map and, where there is one, figure, by their paths relative to the folder.
-    """
-
-    image: str
-    picture: str
-    target: int
-    versus: int | None
-    top: bool
-    files: dict[str, str]
-
-
-def listed(entry: dict[str, Any]) -> Listed:
-    """The short form of a manifest line.
-
-    Parameters
-    ----------
-    entry : dict
-        A manifest line, parsed.
-
-    Returns
-    -------
-    Listed
-    """
-    hashes = entry["hashes"]
-    return Listed(
-        entry["image"],
-        hashes["image"],
-        entry["target"],
-        entry["versus"],
-        entry["top"][0]["class"] == entry["target"],
-        {entry[kind]: hashes[kind] for kind in ("map", "figure") if entry[kind] is not None},
-    )
 
 
 class Manifest:
@@ -77,8 +29,8 @@ class Manifest:
 
     Attributes
     ----------
-    lines : dict of str to Listed
-        By map.
+    index : Index
+        Its lines, to be found by map, folder and picture.
     former : int
         Lines of before Pillow read pictures: some were read otherwise then.
 
@@ -91,12 +43,18 @@ class Manifest:
     def __init__(self, folder: Path, configuration: dict[str, Any] | None = None) -> None:
         self.folder = folder
         self.configuration = configuration
-        self.lines: dict[str, Listed] = {}
         self.former = 0
-        self._pictures: dict[str, dict[str, list[Listed]]] = {}
-        self._owners: dict[str, str] = {}
         self._digest = None if configuration is None else fingerprint.digest(configuration)
-        self._journal = Journal(folder / MANIFEST, self._see)
+        self.index = Index(str(folder))
+        try:
+            self._journal = Journal(folder / MANIFEST, self._see)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give back what the index takes; nothing is asked afterwards."""
+        self.index.close()
 
     def _see(self, entry: dict[str, Any]) -> None:
         if wrong := unlike_receipt(entry):
@@ -109,7 +67,7 @@ class Manifest:
         if entry["configuration"] != self._digest:
             self._refuse(fingerprint.of_entry(entry))
         self.former += "pillow" not in entry["versions"]
-        self._note(listed(entry))
+        self.index.note(listed(entry))
 
     def _refuse(self, there: dict[str, Any]) -> None:
         assert self.configuration is not None
@@ -117,12 +75,6 @@ class Manifest:
         raise StoreError(
             f"{self.folder}: holds maps of another configuration: {'; '.join(found)}; take another -o, or --subfolder"
         )
-
-    def _note(self, short: Listed) -> None:
-        path = next(iter(short.files))
-        self.lines[path] = short
-        self._pictures.setdefault(short.picture, {}).setdefault(short.image, []).append(short)
-        self._owners.setdefault(path.split("/")[0].casefold(), short.picture)
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """Every line, parsed, from the disk."""
@@ -153,49 +105,50 @@ class Manifest:
         """
         written = self._journal.add(entries)
         for entry in written:
-            self._note(listed(entry))
+            self.index.note(listed(entry))
         return written
 
-    def drop(self, maps: Collection[str]) -> None:
+    def drop(self, maps: Iterable[str]) -> int:
         """Remove lines, and seal the others anew.
 
         Parameters
         ----------
-        maps : collection of str
-            Their maps.
+        maps : iterable of str
+            Their maps; those of `damaged`.
+
+        Returns
+        -------
+        int
+            How many there were; without any the manifest stays as it is.
 
         Raises
         ------
         StoreError
             If the manifest cannot be written.
         """
-        self._journal.rewrite(entry for entry in self._journal.values() if entry["map"] not in maps)
-        kept = [short for path, short in self.lines.items() if path not in maps]
-        self.lines, self._pictures, self._owners = {}, {}, {}
-        for short in kept:
-            self._note(short)
+        dropped = self.index.drop(maps)
+        if dropped:
+            self._journal.rewrite(e for e in self._journal.values() if not self.index.is_dropped(e["map"]))
+            self.index.forget()
+        return dropped
 
-    def owner(self, name: str) -> str | None:
-        """SHA-256 of the picture that a folder of results is about; None where there is no such folder."""
-        return self._owners.get(name.casefold())
-
-    def damaged(self, items: Sequence[Item]) -> set[str]:
+    def damaged(self, items: Iterable[Item]) -> Iterator[str]:
         """Maps of some pictures that are listed, but whose files are gone or are not as they were written.
 
         Parameters
         ----------
-        items : sequence of Item
+        items : iterable of Item
             The pictures; their bytes are known.
 
-        Returns
-        -------
-        set of str
+        Yields
+        ------
+        str
         """
-        found = set()
-        for picture in {item.sha256 for item in items if item.sha256 is not None}:
-            for lines in self._pictures.get(picture, {}).values():
-                found |= {next(iter(line.files)) for line in lines if not self._is_there(line)}
-        return found
+        seen = set()
+        for picture in (item.sha256 for item in items):
+            if picture is not None and picture not in seen:
+                seen.add(picture)
+                yield from (line.map for line in self.index.of_picture(picture) if not self._is_there(line))
 
     def _is_there(self, line: Listed) -> bool:
         return all(file_sha256(self.folder, path) == digest for path, digest in line.files.items())
@@ -216,19 +169,42 @@ class Manifest:
         Returns
         -------
         list of Item
+            Of the plan, in its order.
         """
-        names = {item.name for item in items}
-        spent: set[tuple[str, tuple[str, ...], str | None]] = set()
-        left = []
-        for item in items:
-            there = self._pictures.get(item.sha256 or "", {})
-            former = [name for name in there if name not in names and (name, item.targets, item.versus) not in spent]
-            done = next((n for n in [item.name, *former] if _answers(there.get(n, []), item, find_class)), None)
-            if done is None:
-                left.append(item)
-            elif done != item.name:
-                spent.add((done, item.targets, item.versus))
-        return left
+        names = _Names(items)
+        return [item for item in items if not self._finished(item, names, find_class)]
+
+    def _finished(self, item: Item, names: "_Names", find_class: Callable[[str], int]) -> bool:
+        there: dict[str, list[Listed]] = {}
+        for line in self.index.of_picture(item.sha256 or ""):
+            there.setdefault(line.image, []).append(line)
+        if _answers(there.pop(item.name, []), item, find_class):
+            return True
+        former = (name for name in there if names.is_former(name, item) and _answers(there[name], item, find_class))
+        if (done := next(former, None)) is None:
+            return False
+        names.spend(done, item)
+        return True
+
+
+class _Names:
+    """What the pictures of a plan are called, and which former names of theirs were taken for one already."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+        self._spent: set[tuple[str, tuple[str, ...], str | None]] = set()
+
+    @cached_property
+    def _asked(self) -> set[str]:  # large where the plan is, and needed only where pictures have other names now
+        return {item.name for item in self._items}
+
+    def is_former(self, name: str, item: Item) -> bool:
+        """Whether a name is asked for no more, and may be the old one of a picture."""
+        return name not in self._asked and (name, item.targets, item.versus) not in self._spent
+
+    def spend(self, name: str, item: Item) -> None:
+        """Take a name for the old one of a picture."""
+        self._spent.add((name, item.targets, item.versus))
 
 
 def _answers(lines: Sequence[Listed], item: Item, find_class: Callable[[str], int]) -> bool:

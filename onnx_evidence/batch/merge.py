@@ -1,17 +1,18 @@
 """Output folders of shards, joined into one."""
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from onnx_evidence.batch import fingerprint, places
 from onnx_evidence.batch.failures import FAILURES
 from onnx_evidence.batch.folder import ResultFolder
-from onnx_evidence.batch.journal import read_lines
-from onnx_evidence.batch.manifest import MANIFEST, listed, manifest_of
+from onnx_evidence.batch.index import Listed, Scratch, key, listed
+from onnx_evidence.batch.journal import read_at, read_lines
+from onnx_evidence.batch.manifest import MANIFEST, manifest_of
 from onnx_evidence.batch.receipt import unlike_receipt
 from onnx_evidence.errors import StoreError
 from onnx_evidence.files.inside import MOST, open_inside
@@ -36,13 +37,11 @@ class Merged(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A manifest line of a source; sorts as the merged manifest is sorted."""
+    """Where a manifest line of a source lies, and its seal."""
 
-    image: str
-    map: str
     source: Path
     start: int
-    configuration: str
+    seal: str
 
 
 def merge(sources: Sequence[Path], out: Path, progress: Callable[[int], object] = lambda maps: None) -> Merged:
@@ -71,19 +70,73 @@ def merge(sources: Sequence[Path], out: Path, progress: Callable[[int], object] 
     """
     if os.path.realpath(out) in {os.path.realpath(source) for source in sources}:
         raise StoreError(f"{out}: cannot be merged into itself: take another -o")
-    found = sorted(line for source in sources for line in _lines(source))
-    with ResultFolder(out, _common(found)) as folder:
+    with closing(_Order(out, sources)) as order, ResultFolder(out, order.common()) as folder:
         target = _Target(folder)
-        added = 0
-        for each in found:
-            added += target.take(each)
+        added = before = 0
+        for each in order:
+            new = target.take(each)
+            added, before = added + new, before + (not new)
             progress(1)
         target.flush()
         for source in sources:
             for line in read_lines(source / FAILURES) if (source / FAILURES).exists() else ():
                 if not line.torn:
                     folder.failures.take(line.value)
-        return Merged(added, len(found) - added, len(folder.failures.entries()))
+        return Merged(added, before, folder.failures.count())
+
+
+class _Order:
+    """The lines of all sources, as the merged manifest has them: by picture, then by map.
+
+    Parameters
+    ----------
+    out : Path
+        What messages name.
+    sources : sequence of Path
+        Folders of results.
+    """
+
+    def __init__(self, out: Path, sources: Sequence[Path]) -> None:
+        self._sources = sorted(set(sources))
+        self._scratch = Scratch(str(out), _TABLE)
+        try:
+            for source in sources:
+                place = self._sources.index(source)
+                self._scratch.many("INSERT INTO line VALUES (?, ?, ?, ?, ?, ?)", _lines(source, place))
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[_Found]:
+        return self._found()
+
+    def _found(self, among: str = "") -> Iterator[_Found]:
+        for source, start, seal in self._scratch.each(f"SELECT source, start, seal FROM line {among} {_BY}"):
+            yield _Found(self._sources[source], start, seal)
+
+    def common(self) -> dict[str, Any] | None:
+        """The configuration of all lines; None where there are none."""
+        first = next(self._found(), None)
+        if first is None:
+            return None
+        entry = _read(first)
+        # As the line says; its form was checked.
+        other = next(self._found(f"WHERE configuration != '{entry['configuration']}'"), None)
+        if other is not None:
+            apart = fingerprint.differences(fingerprint.of_entry(entry), fingerprint.of_entry(_read(other)))
+            both = f"{first.source} and {other.source}"
+            raise StoreError(
+                f"{both} hold maps of different configurations: {'; '.join(apart)}; merge shards of one run"
+            )
+        return fingerprint.of_entry(entry)
+
+    def close(self) -> None:
+        """Give room and file back."""
+        self._scratch.close()
+
+
+_TABLE = "CREATE TABLE line (image BLOB, map BLOB, source INTEGER, start INTEGER, configuration TEXT, seal TEXT)"
+_BY = "ORDER BY image, map, source, start"
 
 
 class _Target:
@@ -91,19 +144,21 @@ class _Target:
 
     def __init__(self, folder: ResultFolder) -> None:
         self.folder = folder
-        self._maps = dict(folder.manifest.lines)
-        self._owners = {path.split("/")[0]: line.picture for path, line in self._maps.items()}
+        # Lines that wait to be added, and what is known of them.
         self._waiting: list[dict[str, Any]] = []
+        self._new: dict[str, Listed] = {}
+        self._owners: dict[str, str] = {}
 
     def take(self, found: _Found) -> bool:
         """Copy the files of a line, and add it; False where it is there already."""
         entry = _read(found)
         line = listed(entry)
-        there = self._maps.setdefault(found.map, line)
-        owner = self._owners.setdefault(found.map.split("/")[0], line.picture)
-        if owner != line.picture or there.files != line.files:
-            raise StoreError(f"{found.source}: {found.map} is another one than elsewhere: merge shards of one run")
-        if there is not line:
+        name, index = line.map.split("/")[0], self.folder.manifest.index
+        there = self._new.get(line.map) or index.of_map(line.map)
+        owner = self._owners.get(name) or index.owner(name, exact=True)
+        if owner not in (None, line.picture) or (there is not None and there.files != line.files):
+            raise StoreError(f"{found.source}: {line.map} is another one than elsewhere: merge shards of one run")
+        if there is not None:
             return False
         for path, digest in line.files.items():
             self._copy(found.source, path, digest)
@@ -111,6 +166,7 @@ class _Target:
         if bare.get("places"):
             bare["places"] = places.moved(bare["places"], found.source, self.folder.path)
         self._waiting.append(bare)
+        self._new[line.map], self._owners[name] = line, line.picture
         if len(self._waiting) == _LINES:
             self.flush()
         return True
@@ -129,14 +185,14 @@ class _Target:
         """Add the lines whose files are there."""
         if self._waiting:
             self.folder.manifest.add(self._waiting)
-            self._waiting = []
+            self._waiting, self._new, self._owners = [], {}, {}
 
 
-def _lines(source: Path) -> list[_Found]:
+def _lines(source: Path, place: int) -> Iterator[tuple[Any, ...]]:
     """Where the lines of a source begin, and what they are about."""
     if not (source / FAILURES).exists():
         manifest_of(source)
-    found, start = [], 0
+    start = 0
     for line in read_lines(source / MANIFEST) if (source / MANIFEST).exists() else ():
         if line.problem:
             remedy = "let its run finish first" if line.torn else "'onnx-evidence verify' says more"
@@ -144,26 +200,13 @@ def _lines(source: Path) -> list[_Found]:
         value = line.value
         if wrong := unlike_receipt(value):
             raise StoreError(f"{source / MANIFEST}: line {line.number}: is no receipt of this version: {wrong}")
-        found.append(_Found(value["image"], value["map"], source, start, value["configuration"]))
+        yield key(value["image"]), key(value["map"]), place, start, value["configuration"], line.seal
         start = line.end
-    return found
-
-
-def _common(found: Sequence[_Found]) -> dict[str, Any] | None:
-    """The configuration of all lines; None where there are none."""
-    if not found:
-        return None
-    first = fingerprint.of_entry(_read(found[0]))
-    other = next((each for each in found if each.configuration != found[0].configuration), None)
-    if other is not None:
-        apart = fingerprint.differences(first, fingerprint.of_entry(_read(other)))
-        both = f"{found[0].source} and {other.source}"
-        raise StoreError(f"{both} hold maps of different configurations: {'; '.join(apart)}; merge shards of one run")
-    return first
 
 
 def _read(found: _Found) -> dict[str, Any]:
-    with open_inside(found.source, MANIFEST) as stream:
-        stream.seek(found.start)
-        entry: dict[str, Any] = json.loads(stream.readline())
-    return entry
+    """A line, as it was when it was checked."""
+    line = read_at(found.source / MANIFEST, found.start)
+    if line.seal != found.seal or line.problem:
+        raise StoreError(f"{found.source / MANIFEST}: was changed meanwhile: let the shard's run finish first")
+    return line.value

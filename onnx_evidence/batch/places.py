@@ -22,8 +22,8 @@ def seen_from(folder: Path, entry: dict[str, Any], picture: Path) -> dict[str, s
     Returns
     -------
     dict
-        ``image``, ``model`` and ``background`` (null where it is no file or folder), relative to ``folder``; absolute
-        where that is on another drive.
+        ``image``, ``model``, ``background`` (null where it is no file or folder) and, where a file of class names was
+        given, ``labels``, relative to ``folder``; absolute where that is on another drive.
     """
     given = entry["settings"]["background"]
     background = None if entry["hashes"]["background"] is None else Path(given)
@@ -31,6 +31,7 @@ def seen_from(folder: Path, entry: dict[str, Any], picture: Path) -> dict[str, s
         "image": _relative(picture, folder),
         "model": _relative(Path(entry["model"]), folder),
         "background": None if background is None else _relative(background, folder),
+        **({} if entry["labels"] is None else {"labels": _relative(Path(entry["labels"]), folder)}),
     }
 
 
@@ -60,7 +61,7 @@ def find(folder: Path, entry: dict[str, Any], name: str, named: str) -> Path:
         Of the results.
     entry : dict
         A manifest line.
-    name : {'image', 'model', 'background'}
+    name : {'image', 'model', 'background', 'labels'}
         What is looked for.
     named : str
         As the user named it.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line
+from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line, short_of_handles
 from onnx_evidence.files.inside import open_regular, sha256_of
 from onnx_evidence.files.texts import read_text
 from onnx_evidence.images import list_images, printable
@@ -23,7 +23,7 @@ LISTS = (".txt", ".csv")
 _COLUMNS = ("image", "target", "versus")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """A picture and what is asked about it.
 
@@ -85,6 +85,7 @@ def make_plan(
         If a folder or a pattern holds no picture, or a list cannot be used.
     """
     items: list[Item] = []
+    leave_out = None if leave_out is None else Path(os.path.realpath(leave_out))
     for path in given:
         if path.suffix.lower() == ".csv" and os.path.isfile(path):
             items += _table(path, tuple(targets), versus)
@@ -140,11 +141,11 @@ def _tell_folders(pattern: Path, folders: Sequence[Path], one: str, many: str, r
 
 
 def _is_or_inside(path: Path, folder: Path | None) -> bool:
-    return folder is not None and (os.path.realpath(path) == os.path.realpath(folder) or _inside(path, folder))
+    return folder is not None and (Path(os.path.realpath(path)) == folder or _inside(path, folder))
 
 
 def _inside(path: Path, folder: Path | None) -> bool:
-    return folder is not None and Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+    return folder is not None and folder in Path(os.path.realpath(path)).parents
 
 
 def _lines(path: Path) -> list[str]:
@@ -260,11 +261,18 @@ def look(item: Item) -> Item:
     Returns
     -------
     Item
+
+    Raises
+    ------
+    DataError
+        If it is not the picture's fault: too many files are open.
     """
     try:
         with open_regular(item.path) as stream:
             digest = sha256_of(stream)
     except (OSError, ValueError) as error:
+        if short_of_handles(error):
+            raise DataError(f"{item.name}: cannot read the picture: {one_line(error)}") from error
         reason = getattr(error, "strerror", None) or one_line(error)
         return replace(item, problem=f"{item.name}: cannot read the picture: {reason}")
     return replace(item, sha256=digest)

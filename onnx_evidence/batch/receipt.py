@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from onnx_evidence.batch import fingerprint
-from onnx_evidence.errors import one_line
+from onnx_evidence.errors import ModelError
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -40,7 +40,7 @@ class ExtremePart(_Part):
 
     bits: Finite
     stderr: Finite | None = Field(description="null where nothing was sampled.")
-    interval: tuple[Finite, Finite] | None = Field(description="95 %.")
+    interval: Annotated[tuple[Finite, Finite], Field(strict=False)] | None = Field(description="95 %.")
     row: Count = Field(description="Pixel of the photograph.")
     col: Count
 
@@ -111,6 +111,7 @@ class PlacesPart(_Part):
     image: str
     model: str
     background: str | None = Field(description="null where it is no file or folder.")
+    labels: str | None = Field(default=None, description="Missing where no file of class names was given.")
 
 
 class Receipt(_Part):
@@ -140,6 +141,9 @@ class Receipt(_Part):
     strongest_against: ExtremePart
     model: str = Field(description="The .onnx file, as the user named it.")
     places: PlacesPart | None = Field(default=None, description="Missing in lines of earlier versions.")
+    labels: str | None = Field(
+        default=None, description="The file of class names that was given; missing in lines of earlier versions."
+    )
     changes: list[str] = Field(
         default=[], description="What was done to take the file in; missing in lines of earlier versions."
     )
@@ -186,7 +190,7 @@ def unlike(entry: dict[str, Any], kind: type[BaseModel] = Receipt) -> str:
     Parameters
     ----------
     entry : dict
-        Parsed JSON.
+        Parsed JSON, from `journal.read_lines`.
     kind : type
         `Receipt` or `Failure`.
 
@@ -196,11 +200,9 @@ def unlike(entry: dict[str, Any], kind: type[BaseModel] = Receipt) -> str:
         The first thing, in words; '' where there is none.
     """
     try:
-        kind.model_validate_json(json.dumps(entry))
-    except (RecursionError, ValueError) as error:
-        if not isinstance(error, ValidationError):
-            return one_line(error)
-        first = error.errors()[0]
+        kind.model_validate(entry)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
         return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
     return ""
 
@@ -223,8 +225,8 @@ def unlike_receipt(entry: dict[str, Any]) -> str:
     if (entry["figure"] is None) != (entry["hashes"]["figure"] is None):
         return "a figure and its hash are there or not, both of them"
     try:
-        configuration = fingerprint.digest(fingerprint.of_entry(entry))
-    except (KeyError, TypeError) as error:
+        configuration = fingerprint.digest_of_entry(entry)
+    except (KeyError, TypeError, ModelError) as error:
         return f"settings are not complete: {error!r}"
     work = fingerprint.of_work(configuration, entry["hashes"]["image"], entry["target"], entry["versus"])
     if (entry["configuration"], entry["work"]) != (configuration, work):

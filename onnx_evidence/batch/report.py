@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from onnx_evidence.batch.compare import Difference
 from onnx_evidence.batch.merge import Merged
 from onnx_evidence.batch.summary import Group
 from onnx_evidence.text import fit, shown
@@ -36,7 +37,7 @@ def summary_table(classes: Sequence[Group], totals: Sequence[Group]) -> str:
     Parameters
     ----------
     classes, totals : sequence of Group
-        From `batch.summary.group` and `batch.summary.totals`.
+        From `batch.summary.Cohort`.
 
     Returns
     -------
@@ -101,17 +102,49 @@ def verification_table(report: dict[str, Any]) -> str:
         Several lines.
     """
     lines = [f"{each['place']}: {each['what']}" for each in report["problems"]]
+    lines += _more(report, "problems", "things are not as they were written")
     lines += [f"{image}: the picture is not there: pass --images DIR" for image in report["absent"]]
+    lines += _more(report, "absent", "pictures are not there")
     counts = Counter(each["verdict"] for each in report["pictures"])
-    for each in report["pictures"]:
-        if each["verdict"] not in ("identical", "within tolerance"):
-            by = "" if each["deviation"] is None else f" by up to {each['deviation']:.3g} bits"
-            note = f" ({each['note']})" if each["note"] else ""
-            lines.append(f"{each['map']}: {each['verdict']}{by}{note}")
+    lines += [_verdict(each, report["tolerance_bits"]) for each in report["pictures"] if each["verdict"] not in _PASSED]
+    lines += [f"{each['place']}: {each['what']}" for each in report["unchecked"]]
+    lines += _more(report, "unchecked", "things were not looked at")
+    if count := report["failures"]:
+        lines.append(f"{count} picture{'s' * (count != 1)} could not be explained: failures.jsonl says why")
+    if not report["problems"] and report["head"] is None:
+        lines.append("there is no map: nothing was verified")
     lines.append(f"{report['files']} files have the SHA-256 that the manifest says")
     if counts:
         largest = report["largest_deviation_bits"]
         most = "" if largest is None else f"; the largest deviation is {largest:.3g} bits"
         lines.append(f"computed again: {', '.join(f'{n} {name}' for name, n in counts.items())}{most}")
+    lines.append(f"the model has SHA-256 {report['model'] or 'missing'}")
     lines.append(f"the manifest ends with seal {report['head'] or 'missing'}")
     return shown(*lines, f"verdict: {report['verdict']}")
+
+
+def _more(report: dict[str, Any], name: str, what: str) -> list[str]:
+    """What is to be said of those that are not named."""
+    more = report[f"{name}_count"] - len(report[name])
+    return [f"and {more} {what} besides these"] * (more > 0)
+
+
+# Keys of a line that are named of a map; JSON has all.
+_MOST_KEYS = 4
+_PASSED = ("identical", "within tolerance")
+
+
+def _verdict(found: dict[str, Any], tolerance: float) -> str:
+    """What became of a map that did not pass."""
+    by = f" by up to {found['deviation']:.3g} bits" if (found["deviation"] or 0) > tolerance else ""
+    words = [_difference(each) for each in found["differences"]]
+    more = [f"and {len(words) - _MOST_KEYS} keys more"] * (len(words) > _MOST_KEYS)
+    said = "; ".join([*words[:_MOST_KEYS], *more])
+    note = f" ({found['note']})" if found["note"] else ""
+    return f"{found['map']}: {found['verdict']}{by}{': ' * bool(said)}{said}{note}"
+
+
+def _difference(found: dict[str, Any]) -> str:
+    if found["now"] is None and found["key"] == "the figure":
+        return f"{found['key']} {found['there']}"
+    return str(Difference(**found))

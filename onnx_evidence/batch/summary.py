@@ -2,9 +2,9 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from onnx_evidence.errors import DataError, StoreError, one_line
 from onnx_evidence.files.arrays import unpack_arrays
 from onnx_evidence.files.inside import MOST, open_inside
 from onnx_evidence.images import read_mask
-from onnx_evidence.store import write_bytes
+from onnx_evidence.store import write_atomic
 from onnx_evidence.text import csv_text
 from onnx_evidence.types import FloatArray, Mask
 
@@ -63,8 +63,8 @@ class Row(NamedTuple):
 
 def summarise(
     folder: Path, masks: Path | None = None, progress: Callable[[int], object] = lambda maps: None
-) -> list[Row]:
-    """A row for every map in an output folder.
+) -> Iterator[Row]:
+    """A row for every map in an output folder, one by one.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def summarise(
 
     Returns
     -------
-    list of Row
+    iterator of Row
         In the manifest's order.
 
     Raises
@@ -90,16 +90,14 @@ def summarise(
     path = manifest_of(folder)
     if masks is not None and not masks.is_dir():
         raise DataError(f"{masks}: there is no such folder: name the one that holds the masks")
-    rows = []
     for line in read_lines(path):
         if line.problem and not line.torn:
             raise StoreError(f"{path}: line {line.number}: {line.problem}; 'onnx-evidence verify' says more")
         if not line.torn:
             if wrong := unlike_receipt(line.value):
                 raise StoreError(f"{path}: line {line.number}: is no receipt of this version: {wrong}")
-            rows.append(_row(folder, line.value, masks))
+            yield _row(folder, line.value, masks)
             progress(1)
-    return rows
 
 
 def _row(folder: Path, entry: dict[str, Any], masks: Path | None) -> Row:
@@ -205,27 +203,31 @@ def _unresolved(arrays: dict[str, FloatArray]) -> float | None:
     return float((arrays["margin"] > np.abs(arrays["input_pixels"])).mean())
 
 
-def write_table(path: Path, rows: Sequence[Row]) -> None:
+def write_table(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as CSV that spreadsheets take for nothing but text and numbers.
 
     Parameters
     ----------
     path : Path
         The file.
-    rows : sequence of Row
-        From `summarise`.
+    rows : iterable of Row
+        From `summarise`; written as they come, and there when all are.
 
     Raises
     ------
     StoreError
-        If it cannot be written.
+        If it cannot be written; and what the rows raise.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    for row in rows:
-        writer.writerow([csv_text(value) if isinstance(value, str) else value for value in row])
-    write_bytes(path, text.getvalue().encode("utf-8", "replace"))
+
+    def write(stream: BinaryIO) -> None:
+        text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(Row._fields)
+        for row in rows:
+            writer.writerow([csv_text(value) if isinstance(value, str) else value for value in row])
+        text.detach()  # which flushes it, and leaves the file open
+
+    write_atomic(path, write)
 
 
 class Group(NamedTuple):
@@ -249,43 +251,67 @@ class Group(NamedTuple):
 _MEANT = ("probability", "log_odds_bits", "for_bits", "against_bits", "gap_share", "inside", "unresolved", "seconds")
 
 
-def group(rows: Sequence[Row]) -> Iterator[Group]:
-    """Means by class, the most frequent first.
+class Cohort:
+    """Means over rows that come one by one: what is kept is as many sums as there are classes."""
 
-    Parameters
-    ----------
-    rows : sequence of Row
-        From `summarise`.
+    def __init__(self) -> None:
+        self.maps = 0
+        self._classes: dict[tuple[int, str], _Sums] = {}
+        self._kinds: dict[bool, _Sums] = {}
 
-    Returns
-    -------
-    iterator of Group
-    """
-    classes: dict[tuple[int, str], list[Row]] = {}
-    for row in rows:
-        classes.setdefault((row.target, row.versus), []).append(row)
-    for members in sorted(classes.values(), key=len, reverse=True):
-        first = members[0]
-        yield _means(f"{first.label} rather than {first.versus}" if first.versus else first.label, members)
+    def noting(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The same rows, which are counted as they pass."""
+        for row in rows:
+            self.maps += 1
+            name = f"{row.label} rather than {row.versus}" if row.versus else row.label
+            self._classes.setdefault((row.target, row.versus), _Sums(name)).add(row)
+            kind = "all rather than another" if row.versus else "all"
+            self._kinds.setdefault(bool(row.versus), _Sums(kind)).add(row)
+            yield row
+
+    def classes(self) -> list[Group]:
+        """Means by class, the most frequent first.
+
+        Returns
+        -------
+        list of Group
+        """
+        return [each.group() for each in sorted(self._classes.values(), key=lambda each: each.maps, reverse=True)]
+
+    def totals(self) -> list[Group]:
+        """Means over all maps; those of one class rather than another answer another question, and have their own.
+
+        Returns
+        -------
+        list of Group
+            'all', 'all rather than another', or both.
+        """
+        return [self._kinds[kind].group() for kind in sorted(self._kinds)]
 
 
-def totals(rows: Sequence[Row]) -> list[Group]:
-    """Means over all maps; those of one class rather than another answer another question, and have their own.
+class _Sums:
+    """Sums by field, and how many values each has."""
 
-    Parameters
-    ----------
-    rows : sequence of Row
-        From `summarise`.
+    def __init__(self, name: str) -> None:
+        self.name, self.maps = name, 0
+        self._counts = dict.fromkeys(_MEANT, 0)
+        self._sums = dict.fromkeys(_MEANT, 0.0)
+        self._lost = dict.fromkeys(_MEANT, 0.0)  # what rounding took from each, as Neumaier keeps it
 
-    Returns
-    -------
-    list of Group
-        'all', 'all rather than another', or both.
-    """
-    kinds = {"all": [row for row in rows if not row.versus], "all rather than another": [r for r in rows if r.versus]}
-    return [_means(name, members) for name, members in kinds.items() if members]
+    def add(self, row: Row) -> None:
+        self.maps += 1
+        for field in _MEANT:
+            value = getattr(row, field)
+            if value is None:
+                continue
+            before, after = self._sums[field], self._sums[field] + value
+            larger, smaller = (before, value) if abs(before) >= abs(value) else (value, before)
+            self._lost[field] += (larger - after) + smaller
+            self._sums[field] = after
+            self._counts[field] += 1
 
-
-def _means(name: str, rows: Sequence[Row]) -> Group:
-    values = {field: [getattr(row, field) for row in rows if getattr(row, field) is not None] for field in _MEANT}
-    return Group(name, len(rows), {field: float(np.mean(each)) for field, each in values.items() if each})
+    def group(self) -> Group:
+        means = {
+            field: (self._sums[field] + self._lost[field]) / count for field, count in self._counts.items() if count
+        }
+        return Group(self.name, self.maps, means)

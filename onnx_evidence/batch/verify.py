@@ -1,19 +1,26 @@
 """Is a folder of results what its receipts say? First every hash, then the maps themselves, computed again."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onnx_evidence.batch import fingerprint
+from onnx_evidence.batch import places
 from onnx_evidence.batch.failures import FAILURES
-from onnx_evidence.batch.journal import read_lines
+from onnx_evidence.batch.index import Names
+from onnx_evidence.batch.journal import Line, read_lines
 from onnx_evidence.batch.manifest import MANIFEST, file_sha256, manifest_of
 from onnx_evidence.batch.receipt import Failure, unlike, unlike_receipt
-from onnx_evidence.errors import StoreError
+from onnx_evidence.batch.sound import Some, Sound
+from onnx_evidence.batch.strays import of_others, strays
+from onnx_evidence.batch.work import may_be_folder, slug
+from onnx_evidence.errors import StoreError, one_line, short_of_handles
+from onnx_evidence.explanation import Named
 from onnx_evidence.files.inside import open_regular, sha256_of
 
-_RESULTS = (".npz", ".png")
+# Configurations, models and the like that are kept apart: in a folder of one run there is one.
+_OTHERS = 10
 
 
 class Problem(NamedTuple):
@@ -37,29 +44,66 @@ class Checked:
 
     Attributes
     ----------
-    entries : list of dict
+    entries : Sound
         Lines that can be computed again.
-    problems : list of Problem
+    problems : Some of Problem
         What is not as it was written.
-    absent : list of str
+    unexpected : list of Problem
+        What is another than it was said to be: see `expect`.
+    absent : Some of str
         Pictures that are not where they were.
+    unchecked : Some of Problem
+        What may lie there and was not looked at: results of other configurations, tables of `summary`.
+    lines, failures : int
+        Of the manifest, and of the list of pictures that could not be explained.
     files : int
         Files whose hashes were taken.
+    models : list of str
+        SHA-256 of the models that lines tell of: one, where they are of one run; of very many the first.
     head : str or None
         The seal of the last line: whoever noted it when the run ended knows that no line is missing at the end.
     """
 
-    entries: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
+    entries: Sound
+    problems: Some[Problem] = field(default_factory=Some)
+    unexpected: list[Problem] = field(default_factory=list)
+    absent: Some[str] = field(default_factory=Some)
+    unchecked: Some[Problem] = field(default_factory=Some)
+    lines: int = 0
+    failures: int = 0
     files: int = 0
+    models: list[str] = field(default_factory=list)
     head: str | None = None
+
+    @property
+    def model(self) -> str | None:
+        """SHA-256 of the model; None where no line says it."""
+        return self.models[0] if self.models else None
+
+    def close(self) -> None:
+        """Give back what lines are kept in."""
+        self.entries.close()
+
+    def expect(self, model: str | None, seal: str | None) -> None:
+        """Hold the model and the last seal against what they should be.
+
+        Parameters
+        ----------
+        model, seal : str or None
+            In hexadecimal; None where nothing is expected.
+        """
+        for other in [each for each in self.models or ["none"] if model not in (None, each)]:
+            what = f"the receipts are of the model with SHA-256 {other}, not of the one expected, {model}"
+            self.unexpected.append(Problem("model", what))
+        if seal not in (None, self.head):
+            what = f"the last line has the seal {self.head or 'missing'}, not the one expected, {seal}: lines were "
+            self.unexpected.append(Problem("seal", f"{what}added, removed or written anew"))
 
 
 def check_hashes(
     folder: Path, pictures: Callable[[dict[str, Any]], Path], progress: Callable[[int], object] = lambda lines: None
 ) -> Checked:
-    """Check every line and the hash of every file that it names.
+    """Check every line, the hash of every file that it names, and that nothing else lies there.
 
     Parameters
     ----------
@@ -73,58 +117,156 @@ def check_hashes(
     Returns
     -------
     Checked
+        To be closed.
 
     Raises
     ------
     StoreError
-        If there is no manifest.
+        If the folder holds no results.
     """
-    path = manifest_of(folder)
-    checked, maps = Checked(), set[str]()
-    configurations = set[str]()
-    for line in read_lines(path):
-        place = f"{MANIFEST} line {line.number}"
-        problems = [line.problem] if line.problem else []
-        checked.head = line.seal
-        known = bool(line.value) and not (wrong := unlike_receipt(line.value))
-        if line.value and not known:
-            problems.append(wrong)
-        checked.problems += [Problem(place, what) for what in problems]
-        if known:
-            if line.value["map"] in maps:
-                checked.problems.append(Problem(place, f"{line.value['map']} is listed twice"))
-            configurations.add(line.value["configuration"])
-            _check_files(folder, line.value, pictures(line.value), checked)
-        maps |= {str(line.value.get(name)) for name in ("map", "figure")}
-        progress(1)
-    if len(configurations) > 1:
-        checked.problems.append(Problem(MANIFEST, "lines are of more than one configuration"))
-    checked.problems += _strangers(folder, maps)
-    if (folder / FAILURES).exists():
-        said = [(line, line.problem or unlike(line.value, Failure)) for line in read_lines(folder / FAILURES)]
-        checked.problems += [Problem(f"{FAILURES} line {line.number}", wrong) for line, wrong in said if wrong]
+    checked = Checked(Sound(folder / MANIFEST))
+    try:
+        with ExitStack() as held:
+            _Check(folder, pictures, progress, checked, held).run()
+    except BaseException:
+        checked.close()
+        raise
     return checked
 
 
-def _check_files(folder: Path, entry: dict[str, Any], picture: Path, checked: Checked) -> None:
+class _Check:
+    """What is kept while the lines go by."""
+
+    def __init__(
+        self,
+        folder: Path,
+        pictures: Callable[[dict[str, Any]], Path],
+        progress: Callable[[int], object],
+        checked: Checked,
+        held: ExitStack,
+    ) -> None:
+        self.folder, self.pictures, self.progress = folder, pictures, progress
+        self.checked = checked
+        self._known, self._answered, self._inputs = (held.enter_context(closing(Names(str(folder)))) for _ in range(3))
+        self._configurations, self._origins = set[str](), set[tuple[str, str]]()
+        self._inside = folder.resolve()
+
+    def run(self) -> None:
+        """All of it."""
+        checked = self.checked
+        self._check_manifest()
+        if len(self._configurations) > 1:
+            checked.problems.add(Problem(MANIFEST, "lines are of more than one configuration"))
+        self._check_failures()
+        found = strays(self.folder, self._known, self._inputs)
+        checked.problems.add_sorted((Problem(each.name, each.what) for each in found), by=tuple)
+        others = of_others(self.folder)
+        checked.unchecked.add_sorted((Problem(each.name, each.what) for each in others), by=tuple)
+
+    def _check_manifest(self) -> None:
+        folder, problems = self.folder, self.checked.problems
+        if not (folder / MANIFEST).exists() and folder.is_dir():
+            if any(folder.glob("*/*.npz")):
+                problems.add(Problem(MANIFEST, "is missing, and there are maps"))
+                return
+            if (folder / FAILURES).exists():  # no picture could be explained
+                return
+        start = 0
+        for line in read_lines(manifest_of(folder)):
+            self._check_line(line, start)
+            start = line.end
+            self.progress(1)
+        if not self.checked.lines:
+            problems.add(Problem(MANIFEST, "holds no map: no run leaves it empty"))
+
+    def _check_line(self, line: Line, start: int) -> None:
+        checked, entry, place = self.checked, line.value, f"{MANIFEST} line {line.number}"
+        checked.lines += 1
+        checked.head = line.seal
+        wrong = unlike_receipt(entry) if entry else ""
+        checked.problems.add(*(Problem(place, what) for what in (line.problem, wrong) if what))
+        if entry and not wrong:
+            checked.problems.add(*(Problem(place, what) for what in self._misplaced(entry)))
+            if len(self._configurations) < _OTHERS:
+                self._configurations.add(entry["configuration"])
+            if len(checked.models) < _OTHERS and entry["hashes"]["model"] not in checked.models:
+                checked.models.append(entry["hashes"]["model"])
+            picture = self.pictures(entry)
+            self._note_inputs(entry, picture)
+            if _check_files(self.folder, entry, picture, checked):
+                checked.entries.note(line, start)
+        self._known.add(*(str(entry[name]) for name in ("map", "figure") if entry.get(name) is not None))
+
+    def _misplaced(self, entry: dict[str, Any]) -> Iterator[str]:
+        """What is wrong with the names of a line's files, in words."""
+        asked = f"{entry['work']} {entry['image']}"
+        if twice := [entry[name] for name in ("map", "figure") if entry[name] in self._known]:
+            yield f"{twice[0]} is listed twice"
+        elif asked in self._answered:
+            yield f"{entry['image']} was explained for this class in a line before: no run does that twice"
+        else:
+            self._answered.add(asked)
+        inner = entry["map"].partition("/")[0]
+        if not may_be_folder(inner, entry["image"], entry["hashes"]["image"]):
+            yield f"{inner} is no folder that a run gives the picture {entry['image']}"
+        versus = None if entry["versus"] is None else Named(entry["versus"], entry["versus_label"] or "")
+        called = slug(Named(entry["target"], entry["label"]), versus)
+        for name, suffix in (("map", ".npz"), ("figure", ".png")):
+            if entry[name] not in (None, f"{inner}/{called}{suffix}"):
+                yield f"{entry[name]} is not what a run calls a {name} of this class: {inner}/{called}{suffix}"
+
+    def _note_inputs(self, entry: dict[str, Any], picture: Path) -> None:
+        """Note what went in and lies in the folder: it is no stray there."""
+        origin = entry["model"], str(entry["settings"]["background"])
+        found = [picture]
+        if origin not in self._origins:
+            if len(self._origins) < _OTHERS:
+                self._origins.add(origin)
+            found.append(places.find(self.folder, entry, "model", entry["model"]))
+            if entry["hashes"]["background"] is not None:
+                found.append(places.find(self.folder, entry, "background", origin[1]))
+        self._note_inside(found)
+
+    def _note_inside(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            try:
+                there = path.resolve()
+            except (OSError, ValueError, RuntimeError):  # names of old folders may hold what no name can
+                continue
+            if self._inside in there.parents:
+                self._inputs.add(str(there))
+
+    def _check_failures(self) -> None:
+        if not (self.folder / FAILURES).exists():
+            return
+        for line in read_lines(self.folder / FAILURES):
+            self.checked.failures += 1
+            if wrong := line.problem or unlike(line.value, Failure):
+                self.checked.problems.add(Problem(f"{FAILURES} line {line.number}", wrong))
+            else:
+                self._note_inside([Path(line.value["image"])])
+
+
+def _check_files(folder: Path, entry: dict[str, Any], picture: Path, checked: Checked) -> bool:
+    """Whether all files of a line are there and as they were."""
     sound = True
     for name in ("map", "figure"):
         if entry[name] is None:
             continue
         if wrong := _wrong_file(folder, entry[name], entry["hashes"][name]):
             sound = False
-            checked.problems.append(Problem(entry[name], wrong))
+            checked.problems.add(Problem(entry[name], wrong))
         else:
             checked.files += 1
     digest = _picture_sha256(picture)
     if digest is None:
-        checked.absent.append(entry["image"])
+        checked.absent.add(entry["image"])
     elif digest != entry["hashes"]["image"]:
-        checked.problems.append(Problem(entry["image"], "is another picture now: its SHA-256 is another"))
+        checked.problems.add(Problem(entry["image"], "is another picture now: its SHA-256 is another"))
     else:
         checked.files += 1
-        if sound:
-            checked.entries.append(entry)
+        return sound
+    return False
 
 
 def _wrong_file(folder: Path, name: str, expected: str) -> str:
@@ -132,6 +274,8 @@ def _wrong_file(folder: Path, name: str, expected: str) -> str:
     try:
         digest = file_sha256(folder, name)
     except StoreError as error:
+        if short_of_handles(error):
+            raise
         return str(error)
     if digest == expected:
         return ""
@@ -142,42 +286,7 @@ def _picture_sha256(path: Path) -> str | None:
     try:
         with open_regular(path) as stream:
             return sha256_of(stream)
-    except (OSError, ValueError):  # names of old folders may hold what no name can
+    except (OSError, ValueError) as error:  # names of old folders may hold what no name can
+        if short_of_handles(error):
+            raise StoreError(f"{path}: cannot read: {one_line(error)}") from error
         return None
-
-
-def _strangers(folder: Path, known: set[str]) -> Iterable[Problem]:
-    """Files that look like results and that no line knows: a line was removed, or a run was killed; and links."""
-    for inner in sorted(folder.iterdir()):
-        if inner.is_symlink():
-            yield Problem(inner.name, "is a link: results are never kept behind links")
-        elif inner.is_dir() and not inner.name.startswith("."):
-            for path in sorted(inner.iterdir()):
-                name = path.relative_to(folder).as_posix()
-                if path.is_symlink():
-                    yield Problem(name, "is a link: results are never kept behind links")
-                elif path.suffix in _RESULTS and name not in known:
-                    yield Problem(name, "no line of the manifest knows it: a line is missing, or a run was killed")
-
-
-def take_sample(entries: Sequence[dict[str, Any]], count: int | None, head: str | None) -> list[dict[str, Any]]:
-    """Some lines, drawn by the manifest's last seal: whoever writes a line cannot choose whether it is drawn.
-
-    Parameters
-    ----------
-    entries : sequence of dict
-        Manifest lines.
-    count : int or None
-        How many; None for all.
-    head : str or None
-        The last seal.
-
-    Returns
-    -------
-    list of dict
-        In the manifest's order.
-    """
-    if count is None or count >= len(entries):
-        return list(entries)
-    order = sorted(range(len(entries)), key=lambda place: fingerprint.digest([head, entries[place]["work"]]))
-    return [entries[place] for place in sorted(order[:count])]

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import zip_longest
@@ -17,7 +17,16 @@ import numpy as np
 
 from onnx_evidence.batch import SCHEMA, fingerprint
 from onnx_evidence.batch.plan import Item
-from onnx_evidence.errors import DataError, DeviceError, EvidenceError, naming, one_line
+from onnx_evidence.errors import (
+    ChangedError,
+    DataError,
+    DeviceError,
+    EvidenceError,
+    StoreError,
+    naming,
+    one_line,
+    short_of_handles,
+)
 from onnx_evidence.explanation import Explanation, Extreme, Named, write_figure
 from onnx_evidence.images import printable
 from onnx_evidence.path import Budget
@@ -204,15 +213,52 @@ def folder_name(item: Item, owner: Callable[[str], str | None]) -> str:
     """
     stem = item.path.stem
     name = printable(stem)
-    reserved = name.casefold() in ("manifest.jsonl", "failures.jsonl") or name.startswith(".") or name != stem
-    if item.alone and not reserved and owner(name) in (None, item.sha256):
+    if item.alone and not _reserved(name) and name == stem and owner(name) in (None, item.sha256):
         return name
+    return f"{_shortened(name)}-{_told(os.fsencode(item.path), item.sha256)}"
+
+
+def may_be_folder(folder: str, image: str, sha256: str) -> bool:
+    """Whether a picture's folder can be called so; see `folder_name`.
+
+    Parameters
+    ----------
+    folder : str
+        The folder.
+    image : str
+        The picture, as the user named it: as receipts call it.
+    sha256 : str
+        Of its file.
+
+    Returns
+    -------
+    bool
+    """
+    name = printable(Path(image).stem)
+    if folder == name and not _reserved(name):
+        return True
+    # File systems of other encodings leave characters out, which the hash does not.
+    prefixes = {_shortened(name), name.encode("ascii", "ignore").decode().lstrip(".")[:_STEM]}
+    front, _, behind = folder.rpartition("-")
+    if "\N{REPLACEMENT CHARACTER}" in image:  # the bytes that it was called by are not known
+        return front in prefixes and re.fullmatch("[0-9a-f]{16}", behind) is not None
+    return front in prefixes and behind == _told(image.encode("utf-8", "surrogatepass"), sha256)
+
+
+def _reserved(name: str) -> bool:
+    return name.casefold() in ("manifest.jsonl", "failures.jsonl") or name.startswith(".")
+
+
+def _shortened(name: str) -> str:
     try:
         os.fsencode(name)
     except UnicodeEncodeError:  # file systems of another encoding than UTF-8
         name = name.encode("ascii", "ignore").decode()
-    told = hashlib.sha256(os.fsencode(item.path) + b"\0" + (item.sha256 or "").encode()).hexdigest()[:16]
-    return f"{name.lstrip('.')[:_STEM]}-{told}"
+    return name.lstrip(".")[:_STEM]
+
+
+def _told(path: bytes, sha256: str | None) -> str:
+    return hashlib.sha256(path + b"\0" + (sha256 or "").encode()).hexdigest()[:16]
 
 
 def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
@@ -234,18 +280,24 @@ def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
 
     Raises
     ------
-    DeviceError
-        If the device does not work, which is wrong for all pictures.
+    DeviceError, ChangedError
+        If the device does not work, or the model is another one now, which is wrong for all pictures.
+    EvidenceError
+        If too many files are open, which is wrong for all pictures, too.
     """
     start = time.perf_counter()
     try:
         explanations = hand.run(lambda explainer: _explain(explainer, job, tick))
         return _outcome(hand.explainer, job, explanations, start)
-    except DeviceError:
+    except (DeviceError, ChangedError):
         raise
     except EvidenceError as error:
+        if short_of_handles(error):
+            raise
         return Outcome(job, [], type(error).__name__, naming(job.item.name, error))
     except Exception as error:
+        if short_of_handles(error):
+            raise StoreError(f"{job.item.name}: cannot be explained: {one_line(error)}") from error
         # Whatever it is, it is this picture's: the others go on, and the line says what it was.
         log.info("%s", job.item.name, exc_info=True)
         kind = type(error).__name__
@@ -267,37 +319,63 @@ def _outcome(explainer: Explainer, job: Job, explanations: list[Explanation], st
     entries: list[dict[str, Any]] = []
     files: dict[str, bytes] = {}
     for explanation in explanations:
-        base = f"{job.folder}/{_slug(explanation)}"
+        base = f"{job.folder}/{slug(explanation.target, explanation.versus)}"
         if f"{base}.npz" in job.there:
             continue
         made = {f"{base}.npz": explanation.packed()}
         if job.figures:
-            made[f"{base}.png"] = _drawn(explanation, limit)
+            made[f"{base}.png"] = drawn(explanation, limit)
         files |= made
-        entries.append({**_entry(job.item, explanation, base, made), "configuration": configuration})
+        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in made.items()}
+        entries.append(line_of(job.item.name, explanation, base, hashes, configuration))
     seconds = round(time.perf_counter() - start, 3)
-    for entry in entries:
-        picture, target = entry["hashes"]["image"], entry["target"]
-        entry["work"] = fingerprint.of_work(configuration, picture, target, entry["versus"])
-        entry["seconds"] = seconds
-    # As they will be read again: tuples become lists.
-    plain: list[dict[str, Any]] = json.loads(json_line(entries))
-    return Outcome(job, plain, files=files)
+    return Outcome(job, [{**entry, "seconds": seconds} for entry in entries], files=files)
 
 
-def _drawn(explanation: Explanation, limit: float) -> bytes:
+def line_of(
+    name: str, explanation: Explanation, base: str, hashes: Mapping[str, str], configuration: str
+) -> dict[str, Any]:
+    """The manifest line of a map, but for seconds, places and seals: what a run writes and `verify` holds it against.
+
+    Parameters
+    ----------
+    name : str
+        Of the picture, as the user named it.
+    explanation : Explanation
+        The map.
+    base : str
+        What its files are called, without endings.
+    hashes : mapping of str to str
+        SHA-256 of its files, by their names: of the map and, where there is one, of the figure.
+    configuration : str
+        Fingerprint of the run.
+
+    Returns
+    -------
+    dict
+        Plain values.
+    """
+    entry = {**_entry(name, explanation, base, hashes), "configuration": configuration}
+    picture, target = entry["hashes"]["image"], entry["target"]
+    entry["work"] = fingerprint.of_work(configuration, picture, target, entry["versus"])
+    # As it will be read again: tuples become lists.
+    plain: dict[str, Any] = json.loads(json_line(entry))
+    return plain
+
+
+def drawn(explanation: Explanation, limit: float) -> bytes:
+    """The figure of a map, as a PNG file; see `Explanation.figure`."""
     stream = BytesIO()
     write_figure(explanation.figure(limit), stream)
     return stream.getvalue()
 
 
-def _entry(item: Item, explanation: Explanation, base: str, files: dict[str, bytes]) -> dict[str, Any]:
+def _entry(name: str, explanation: Explanation, base: str, hashes: Mapping[str, str]) -> dict[str, Any]:
     record = explanation.record
-    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    figure = f"{base}.png" if f"{base}.png" in files else None
+    figure = f"{base}.png" if f"{base}.png" in hashes else None
     return {
         "schema": SCHEMA,
-        "image": item.name,
+        "image": name,
         "target": explanation.target.number,
         "label": explanation.target.label,
         "versus": explanation.versus and explanation.versus.number,
@@ -321,9 +399,10 @@ def _entry(item: Item, explanation: Explanation, base: str, files: dict[str, byt
     }
 
 
-def _slug(explanation: Explanation) -> str:
-    name = _file_name(explanation.target)
-    return f"{name}-versus-{_file_name(explanation.versus)}" if explanation.versus else name
+def slug(target: Named, versus: Named | None) -> str:
+    """What the files of a map are called: the number and name of its class, and of the one that it is held against."""
+    name = _file_name(target)
+    return f"{name}-versus-{_file_name(versus)}" if versus else name
 
 
 def _file_name(named: Named) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import GradientError, SettingError
+from onnx_evidence.errors import CutError, GradientError, SettingError
 from onnx_evidence.evaluation.case import Case, Mapper
 from onnx_evidence.methods import METHODS
 from onnx_evidence.pipeline import Explainer
@@ -87,7 +87,7 @@ def make_mappers(
     names: Sequence[str] | None,
     background: str | None,
     seed: int,
-    left_out: Callable[[str, GradientError], object],
+    left_out: Callable[[str, CutError | GradientError], object],
 ) -> dict[str, Mapper]:
     """Methods and controls, ready to map.
 
@@ -121,7 +121,7 @@ def make_mappers(
     for name in wanted:
         try:
             found[name] = method_mapper(deployed, name, background, seed)
-        except GradientError as error:
+        except (CutError, GradientError) as error:
             if names is not None:
                 raise
             left_out(name, error)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import DataError, EvidenceError, GradientError, SettingError
+from onnx_evidence.errors import CutError, DataError, EvidenceError, GradientError, SettingError
 from onnx_evidence.evaluation.case import Mapper
 from onnx_evidence.evaluation.given import Marker, choose_pictures, find_masks, read_boxes, read_truth
 from onnx_evidence.evaluation.loop import Plan, Scored, evaluate
@@ -137,7 +137,7 @@ def plan_study(
     truth: Path | None = None,
     masks: Path | None = None,
     boxes: Path | None = None,
-    left_out: Callable[[str, GradientError], object] = lambda name, error: None,
+    left_out: Callable[[str, CutError | GradientError], object] = lambda name, error: None,
 ) -> Study:
     """Settle everything that can be refused, before hours are spent.
 

@@ -55,12 +55,17 @@ def parse_json(text: str) -> Any:
     Raises
     ------
     ValueError
-        If it is no JSON, or nested too deeply.
+        If it is no JSON, nested too deeply, or holds halves of characters, which cannot be written.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if "\\ud" in text.casefold():
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError(_DEEP) from error
+    except UnicodeEncodeError as error:
+        raise ValueError("it holds half of a character (a lone surrogate)") from error
+    return value
 
 
 def parse_toml(text: str) -> dict[str, Any]:

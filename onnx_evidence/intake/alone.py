@@ -31,7 +31,7 @@ from onnx_evidence.intake.tried import (
     tried_pictures,
     with_outputs,
 )
-from onnx_evidence.runtime import Session
+from onnx_evidence.runtime import EndlessError, Session
 from onnx_evidence.types import Features, FloatArray
 
 # What rounding may differ by in batches of other sizes: of what the scores span (measured on 13 networks: 2e-7), and of
@@ -91,6 +91,8 @@ def _start(subject: Subject) -> "_Trial | str":
             trial = _Trial(subject, session, pictures)
             if np.isfinite(trial.first).any():
                 return trial
+    except EndlessError as error:
+        raise ModelError(f"{subject.file.path}: {error}") from error
     except ModelError:
         return "the graph does not run on noise on the CPU"
     return "no score of noise is a number"

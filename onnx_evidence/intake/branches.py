@@ -12,6 +12,8 @@ from onnx_evidence.types import AnyArray
 
 # A Loop of more turns stays one.
 _TURNS = 16
+# Nor are Loops, with those inside of them, written out as more nodes than that altogether.
+_NODES = 2000
 
 
 def settle_branches(proto: onnx.ModelProto, image: str, batch: int | None) -> int:
@@ -31,14 +33,14 @@ def settle_branches(proto: onnx.ModelProto, image: str, batch: int | None) -> in
     int
         How many went. What depends on the picture stays: ONNX Runtime runs it.
     """
-    settled = 0
+    settled, room = 0, [_NODES]
     while any(node.op_type in ("If", "Loop") for node in proto.graph.node):
         before = settled
         values = known_values(proto, image, batch)
         taken = taken_names(proto.graph)
         nodes: list[onnx.NodeProto] = []
         for node in proto.graph.node:
-            inside = _Body(proto.graph, taken).replacement(node, values)
+            inside = _Body(proto.graph, taken, room).replacement(node, values)
             settled += inside is not None
             nodes += [node] if inside is None else inside
         if settled == before:
@@ -50,8 +52,8 @@ def settle_branches(proto: onnx.ModelProto, image: str, batch: int | None) -> in
 class _Body:
     """Puts subgraphs into the graph around them, under names of their own."""
 
-    def __init__(self, graph: onnx.GraphProto, taken: set[str]) -> None:
-        self.graph, self.taken = graph, taken
+    def __init__(self, graph: onnx.GraphProto, taken: set[str], room: list[int]) -> None:
+        self.graph, self.taken, self.room = graph, taken, room
 
     def replacement(self, node: onnx.NodeProto, values: Mapping[str, AnyArray]) -> list[onnx.NodeProto] | None:
         if node.op_type == "If" and node.input[0] in values:
@@ -95,8 +97,12 @@ class _Body:
         turns = int(values[node.input[0]].item()) if node.input[0] in values else _TURNS + 1
         goes_on = not node.input[1] or bool(np.all(values.get(node.input[1], False)))
         states = list(node.input[2:])
-        if turns > _TURNS or not goes_on or not _never_ends(body) or len(body.output) != 1 + len(states):
+        nodes_in_all = turns * _nodes_in(body)
+        if turns > _TURNS or nodes_in_all > self.room[0] or not goes_on:
             return None
+        if not _never_ends(body) or len(body.output) != 1 + len(states):
+            return None
+        self.room[0] -= nodes_in_all
         nodes: list[onnx.NodeProto] = []
         prefix = next(name for name in node.output if name)
         true = self._constant(f"{prefix}/true", np.array(True))
@@ -112,6 +118,12 @@ class _Body:
         settled = new_name(name, self.taken)
         self.graph.initializer.append(numpy_helper.from_array(value, settled))
         return settled
+
+
+def _nodes_in(graph: onnx.GraphProto) -> int:
+    """Nodes of a graph, those in its bodies included."""
+    inside = (_nodes_in(each.g) for node in graph.node for each in node.attribute if each.HasField("g"))
+    return len(graph.node) + sum(inside)
 
 
 def _never_ends(body: onnx.GraphProto) -> bool:

@@ -3,14 +3,16 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 from onnx import TensorProto, external_data_helper, helper
 
-from onnx_evidence.errors import ModelError
+from onnx_evidence.errors import ChangedError, ModelError
+from onnx_evidence.nodes import tensors_of
 
 # Up to here weights are read into the graph. Protobuf, which copies graphs, ends at 2 GB.
 INLINE_LIMIT = 1_500_000_000
@@ -21,7 +23,55 @@ _PACKED: dict[int, int] = {TensorProto.UINT4: 4, TensorProto.INT4: 4, TensorProt
 _CHUNK = 1 << 24
 
 
-def settle_external(proto: onnx.ModelProto, path: Path, limit: int = INLINE_LIMIT) -> list[Path]:
+class Weights(NamedTuple):
+    """A file of weights beside a model, as it was found.
+
+    Attributes
+    ----------
+    file : Path
+        Behind all links.
+    state : tuple of int
+        Device, inode, size, and the times of its last changes, of content and of anything, in nanoseconds.
+    """
+
+    file: Path
+    state: tuple[int, ...]
+
+
+def check_unchanged(path: Path, beside: Iterable[Weights]) -> None:
+    """Refuse to go on with weights that are not those that were read.
+
+    Some stay in their files, which sessions map: what is written there changes the model while it runs.
+
+    Parameters
+    ----------
+    path : Path
+        The model's file.
+    beside : iterable of Weights
+        What lay beside it when it was read.
+
+    Raises
+    ------
+    ChangedError
+        If a file was written to, replaced or removed since.
+    """
+    for file, state in beside:
+        try:
+            now = _state(file.stat())
+        except OSError:
+            now = ()
+        if now != state:
+            raise ChangedError(
+                f"{path}: its weights in '{file.name}' were changed while the model was in use; put the complete file "
+                "back, and run again"
+            )
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def settle_external(proto: onnx.ModelProto, path: Path, limit: int = INLINE_LIMIT) -> list[Weights]:
     """Check all references to weights outside the file, and read these weights as long as they are no more than fit.
 
     Parameters
@@ -36,8 +86,8 @@ def settle_external(proto: onnx.ModelProto, path: Path, limit: int = INLINE_LIMI
 
     Returns
     -------
-    list of Path
-        The files that are referred to, each once, in the order of their names.
+    list of Weights
+        The files that are referred to, each once, in the order of their names, as they were before they were read.
 
     Raises
     ------
@@ -46,20 +96,20 @@ def settle_external(proto: onnx.ModelProto, path: Path, limit: int = INLINE_LIMI
     """
     found = [(tensor, *_settle(tensor, path)) for tensor in tensors_of(proto) if _is_outside(tensor)]
     stays = sum(size for *_, size in found) > limit
-    for tensor, file, offset, size in found:
+    for tensor, beside, offset, size in found:
         if not stays or size <= _SMALL:
-            _read_into(tensor, file, offset, size)
-    return sorted({file for _, file, _, _ in found})
+            _read_into(tensor, beside.file, offset, size)
+    return sorted({beside for _, beside, _, _ in found})
 
 
-def digest(data: bytes, files: list[Path]) -> str:
+def digest(data: bytes, beside: Sequence[Weights]) -> str:
     """The SHA-256 of a model: of its file, and of the weights beside it.
 
     Parameters
     ----------
     data : bytes
         The .onnx file's.
-    files : list of Path
+    beside : sequence of Weights
         Of `settle_external`.
 
     Returns
@@ -68,7 +118,7 @@ def digest(data: bytes, files: list[Path]) -> str:
         In hexadecimal. That of the bytes of the .onnx file followed by those of the others.
     """
     total = hashlib.sha256(data)
-    for file in files:
+    for file, _ in beside:
         with file.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
                 total.update(chunk)
@@ -95,43 +145,11 @@ def _is_outside(tensor: onnx.TensorProto) -> bool:
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
-def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All tensors of values in a model: of its graph, the graphs inside nodes, and functions.
-
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model.
-
-    Returns
-    -------
-    iterator of onnx.TensorProto
-        The model's own, not copies.
-    """
-    yield from _of_graph(proto.graph)
-    for function in proto.functions:
-        for node in function.node:
-            yield from _of_node(node)
-
-
-def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        yield from _of_node(node)
-
-
-def _of_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
-    for attribute in node.attribute:
-        yield from [attribute.t, *attribute.tensors] if attribute.HasField("t") else attribute.tensors
-        for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
-            yield from _of_graph(graph)
-
-
-def _settle(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
+def _settle(tensor: onnx.TensorProto, path: Path) -> tuple[Weights, int, int]:
     """The file, the offset and the number of bytes of a tensor, all of them proved by what is there."""
     given = {as_text(entry.key): as_text(entry.value) for entry in tensor.external_data}
-    file = _inside(given.get("location", ""), path, tensor.name)
-    there = file.stat().st_size
+    beside = _inside(given.get("location", ""), path, tensor.name)
+    there = beside.file.stat().st_size
     wanted = prod(tensor.dims) * _bits(tensor, path) // 8 + (prod(tensor.dims) * _bits(tensor, path) % 8 > 0)
     try:
         offset, size = int(given.get("offset", "0") or 0), int(given.get("length", str(wanted)) or wanted)
@@ -140,9 +158,9 @@ def _settle(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
     if min((*tensor.dims, 0)) < 0 or offset < 0 or size != wanted or offset + size > there:
         raise ModelError(
             f"{path}: not a valid ONNX model, or a truncated one: weight {tensor.name!r} needs {wanted} bytes, and "
-            f"'{file.name}' does not have them where the model says; get the complete file"
+            f"'{beside.file.name}' does not have them where the model says; get the complete file"
         )
-    return file, offset, size
+    return beside, offset, size
 
 
 def _bits(tensor: onnx.TensorProto, path: Path) -> int:
@@ -154,7 +172,7 @@ def _bits(tensor: onnx.TensorProto, path: Path) -> int:
         raise ModelError(f"{path}: not a valid ONNX model: weight {tensor.name!r} has no known type") from error
 
 
-def _inside(location: str, path: Path, name: str) -> Path:
+def _inside(location: str, path: Path, name: str) -> Weights:
     """The file that a reference means: inside the model's folder, wherever links lead."""
     folder = Path(os.path.realpath(path.parent))
     parts = Path(location).parts
@@ -165,15 +183,15 @@ def _inside(location: str, path: Path, name: str) -> Path:
             "the weights beside the model"
         )
     try:
-        mode = file.stat().st_mode
+        found = file.stat()
     except OSError as error:
         raise ModelError(
             f"{path}: not a valid ONNX model, or a truncated one: cannot read the weights in '{location}': "
             f"{error.strerror or error}"
         ) from error
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(found.st_mode):
         raise ModelError(f"{path}: weight {name!r} lies in {location!r}, which is no regular file; nothing is read")
-    return file
+    return Weights(file, _state(found))
 
 
 def _read_into(tensor: onnx.TensorProto, file: Path, offset: int, size: int) -> None:

@@ -15,6 +15,8 @@ from onnx_evidence.types import Features
 _KINDS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.UINT8, TensorProto.INT8})
 # Since then a reduction takes its axes as an input.
 _AXES_GIVEN = 18
+# To open a session takes ONNX Runtime time that grows with the square of what is looked at: a minute for 4000.
+_MOST = 1000
 
 
 def moved_inside(subject: Subject, pictures: Features) -> str | None:
@@ -30,13 +32,16 @@ def moved_inside(subject: Subject, pictures: Features) -> str | None:
     Returns
     -------
     str or None
-        The operator where pictures meet, with its output; None where none is found, or tensors cannot be summed up.
+        The operator where pictures meet, with its output; None where none is found, tensors cannot be summed up, or
+        there are more than a thousand of them.
     """
     rows = subject.batch or 2
     made = {name: node for node in subject.proto.graph.node for name in node.output}
     leading = ancestors(subject.target, made, is_leaf=lambda node: node.op_type in ("Shape", "Size"))
     needed = {name for node in leading if node.op_type not in ("Shape", "Size") for name in node.output}
     names = [name for name in made if name in needed and _has_rows(subject.tensors.get(name))]
+    if len(names) > _MOST:
+        return None
     try:
         with with_outputs(subject.proto, []) as proto:
             lengths = _add_lengths(proto, names)
@@ -74,7 +79,9 @@ def _add_lengths(proto: onnx.ModelProto, names: Sequence[str]) -> list[str]:
     axes = new_name("length/axes", taken)
     graph.initializer.append(helper.make_tensor(axes, TensorProto.INT64, [1], [1]))
     lengths = []
-    for name in names:
+    # ONNX Runtime works its way back from the node that comes last: were that the last tensor's, all the others would
+    # be held until it is made. So it is the first one's, and every tensor is let go of as soon as it has been read.
+    for name in reversed(names):
         cast, flat, length = (new_name(f"{name}/length/{word}", taken) for word in ("float", "flat", "row"))
         graph.node.append(helper.make_node("Cast", [name], [cast], to=TensorProto.FLOAT))
         graph.node.append(helper.make_node("Flatten", [cast], [flat], axis=1))
@@ -83,4 +90,4 @@ def _add_lengths(proto: onnx.ModelProto, names: Sequence[str]) -> list[str]:
         else:
             graph.node.append(helper.make_node("ReduceL2", [flat], [length], keepdims=0, axes=[1]))
         lengths.append(length)
-    return lengths
+    return lengths[::-1]

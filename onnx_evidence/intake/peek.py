@@ -5,6 +5,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from onnx_evidence.counting.tally import MAX_WORK
 from onnx_evidence.intake.entry import image_input
 from onnx_evidence.intake.read import metadata_of, read_file
 from onnx_evidence.preprocessing.contract import Preprocess
@@ -36,7 +37,7 @@ def peek(proto: onnx.ModelProto, path: Path) -> Wanted:
     return Wanted.of(sides[1:], integer=tensor.elem_type == TensorProto.UINT8)
 
 
-def look(path: Path, given: str | Path | Preprocess | None = None) -> tuple[Found, Wanted]:
+def look(path: Path, given: str | Path | Preprocess | None = None, max_work: int = MAX_WORK) -> tuple[Found, Wanted]:
     """What preprocessing a model would be given, without opening it.
 
     Parameters
@@ -44,6 +45,8 @@ def look(path: Path, given: str | Path | Preprocess | None = None) -> tuple[Foun
     path : Path
         The .onnx file.
     given : str or Path or Preprocess, optional
+        As in `deployed.DeployedModel`.
+    max_work : int
         As in `deployed.DeployedModel`.
 
     Returns
@@ -57,6 +60,6 @@ def look(path: Path, given: str | Path | Preprocess | None = None) -> tuple[Foun
     ModelError, DataError
         If the file cannot be read, or what is given or recorded cannot be used.
     """
-    proto = read_file(path).proto
+    proto = read_file(path, max_work=max_work).proto
     wanted = peek(proto, path)
     return find_preprocess(given, metadata_of(proto), path, wanted), wanted

@@ -1,6 +1,7 @@
 """From bytes to a checked graph."""
 
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,10 +9,21 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import checker, external_data_helper, numpy_helper
 
+from onnx_evidence.counting.tally import MAX_WORK
+from onnx_evidence.counting.work import refuse_endless
 from onnx_evidence.errors import ModelError, one_line
-from onnx_evidence.intake.external import INLINE_LIMIT, as_text, digest, settle_external, tensors_of, without_outside
+from onnx_evidence.intake.external import (
+    INLINE_LIMIT,
+    Weights,
+    as_text,
+    check_unchanged,
+    digest,
+    settle_external,
+    without_outside,
+)
 from onnx_evidence.intake.rewrite import name_strays, sort_nodes
 from onnx_evidence.intake.trial import put_right, runtime_refusal
+from onnx_evidence.nodes import tensors_of
 from onnx_evidence.shapes import type_name
 
 # Where protobuf ends.
@@ -33,6 +45,10 @@ class File(NamedTuple):
         Of the file and the weights beside it.
     objection : str or None
         What the ONNX checker holds against it, where ONNX Runtime opens it all the same.
+    beside : sequence of Weights
+        The files of weights beside it.
+    max_work : int
+        Multiply-adds that it may take for a picture.
     """
 
     path: Path
@@ -40,9 +56,11 @@ class File(NamedTuple):
     proto: onnx.ModelProto
     sha256: str
     objection: str | None = None
+    beside: Sequence[Weights] = ()
+    max_work: int = MAX_WORK
 
 
-def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
+def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -> File:
     """Read and check an .onnx file, with the weights that lie beside it.
 
     Parameters
@@ -51,6 +69,8 @@ def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
         The file.
     limit : int
         Bytes of weights beside the file that are read; where there are more they stay where they are.
+    max_work : int
+        Multiply-adds that it may take for a picture, see `work.refuse_endless`.
 
     Returns
     -------
@@ -59,16 +79,18 @@ def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
     Raises
     ------
     ModelError
-        If it cannot be read, or is no valid ONNX model, or refers to files outside its folder. A file that the ONNX
+        If it cannot be read, or is no valid ONNX model, or refers to files outside its folder, or would compute more
+        than ``max_work``. A file that the ONNX
         checker objects to is taken if ONNX Runtime opens it; that is tried in a process of its own.
     """
     data = _read(path)
     objection = None
     try:
         proto = onnx.load_model_from_string(data)
-        files = settle_external(proto, path, limit)
+        beside = settle_external(proto, path, limit)
         strays = name_strays(proto)
-        changed = sort_nodes(proto.graph) or bool(files) or strays
+        changed = sort_nodes(proto.graph) or bool(beside) or strays
+        refuse_endless(proto, path, max_work)
         # From the bytes where these are what was read: to copy large graphs takes seconds.
         checker.check_model(without_outside(proto) if changed else data)
     except (DecodeError, UnicodeDecodeError) as error:
@@ -84,7 +106,13 @@ def read_file(path: Path, limit: int = INLINE_LIMIT) -> File:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: not a valid ONNX model, or a truncated one: {one_line(error)}") from error
     _check_values(proto, path)
-    return File(path, data, proto, digest(data, files), objection)
+    try:
+        sha256 = digest(data, beside)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the weights beside it: {error.strerror or error}") from error
+    # What was read is what was hashed.
+    check_unchanged(path, beside)
+    return File(path, data, proto, sha256, objection, tuple(beside), max_work)
 
 
 def _check_values(proto: onnx.ModelProto, path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TypeVar
 import onnx
 from onnx import shape_inference
 
+from onnx_evidence.counting.work import refuse_endless
 from onnx_evidence.errors import ModelError, one_line
 from onnx_evidence.intake.alone import Alone, why_alone
 from onnx_evidence.intake.batch import FreedBatch, free_batch
@@ -105,13 +106,15 @@ def take_in(
     Raises
     ------
     ModelError, DataError
-        If this is no classifier of single pictures, or the canonical graph cannot be proved to be the file's.
+        If this is no classifier of single pictures, would compute more than one does,
+        or the canonical graph cannot be proved to be the file's.
     """
     path = file.path
     own = frozenset(name for node in file.proto.graph.node for name in node.output)
     inlined = len(file.proto.functions)
     proto = plain(file.proto, path)
     entry = find_entry(proto, preprocess, path, layout)
+    refuse_endless(proto, path, file.max_work, picture=entry.name, batch=entry.batch)
     if _is_old(proto) or _checked(lambda: forget_told(proto, entry.name, entry.batch), path):
         refuse_unopened(file)
     settled = _checked(lambda: settle_branches(proto, entry.name, entry.batch), path)

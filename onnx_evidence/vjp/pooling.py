@@ -85,8 +85,10 @@ def max_pool(step: Step) -> list[Value | None]:
     Sliding.of(step, step.attribute("kernel_shape"))  # refuses what runtimes disagree on
     names = ("kernel_shape", "strides", "pads", "dilations", "auto_pad", "ceil_mode")
     given = {name: step.attribute(name) for name in names}
-    _, places = step.tape.emit("MaxPool", step.x, outputs=2, **given)
-    zeros = (step.x * 0.0).reshape(-1)
+    # Codes as floats: before 1.29 ONNX Runtime takes place 0 where every code of a window is its type's lowest.
+    x = step.x.cast(step.g.elem_type)
+    _, places = step.tape.emit("MaxPool", x, outputs=2, **given)
+    zeros = (x * 0.0).reshape(-1)
     return [scattered(zeros, places.reshape(-1), step.g.reshape(-1), 0).reshape_like(step.x)]
 
 
