@@ -93,12 +93,12 @@ def _loop(trips: str, body: onnx.GraphProto | None = None) -> onnx.NodeProto:
 _CONSTANTS = {"yes": np.array(True), "zero": np.float32(0), "trips": whole(2**40)}
 
 
-@case("models", "a Loop without a count whose condition stays true")
+@case("models", "a Loop without a count whose condition stays true", quick=True)
 def _endless(place: Place) -> Attack:
     return attack(place, model_with([_loop("")], _CONSTANTS, "number"))
 
 
-@case("models", "a Loop of {} turns", {"1e9": 10**9, "2^40": 2**40, "2^63 - 1": 2**63 - 1})
+@case("models", "a Loop of {} turns", {"1e9": 10**9, "2^40": 2**40, "2^63 - 1": 2**63 - 1}, quick=True)
 def _long(place: Place, trips: int) -> Attack:
     return attack(place, model_with([_loop("trips")], {**_CONSTANTS, "trips": whole(trips)}, "number"))
 
@@ -255,7 +255,7 @@ _BOMBS: dict[str, tuple[Nodes, Mapping[str, Any]]] = {
 }
 
 
-@case("models", "{}", _BOMBS)
+@case("models", "{}", _BOMBS, quick=True)
 def _bomb(place: Place, bomb: tuple[Nodes, Mapping[str, Any]]) -> Attack:
     nodes, constants = bomb
     first = [_node("Cast", ["big"], ["floats"], to=TensorProto.FLOAT), _mean("floats")]
@@ -274,7 +274,7 @@ def _picture_doubling(place: Place) -> Attack:
     return attack(place, model_with([*nodes, _mean("k24")], {}, "number"))
 
 
-@case("models", "a function that calls another twice, {} deep", [18, 40, 400])
+@case("models", "a function that calls another twice, {} deep", [18, 40, 400], quick=True)
 def _expanding(place: Place, depth: int) -> Attack:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
     functions = [helper.make_function("local", "F0", ["a"], ["b"], [_node("Sin", ["a"], ["b"])], opsets)]
