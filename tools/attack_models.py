@@ -296,7 +296,7 @@ def _recursive(place: Place, called: str) -> Attack:
     return attack(place, model_with([call], _CONSTANTS, "number", functions=functions))
 
 
-@case("models", "branches within each other, {} deep", [30, 90])
+@case("models", "branches within each other, {} deep", [10, 20])
 def _deep(place: Place, depth: int) -> Attack:
     inner = _node("Sin", ["zero"], ["deep0"])
     for level in range(depth):

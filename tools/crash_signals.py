@@ -139,11 +139,13 @@ class _Signals:
             run.process.send_signal(number)
         sent = time.monotonic()
         try:
+            run.process.wait(timeout=_CLEANLY)
+            seconds = time.monotonic() - sent  # its workers see that it is gone, and end after it
             _, said = run.process.communicate(timeout=_CLEANLY)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
             found.wrong.append(f"{number.name} x {times}: {type(error).__name__}")
             return
-        seconds, code, more = time.monotonic() - sent, run.process.returncode, lines(self._out) - there
+        code, more = run.process.returncode, lines(self._out) - there
         found.ends[f"exit code {code}"] += 1
         if code == 0:
             return
