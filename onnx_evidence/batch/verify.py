@@ -204,7 +204,8 @@ class _Check:
             yield f"{twice[0]} is listed twice"
         elif asked in self._answered:
             yield f"{entry['image']} was explained for this class in a line before: no run does that twice"
-        self._answered.add(asked)
+        else:
+            self._answered.add(asked)
         inner = entry["map"].partition("/")[0]
         if not may_be_folder(inner, entry["image"], entry["hashes"]["image"]):
             yield f"{inner} is no folder that a run gives the picture {entry['image']}"
