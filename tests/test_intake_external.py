@@ -1,6 +1,7 @@
 """Weights beside the model: read, hashed, left outside where they are many, and never fetched from elsewhere."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +248,13 @@ def test_a_run_ends_where_weights_change(tmp_path: Path):
 
 def test_a_model_that_is_a_device_is_not_read():
     refused(Path("/dev/zero"), "cannot read the model: it is no regular file")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files of nothing take room there")
+def test_weights_that_are_large_by_their_claim_alone_are_not_read(tmp_path):
+    path = outside(tmp_path / "model")
+    load_model(path)
+    (weights,) = [each for each in path.parent.iterdir() if each != path]
+    os.truncate(weights, 1 << 40)
+    with pytest.raises(ModelError, match="claim 1099511627776 bytes, of which the disk holds"):
+        load_model(path)

@@ -8,7 +8,7 @@ import pytest
 
 from onnx_evidence import machine
 from onnx_evidence.batch.plan import _matching, make_plan, parse_shard
-from onnx_evidence.errors import DataError, SettingError, TargetError
+from onnx_evidence.errors import DataError, SettingError, TargetError, short_of_handles
 from onnx_evidence.files import inside, texts
 from onnx_evidence.files.arrays import unpack_arrays
 from onnx_evidence.files.inside import open_regular
@@ -121,6 +121,19 @@ def test_names_and_sizes_that_no_result_has_are_refused(tmp_path, monkeypatch):
         assert stream.read() == bytes(10)
     with pytest.raises(OSError, match="absurdly large: 10 bytes"):
         inside.open_inside(tmp_path, "large", most=9)
+
+
+def test_no_error_is_its_own_cause(tmp_path):
+    """Whoever goes through the causes of an error comes to an end."""
+    (tmp_path / "a").write_bytes(b"no folder")
+    for name in ("a/b", "a/b/c"):
+        with pytest.raises(OSError, match="Not a directory") as caught:
+            inside.open_inside(tmp_path, name)
+        assert caught.value.__cause__ is None
+        assert not short_of_handles(caught.value)
+    (tmp_path / "link").symlink_to("a")
+    with pytest.raises(OSError, match="it is a link"):
+        inside.open_inside(tmp_path, "link")
 
 
 def test_arrays_that_no_head_speaks_of_are_not_unpacked():

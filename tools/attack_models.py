@@ -670,7 +670,7 @@ def _beside(place: Place, given: str) -> Attack:
     model = model_with()
     del model.metadata_props[:]
     special(place, place.inside / name, kind)
-    return attack(place, model)
+    return attack(place, model, 0, 1)  # what is no file is passed over by `inspect`
 
 
 _NESTED = {

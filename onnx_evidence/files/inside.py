@@ -77,7 +77,9 @@ class Folder:
         try:
             return Folder(path, os.open(leaf, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK, dir_fd=self._handle))
         except OSError as error:
-            raise self._told(leaf, error) from error
+            if self._is_link(leaf, error):
+                raise OSError(errno.ELOOP, _LINK) from error
+            raise
 
     def open(self, leaf: str, mode: str) -> BinaryIO:
         """Open a regular file; 'xb' makes one that is not there."""
@@ -86,7 +88,9 @@ class Folder:
         try:
             opened = os.open(self._name(leaf), _FLAGS[mode] | _CAREFUL, 0o666, dir_fd=self._handle)
         except OSError as error:
-            raise self._told(leaf, error) from error
+            if self._is_link(leaf, error):
+                raise OSError(errno.ELOOP, _LINK) from error
+            raise
         found = os.fstat(opened)
         if wrong := _wrong(found, mode):
             os.close(opened)
@@ -94,15 +98,14 @@ class Folder:
         stream: Any = os.fdopen(opened, mode, buffering=0 if mode == "ab" else -1)
         return stream  # type: ignore[no-any-return]
 
-    def _told(self, leaf: str, error: OSError) -> OSError:
-        """The system's word for a link, in ours."""
+    def _is_link(self, leaf: str, error: OSError) -> bool:
+        """Whether the system refused a name because it is a link."""
         if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
-            return error
+            return False
         try:
-            link = stat.S_ISLNK(os.stat(self._name(leaf), dir_fd=self._handle, follow_symlinks=False).st_mode)
+            return stat.S_ISLNK(os.stat(self._name(leaf), dir_fd=self._handle, follow_symlinks=False).st_mode)
         except OSError:
-            return error
-        return OSError(errno.ELOOP, _LINK) if link else error
+            return False
 
     def replace(self, old: str, new: str) -> None:
         """Rename a file, over another of the new name; a link of that name is replaced itself."""

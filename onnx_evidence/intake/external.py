@@ -21,6 +21,8 @@ _SMALL = 65_536
 # What ONNX packs closer than numpy: bits of an element.
 _PACKED: dict[int, int] = {TensorProto.UINT4: 4, TensorProto.INT4: 4, TensorProto.FLOAT4E2M1: 4}
 _CHUNK = 1 << 24
+# Bytes of a file that is looked at closer, and what systems that pack files make of some bytes at the most.
+_LARGE, _DENSEST = 1 << 32, 64
 
 
 class Weights(NamedTuple):
@@ -92,14 +94,28 @@ def settle_external(proto: onnx.ModelProto, path: Path, limit: int = INLINE_LIMI
     Raises
     ------
     ModelError
-        If a reference leads out of the model's folder or to no regular file, or promises more than there is.
+        If a reference leads out of the model's folder or to no regular file, or promises more than there is; or if
+        the disk holds hardly any of the bytes of a large file.
     """
     found = [(tensor, *_settle(tensor, path)) for tensor in tensors_of(proto) if _is_outside(tensor)]
+    for file in {beside.file for _, beside, _, _ in found}:
+        _refuse_hollow(path, file)
     stays = sum(size for *_, size in found) > limit
     for tensor, beside, offset, size in found:
         if not stays or size <= _SMALL:
             _read_into(tensor, beside.file, offset, size)
     return sorted({beside for _, beside, _, _ in found})
+
+
+def _refuse_hollow(path: Path, file: Path) -> None:
+    """Refuse weights that are large only by their file's claim: they would be read for hours."""
+    found = file.stat()
+    held = getattr(found, "st_blocks", found.st_size) * 512
+    if found.st_size > _LARGE and held < found.st_size // _DENSEST:
+        raise ModelError(
+            f"{path}: its weights in '{file.name}' claim {found.st_size} bytes, of which the disk holds {held}: get "
+            "the complete file"
+        )
 
 
 def digest(data: bytes, beside: Sequence[Weights]) -> str:

@@ -26,6 +26,8 @@ from onnx_evidence.intake.trial import put_right, runtime_refusal
 from onnx_evidence.nodes import tensors_of
 from onnx_evidence.shapes import type_name
 
+# Attributes that count cells.
+_STEPS = frozenset({"strides", "dilations", "kernel_shape"})
 # Where protobuf ends.
 _LARGEST = 2**31 - 1
 
@@ -106,6 +108,7 @@ def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: not a valid ONNX model, or a truncated one: {one_line(error)}") from error
     _check_values(proto, path)
+    _check_attributes(proto.graph, path)
     try:
         sha256 = digest(data, beside)
     except OSError as error:
@@ -128,6 +131,24 @@ def _check_values(proto: onnx.ModelProto, path: Path) -> None:
                 f"{path}: not a valid ONNX model, or a truncated one: weight {tensor.name!r} is no {kind} "
                 f"({one_line(error)}); get the complete file, or export the model again"
             ) from error
+
+
+def _check_attributes(graph: onnx.GraphProto, path: Path) -> None:
+    """Refuse attributes that neither the checker nor ONNX Runtime minds: steps of zero, and those of no function."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            wrong = ""
+            if attribute.ref_attr_name:
+                wrong = "stands for one of a function, and there is none around it"
+            elif attribute.name in _STEPS and min(attribute.ints, default=1) < 1:
+                wrong = f"is {list(attribute.ints)}, where all must be at least 1"
+            if wrong:
+                raise ModelError(
+                    f"{path}: not a valid ONNX model: {attribute.name!r} of {node.op_type} at "
+                    f"{next(iter(node.output), '')!r} {wrong}; export the model again"
+                )
+            for inner in (attribute.g, *attribute.graphs):
+                _check_attributes(inner, path)
 
 
 def _read(path: Path) -> bytes:
