@@ -695,4 +695,4 @@ def _nested_beside(place: Place, text: str) -> Attack:
     model = model_with()
     del model.metadata_props[:]
     place.write(name, text.encode("utf-8", "surrogateescape"))
-    return attack(place, model)
+    return attack(place, model, 0, 1)  # what is no object of settings is passed over by `inspect`
