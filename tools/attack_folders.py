@@ -12,6 +12,7 @@ import logging
 import os
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -166,8 +167,8 @@ def change(place: Place, folder: Folder) -> None:
         if step[0] in ("set", "say", "drop", "add", "lines"):
             _edit(entries, step)
         else:
-            # A later change may find that there is nothing left, or a folder in the way.
-            with suppress(OSError, ValueError):
+            # A later change may find that there is nothing left, a folder in the way, or no zip.
+            with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
                 _FILES[step[0]](place, *step[1:])
     if folder.sealing == "nothing" or "manifest.jsonl" in lists:
         return
@@ -258,6 +259,8 @@ def _write_raw(place: Place, name: str, kind: str) -> None:
 
 def _flip(place: Place, name: str, where: int, how: int) -> None:
     path = _paths(place, name)
+    if not path.is_file() or path.stat().st_size > 1 << 24:
+        return
     data = bytearray(path.read_bytes())
     at = where % max(1, len(data))
     changes: tuple[Callable[[], object], ...] = (
@@ -277,6 +280,8 @@ def _content(name: str) -> bytes:
 
 def _pack(place: Place, kind: str) -> None:
     path = _paths(place, "MAP")
+    if path.exists() and not path.is_file():
+        return
     if kind in BACKGROUNDS:
         path.write_bytes(_content(kind))
         return

@@ -1,5 +1,6 @@
 """Is a folder of results what its receipts say? First every hash, then the maps themselves, computed again."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -149,7 +150,7 @@ class _Check:
         self.checked = checked
         self._known, self._answered, self._inputs = (held.enter_context(closing(Names(str(folder)))) for _ in range(3))
         self._configurations, self._origins = set[str](), set[tuple[str, str]]()
-        self._inside = folder.resolve()
+        self._inside = Path(os.path.realpath(folder))  # `resolve` raises where links lead in circles
 
     def run(self) -> None:
         """All of it."""
@@ -230,7 +231,7 @@ class _Check:
     def _note_inside(self, paths: Iterable[Path]) -> None:
         for path in paths:
             try:
-                there = path.resolve()
+                there = Path(os.path.realpath(path))
             except (OSError, ValueError, RuntimeError):  # names of old folders may hold what no name can
                 continue
             if self._inside in there.parents:
