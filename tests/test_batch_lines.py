@@ -566,7 +566,7 @@ def test_a_table_whose_rows_end_in_an_error_is_not_written(tmp_path):
     "where", ["verify.open_regular", "manifest.open_inside", "recompute.load_map", "plan.open_regular"]
 )
 def test_no_file_is_blamed_where_too_many_are_open(made, monkeypatch, where):
-    def short(*arguments: object) -> None:
+    def short(*arguments: object, **options: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     command = ["explain", made / "model.onnx", made / "in", "-q", "-o"] if "plan" in where else ["verify"]

@@ -445,10 +445,12 @@ def test_what_the_method_has_no_use_for_is_refused(options, message, deployed, t
 
 def test_a_model_without_a_backward_rule_is_refused_and_auto_falls_back(tmp_path):
     model = DeployedModel(tiny.accumulating(tmp_path / "accumulating.onnx"), device="cpu")
-    for options in ({"method": "ordered"}, {"quality": "best"}, {"quality": "fast"}):
-        with pytest.raises(GradientError, match=r"^no backward rule for Scan \(at 'summed'\)"):
-            Explainer(model, **options)
-    assert Explainer(model).settings.method == "window"
+    with pytest.raises(GradientError, match=r"^no backward rule for Scan \(at 'summed'\)"):
+        Explainer(model, method="ordered")
+    for options in ({}, {"quality": "best"}, {"quality": "fast"}):
+        explainer = Explainer(model, **options)
+        assert explainer.settings.method == "window"
+        assert "no backward rule for Scan (at 'summed')" in explainer.reason
 
 
 def test_a_start_from_a_split_that_is_not_exact_is_refused(tiny_model, picture, monkeypatch):

@@ -310,7 +310,7 @@ def test_at_the_input_places_are_exact(tiny_model: Path):
     [
         (
             "onnx_evidence.batch.work.padding_bits",
-            "[0].padding_bits (nan) is not a finite number, so there is no result: take another --layer, --method or "
+            "padding_bits (nan) is not a finite number, so there is no result: take another --layer, --method or "
             "--background",
         ),
         (

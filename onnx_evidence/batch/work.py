@@ -234,7 +234,7 @@ def may_be_folder(folder: str, image: str, sha256: str) -> bool:
     -------
     bool
     """
-    name = printable(Path(image).stem)
+    name = Path(image).stem
     if folder == name and not _reserved(name):
         return True
     # File systems of other encodings leave characters out, which the hash does not.
