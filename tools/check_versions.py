@@ -120,7 +120,7 @@ class _End:
     @property
     def work(self) -> Path:
         """Where commands are run."""
-        return self.folder / "work"
+        return self.folder / "tried"
 
     @property
     def python(self) -> Path:
@@ -212,8 +212,8 @@ def _try(end: _End, pins: Mapping[str, str], core: Sequence[Path] | None) -> Non
     for line in COMMANDS:
         end.command(line)
     for other in ENDS:
-        if other != end.name and (end.folder.parent / other / "work" / "OUT").is_dir():
-            end.command(f"verify ../../{other}/work/OUT")
+        if other != end.name and (end.folder.parent / other / "tried" / "OUT").is_dir():
+            end.command(f"verify ../../{other}/tried/OUT")
     if core is not None:
         end.test(core)
 
