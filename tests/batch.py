@@ -12,8 +12,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 from click.testing import CliRunner, Result
 
+from onnx_evidence.batch import work
 from onnx_evidence.batch.plan import look, make_plan
 from onnx_evidence.batch.work import Job
 from onnx_evidence.cli import main
@@ -107,3 +109,17 @@ def until(condition, seconds: float = 60) -> None:
 def lines(out: Path) -> int:
     path = out / "manifest.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures that take no time: what is drawn is not what is tested."""
+    monkeypatch.setattr(work, "write_figure", stub_figure)
+    monkeypatch.setattr("onnx_evidence.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+
+
+def explained(place: Path, model: Path, count: int) -> Path:
+    """A folder with a model, some pictures (in) and their maps (out)."""
+    shutil.copy(model, place / "model.onnx")
+    write_pictures(place / "in", count)
+    call("explain", place / "model.onnx", place / "in", "-o", place / "out", "-q", "--no-figures")
+    return place

@@ -3,37 +3,31 @@
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from onnx_evidence.batch import fingerprint, work
+from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.journal import sealed
 from onnx_evidence.errors import StoreError
 from onnx_evidence.files.arrays import unpack_arrays
 from onnx_evidence.files.inside import open_inside
 from onnx_evidence.store import write_files
-from tests.batch import call, copy_of, manifest, stub_figure, write_pictures
+from tests.batch import call, copy_of, explained, manifest, without_drawing, write_pictures
 
 SECRET = b"not for us"
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(work, "write_figure", stub_figure)
-    monkeypatch.setattr("onnx_evidence.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    without_drawing(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, tiny_model):
-    place = tmp_path_factory.mktemp("made")
-    shutil.copy(tiny_model, place / "model.onnx")
-    write_pictures(place / "in", 2)
-    call("explain", place / "model.onnx", place / "in", "-o", place / "out", "-q", "--no-figures")
-    return place
+    return explained(tmp_path_factory.mktemp("made"), tiny_model, 2)
 
 
 @pytest.fixture

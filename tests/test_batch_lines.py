@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from onnx_evidence.batch import fingerprint, sound, summary, work
+from onnx_evidence.batch import fingerprint, sound, summary
 from onnx_evidence.batch.failures import Failures
 from onnx_evidence.batch.index import Index, Listed, Names, Scratch, listed
 from onnx_evidence.batch.journal import read_at, read_lines, sealed
@@ -34,22 +34,17 @@ from onnx_evidence.batch.summary import Cohort, Row, summarise, write_table
 from onnx_evidence.batch.verify import check_hashes
 from onnx_evidence.errors import DataError, StoreError
 from onnx_evidence.questions import TOP
-from tests.batch import call, manifest, stub_figure, write_pictures
+from tests.batch import call, explained, manifest, without_drawing
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(work, "write_figure", stub_figure)
-    monkeypatch.setattr("onnx_evidence.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    without_drawing(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, tiny_model):
-    place = tmp_path_factory.mktemp("made")
-    shutil.copy(tiny_model, place / "model.onnx")
-    write_pictures(place / "in", 1)
-    call("explain", place / "model.onnx", place / "in", "-o", place / "out", "-q", "--no-figures")
-    return place
+    return explained(tmp_path_factory.mktemp("made"), tiny_model, 1)
 
 
 @pytest.fixture(scope="module")
