@@ -18,9 +18,10 @@ from onnx_evidence.batch.reopen import Origin, RefusedError, opening, reopen
 from onnx_evidence.batch.sound import Sample
 from onnx_evidence.batch.summary import load_map
 from onnx_evidence.batch.verify import Checked, Problem
-from onnx_evidence.errors import DataError, DeviceError, EvidenceError, ModelError, short_of_handles
+from onnx_evidence.errors import DataError, DeviceError, EvidenceError, ModelError, one_line, short_of_handles
 from onnx_evidence.explanation import Explanation, Named
 from onnx_evidence.files.arrays import unpack_arrays
+from onnx_evidence.files.inside import open_regular, sha256_of
 from onnx_evidence.images import Photograph, list_images
 from onnx_evidence.path import Budget
 from onnx_evidence.pipeline import Explainer
@@ -307,14 +308,18 @@ def finder(folder: Path, given: Sequence[Path]) -> Callable[[dict[str, Any]], Pa
     Raises
     ------
     DataError
-        If one does not exist, or a folder holds no picture.
+        If one does not exist or cannot be read, or a folder holds no picture.
     """
     found = {}
     if missing := [path for path in given if not path.exists()]:
         raise DataError(f"{missing[0]}: there is no such file or folder: name one that holds the pictures")
     for path in list_images(list(given)):
         if path.is_file():
-            found[hashlib.sha256(path.read_bytes()).hexdigest()] = path
+            try:
+                with open_regular(path) as stream:
+                    found[sha256_of(stream)] = path
+            except OSError as error:
+                raise DataError(f"{path}: cannot read the picture: {error.strerror or one_line(error)}") from error
     return lambda entry: found.get(entry["hashes"]["image"]) or places.find(folder, entry, "image", entry["image"])
 
 
