@@ -17,10 +17,10 @@ from onnx_evidence.errors import (
     StoreError,
     TargetError,
 )
-from onnx_evidence.explanation import Explanation
-from onnx_evidence.fit import fit_background
-from onnx_evidence.pipeline import Explainer
-from onnx_evidence.preprocessing.contract import Preprocess
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.methods import fit_background
+from onnx_evidence.preprocessing import Preprocess
+from onnx_evidence.results import Explanation
 
 __version__ = version("onnx-evidence")
 

@@ -1,4 +1,7 @@
-"""A deployed model, opened: the file, its graph, the device, its preprocessing and class names."""
+"""A deployed model, opened: the file, its graph, the device, its preprocessing and class names.
+
+Imported by: batch, cli, evaluation, explainer, methods.
+"""
 
 import copy
 import logging
@@ -9,29 +12,26 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from onnx_evidence.certificate import are_read, certify
-from onnx_evidence.class_kind import ClassKind
-from onnx_evidence.counting.tally import MAX_WORK
+from onnx_evidence.counting import MAX_WORK
+from onnx_evidence.cuts import Cut, Graph, are_read, by_cells, certify, measure_field, unmeasured
 from onnx_evidence.errors import DataError, GradientError
-from onnx_evidence.graph import Cut, Graph
-from onnx_evidence.images import Photograph
-from onnx_evidence.intake.answer import Answer, Answers
-from onnx_evidence.intake.codes import unsigned
-from onnx_evidence.intake.deployed_file import representable
-from onnx_evidence.intake.labels import find_class, name_both, read_labels
-from onnx_evidence.intake.proof import CODES, FULL
-from onnx_evidence.kept import by_cells
-from onnx_evidence.model import load_model
-from onnx_evidence.nodes import bytes_at_once
-from onnx_evidence.placement import Placement
-from onnx_evidence.preprocessing.apply import read_picture, to_input
-from onnx_evidence.preprocessing.contract import Preprocess
-from onnx_evidence.preprocessing.found import not_recorded
-from onnx_evidence.preprocessing.geometry import MAX_PIXELS
-from onnx_evidence.preprocessing.synthetic import MARGIN, range_of
-from onnx_evidence.projection import OPEN, CellField, input_field
-from onnx_evidence.receptive import measure_field, unmeasured
-from onnx_evidence.runtime import Classifier, Differentiator, Session, settle_device
+from onnx_evidence.evidence import OPEN, CellField, ClassKind, input_field
+from onnx_evidence.graphs import bytes_at_once
+from onnx_evidence.intake import (
+    CODES,
+    FULL,
+    Answer,
+    Answers,
+    find_class,
+    load_model,
+    name_both,
+    read_labels,
+    representable,
+    unsigned,
+)
+from onnx_evidence.pictures import MAX_PIXELS, Photograph, Placement
+from onnx_evidence.preprocessing import MARGIN, Preprocess, not_recorded, range_of, read_picture, to_input
+from onnx_evidence.sessions import Classifier, Differentiator, Session, settle_device
 from onnx_evidence.types import AnyArray, Features, FloatArray, Gradient, Head, Predict
 from onnx_evidence.vjp import build_vjp, missing_rules
 
@@ -164,7 +164,7 @@ class DeployedModel:
         return self._answers.logits(inputs)
 
     def certify(self, cut: Cut, split_logits: FloatArray, logits: FloatArray) -> float:
-        """Prove the split at a cut, given the tail's logits (K,) and those of the file; see `certificate.certify`."""
+        """Prove the split at a cut, given the tail's logits (K,) and those of the file; see `cuts.certify`."""
         arithmetic = self.model.arithmetic
         return certify(cut, split_logits, logits, arithmetic, 0.0 if arithmetic == FULL else self._answers.scale)
 
@@ -321,7 +321,7 @@ class DeployedModel:
         return self._fields[key]
 
     def is_read(self, cut: Cut) -> bool:
-        """Whether the scores change with what the cells of a cut hold; tried once, see `certificate.are_read`."""
+        """Whether the scores change with what the cells of a cut hold; tried once, see `cuts.are_read`."""
         if cut.name not in self._read:
             picture = self.model.entry.ranges[0].noise(self.model.input_shape[1:], 0, margin=MARGIN)
             self._read[cut.name] = are_read(self.tail(cut), self.head(cut)(picture[None])[0], cut.kept)

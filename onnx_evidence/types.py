@@ -2,6 +2,9 @@
 
 The methods see a model only as a `Predict`, or as a `Gradient`, its backward graph. Any function of the right
 shape will do, so the mathematics is tested without ONNX.
+
+Imported by: axes, batch, counting, cuts, deployed, evaluation, evidence, explainer, files, graphs, intake, methods,
+pictures, preprocessing, results, sessions, vjp.
 """
 
 from typing import Any, Protocol
@@ -36,7 +39,7 @@ class Head(Protocol):
 class Gradient(Protocol):
     """Logits of a batch and the gradient of one score of them by the batch; rows independent.
 
-    The score of row n is ``direction . z_n - log sum_{j: rest_j = 1} exp z_nj``, in nats (see `score.Score`).
+    The score of row n is ``direction . z_n - log sum_{j: rest_j = 1} exp z_nj``, in nats (see `evidence.Score`).
     """
 
     def __call__(self, batch: Features, direction: FloatArray, rest: FloatArray, /) -> tuple[FloatArray, Features]:

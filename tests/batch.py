@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from onnx_evidence.batch import work
 from onnx_evidence.batch.plan import look, make_plan
 from onnx_evidence.batch.work import Job
-from onnx_evidence.cli import main
+from onnx_evidence.cli.commands import main
 
 # What differs between runs that did the same.
 OF_TIME = ("seconds", "previous", "seal")
@@ -114,7 +114,7 @@ def lines(out: Path) -> int:
 def without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures that take no time: what is drawn is not what is tested."""
     monkeypatch.setattr(work, "write_figure", stub_figure)
-    monkeypatch.setattr("onnx_evidence.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    monkeypatch.setattr("onnx_evidence.results.explanation.Explanation.figure", lambda explanation, limit=None: limit)
 
 
 def explained(place: Path, model: Path, count: int) -> Path:

@@ -6,8 +6,8 @@ from functools import cache
 
 import numpy as np
 
-from onnx_evidence.background import RIDGE, Background
-from onnx_evidence.rng import generator
+from onnx_evidence.evidence.background import RIDGE, Background
+from onnx_evidence.evidence.rng import generator
 
 getcontext().prec = 400
 

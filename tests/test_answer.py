@@ -15,16 +15,16 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from onnx_evidence import DeployedModel, Explainer
-from onnx_evidence.certificate import certify
+from onnx_evidence.cli.golden import top_classes
+from onnx_evidence.cli.tables import explain_row
+from onnx_evidence.cuts.certificate import certify
+from onnx_evidence.cuts.parts import rounding
 from onnx_evidence.errors import CutError, ModelError
-from onnx_evidence.golden import top_classes
 from onnx_evidence.intake.codes import unsigned
 from onnx_evidence.intake.deployed_file import DeployedFile
 from onnx_evidence.intake.proof import CODES, FULL, HALF, arithmetic_of
-from onnx_evidence.parts import rounding
 from onnx_evidence.preprocessing.contract import Preprocess
-from onnx_evidence.runtime import Session, settle_device
-from onnx_evidence.tables import explain_row
+from onnx_evidence.sessions.runtime import Session, settle_device
 from tests import tiny
 
 node = helper.make_node

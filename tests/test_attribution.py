@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from onnx_evidence import DeployedModel, attribution
-from onnx_evidence.difference import remove_windows, window_evidence
-from onnx_evidence.evidence import LN2
-from onnx_evidence.samplers import ZeroSampler
-from onnx_evidence.score import Score
-from onnx_evidence.windows import Windows
+from onnx_evidence import DeployedModel
+from onnx_evidence.evidence import attribution
+from onnx_evidence.evidence.difference import remove_windows, window_evidence
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.evidence.samplers import ZeroSampler
+from onnx_evidence.evidence.score import Score
+from onnx_evidence.evidence.windows import Windows
 from tests import oracles
 
 CHANNELS, SIDE, CLASSES = 6, 5, 7

@@ -7,10 +7,10 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from onnx_evidence import fit_background
-from onnx_evidence.background import SHRINKAGE, BackgroundFitter, condition, default_patch, window_in_patch
-from onnx_evidence.background_file import load_background, save_background
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError
+from onnx_evidence.evidence.background import SHRINKAGE, BackgroundFitter, condition, default_patch, window_in_patch
+from onnx_evidence.methods.background_file import load_background, save_background
 from tests import oracles
 
 
@@ -72,7 +72,7 @@ def test_held_out_r2_is_that_of_predicting_held_out_pictures(rng):
 
 
 def fitted_without_holding_out(pictures: np.ndarray):
-    from onnx_evidence.background import _Moments
+    from onnx_evidence.evidence.background import _Moments
 
     moments = _Moments(pictures.shape[1:], 5)
     shift = pictures[0].mean(axis=(1, 2))[:, None, None]
@@ -140,7 +140,7 @@ def test_file_round_trip_keeps_what_is_needed(tiny_model: Path, pictures, tmp_pa
 def test_clipping_is_reported(tiny_model: Path, pictures):
     from dataclasses import replace
 
-    from onnx_evidence.fit import clipped_share
+    from onnx_evidence.methods.fit import clipped_share
 
     deployed = DeployedModel(tiny_model, device="cpu")
     file = fit_background(deployed, ["block.add"], pictures)

@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from onnx_evidence import DeployedModel, Explainer, baselines, fit_background
-from onnx_evidence.background import Background, window_in_patch
-from onnx_evidence.background_file import save_background
-from onnx_evidence.engine import View
+from onnx_evidence import DeployedModel, Explainer, fit_background
 from onnx_evidence.errors import DataError
-from onnx_evidence.samplers import ConditionalSampler
+from onnx_evidence.evidence.background import Background, window_in_patch
+from onnx_evidence.evidence.samplers import ConditionalSampler
+from onnx_evidence.methods import baselines
+from onnx_evidence.methods.background_file import save_background
+from onnx_evidence.methods.engine import View
 from tests import oracles
 
 SHAPE = (3, 4, 5)

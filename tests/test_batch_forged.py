@@ -61,7 +61,7 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(recompute, "reopen", reopen)
     monkeypatch.setattr(work, "write_figure", stub_figure)
-    monkeypatch.setattr("onnx_evidence.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    monkeypatch.setattr("onnx_evidence.results.explanation.Explanation.figure", lambda explanation, limit=None: limit)
 
 
 def verify(out: Path, *arguments: object, code: int = 0) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def test_every_key_of_a_line_that_is_forged_and_sealed_again_is_found(made, tmp_
 def call_any(*arguments: object):
     from click.testing import CliRunner
 
-    from onnx_evidence.cli import main
+    from onnx_evidence.cli.commands import main
 
     return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
 

@@ -14,7 +14,7 @@ from onnx_evidence.batch.journal import sealed
 from onnx_evidence.errors import StoreError
 from onnx_evidence.files.arrays import unpack_arrays
 from onnx_evidence.files.inside import open_inside
-from onnx_evidence.store import write_files
+from onnx_evidence.files.store import write_files
 from tests.batch import call, copy_of, explained, manifest, without_drawing, write_pictures
 
 SECRET = b"not for us"

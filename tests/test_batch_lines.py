@@ -26,14 +26,14 @@ from onnx_evidence.batch.failures import Failures
 from onnx_evidence.batch.index import Index, Listed, Names, Scratch, listed
 from onnx_evidence.batch.journal import read_at, read_lines, sealed
 from onnx_evidence.batch.manifest import Manifest
-from onnx_evidence.batch.merge import merge
 from onnx_evidence.batch.plan import Item
 from onnx_evidence.batch.receipt import Failure, Receipt, unlike, unlike_receipt
+from onnx_evidence.batch.shards import merge
 from onnx_evidence.batch.sound import Sample, Some, Sound
 from onnx_evidence.batch.summary import Cohort, Row, summarise, write_table
 from onnx_evidence.batch.verify import check_hashes
 from onnx_evidence.errors import DataError, StoreError
-from onnx_evidence.questions import TOP
+from onnx_evidence.methods.questions import TOP
 from tests.batch import call, explained, manifest, without_drawing
 
 
@@ -503,7 +503,7 @@ def test_a_source_that_changes_during_a_merge_is_refused(receipt, tmp_path, monk
         if path.parent == source:
             many(receipt, source, 1)
 
-    monkeypatch.setattr("onnx_evidence.batch.merge.read_lines", read)
+    monkeypatch.setattr("onnx_evidence.batch.shards.read_lines", read)
     with pytest.raises(StoreError, match=r"in.manifest\.jsonl: was changed meanwhile"):
         merge([source], tmp_path / "out")
 

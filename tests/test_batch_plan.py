@@ -10,7 +10,7 @@ from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard
 from onnx_evidence.batch.work import folder_name
 from onnx_evidence.errors import DataError, SettingError, TargetError
-from onnx_evidence.text import csv_text, visible
+from onnx_evidence.files.text import csv_text, visible
 
 
 @pytest.fixture

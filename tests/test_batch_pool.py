@@ -11,7 +11,7 @@ from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.pool import spawned
 from onnx_evidence.batch.work import Recipe
 from onnx_evidence.errors import DeviceError, ModelError
-from onnx_evidence.machine import available_threads, thread_share
+from onnx_evidence.files.machine import available_threads, thread_share
 from tests import tiny
 from tests.batch import call, jobs_of, lines, manifest, same_but_for_threads, start, until, write_pictures
 
@@ -120,8 +120,8 @@ def test_when_the_parent_is_killed_its_processes_end_and_the_folder_is_free(tiny
 
 
 def test_the_share_of_the_threads_is_what_the_process_gets(monkeypatch, tmp_path):
-    monkeypatch.setattr("onnx_evidence.machine._CGROUP", tmp_path)
-    monkeypatch.setattr("onnx_evidence.machine.os.sched_getaffinity", lambda pid: set(range(10)))
+    monkeypatch.setattr("onnx_evidence.files.machine._CGROUP", tmp_path)
+    monkeypatch.setattr("onnx_evidence.files.machine.os.sched_getaffinity", lambda pid: set(range(10)))
     shares = thread_share(3)
     assert set(shares.values()) == {"3"}
     monkeypatch.setenv("ONNX_EVIDENCE_THREADS", shares["ONNX_EVIDENCE_THREADS"])

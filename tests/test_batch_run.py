@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnx_evidence import store
 from onnx_evidence.batch import folder, work
 from onnx_evidence.batch.lock import FolderLock
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError, ModelError
-from onnx_evidence.pipeline import Explainer
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.files import store
 from tests import tiny
 from tests.batch import call, interrupt_self, manifest, results, stub_figure, write_pictures
 
@@ -23,7 +23,7 @@ from tests.batch import call, interrupt_self, manifest, results, stub_figure, wr
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(work, "write_figure", stub_figure)
-    monkeypatch.setattr("onnx_evidence.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    monkeypatch.setattr("onnx_evidence.results.explanation.Explanation.figure", lambda explanation, limit=None: limit)
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +307,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_completes_later(
     assert not list(tmp_path.rglob("*.partial"))
     monkeypatch.undo()
     monkeypatch.setattr(work, "write_figure", stub_figure)
-    monkeypatch.setattr("onnx_evidence.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    monkeypatch.setattr("onnx_evidence.results.explanation.Explanation.figure", lambda explanation, limit=None: limit)
     explain(pictures, "-o", tmp_path / "out", "-q")
     assert results(tmp_path / "out") == undisturbed
 

@@ -17,7 +17,7 @@ from tests.batch import call, manifest, stub_figure, write_pictures
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(work, "write_figure", stub_figure)
-    monkeypatch.setattr("onnx_evidence.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    monkeypatch.setattr("onnx_evidence.results.explanation.Explanation.figure", lambda explanation, limit=None: limit)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnx_evidence.batch import SCHEMA, fingerprint, work
+from onnx_evidence.batch import fingerprint, work
+from onnx_evidence.batch.fingerprint import SCHEMA
 from onnx_evidence.batch.journal import sealed
 from onnx_evidence.batch.receipt import schema, unlike
 from onnx_evidence.batch.sound import draw
@@ -44,7 +45,7 @@ def made(tmp_path_factory, tiny_model):
 def quick(patch: pytest.MonkeyPatch) -> None:
     """Figures that are drawn at once; the scale still counts."""
     patch.setattr(work, "write_figure", stub_figure)
-    patch.setattr("onnx_evidence.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    patch.setattr("onnx_evidence.results.explanation.Explanation.figure", lambda explanation, limit=None: limit)
 
 
 @pytest.fixture(autouse=True)

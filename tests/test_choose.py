@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from onnx_evidence.cells import Inside
-from onnx_evidence.choose import choose_cuts, judge_cuts, last_cut, resolve_layers
+from onnx_evidence.cuts.cells import Inside
+from onnx_evidence.cuts.choose import choose_cuts, judge_cuts, last_cut, resolve_layers
+from onnx_evidence.cuts.graph import Cut
 from onnx_evidence.errors import CutError, SettingError
-from onnx_evidence.geometry import Axis, Field
-from onnx_evidence.graph import Cut
+from onnx_evidence.graphs.reach import Axis, Field
 
 
 def cut(name: str, op_type: str, side: int | tuple[int, int], tail_share: float, skipped_by: str | None = None) -> Cut:

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_evidence import DeployedModel, Explainer
-from onnx_evidence.class_kind import CLASS_KINDS, EXCLUSIVE, INDEPENDENT
-from onnx_evidence.difference import remove_windows, window_evidence
 from onnx_evidence.evaluation.flipping import Ranking, flip
-from onnx_evidence.evidence import LN2
-from onnx_evidence.score import Score
-from onnx_evidence.sequential import Asked, Draws, sample_windows
-from onnx_evidence.windows import Windows
+from onnx_evidence.evidence.class_kind import CLASS_KINDS, EXCLUSIVE, INDEPENDENT
+from onnx_evidence.evidence.difference import remove_windows, window_evidence
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.evidence.score import Score
+from onnx_evidence.evidence.sequential import Asked, Draws, sample_windows
+from onnx_evidence.evidence.windows import Windows
 from tests import tiny
 
 K = 5
@@ -236,7 +236,7 @@ def test_ordered_evidence_adds_up_to_the_label_s_own_bits(labelled: Path, pictur
 
 
 def test_links_walk_for_independent_labels(labelled: Path, picture):
-    from onnx_evidence.links import walk
+    from onnx_evidence.evaluation.links import walk
 
     deployed = DeployedModel(labelled, device="cpu")
     inputs = deployed.prepare(picture)[1]

@@ -17,15 +17,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnx_evidence import DeployedModel, fit_background
-from onnx_evidence.background_file import save_background
-from onnx_evidence.cli import main
-from onnx_evidence.methods import METHODS
-from onnx_evidence.path import FIRST_STEPS
-from onnx_evidence.placement import to_original
+from onnx_evidence.cli.commands import main
+from onnx_evidence.cli.tables import unaccounted
+from onnx_evidence.evidence.path import FIRST_STEPS
+from onnx_evidence.methods.background_file import save_background
+from onnx_evidence.methods.settings import Settings
+from onnx_evidence.methods.table import METHODS
+from onnx_evidence.pictures.placement import to_original
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.geometry import place
-from onnx_evidence.settings import Settings
-from onnx_evidence.tables import unaccounted
 from tests import tiny
 
 SIZES = {"wide.png": (44, 70), "tall.png": (81, 40)}

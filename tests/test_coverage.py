@@ -6,14 +6,14 @@ from functools import cache
 import numpy as np
 import pytest
 
-from onnx_evidence.background import Background
-from onnx_evidence.difference import Draws, Removal, WindowEvidence, remove_windows, window_evidence
-from onnx_evidence.evidence import LN2, LogProbability, mean_over_samples, weight_of_evidence
-from onnx_evidence.intervals import half_width
-from onnx_evidence.projection import AxisField, CellField
-from onnx_evidence.samplers import ConditionalSampler
-from onnx_evidence.sequential import Asked, Sampled, sample_windows
-from onnx_evidence.windows import Windows
+from onnx_evidence.evidence.background import Background
+from onnx_evidence.evidence.difference import Draws, Removal, WindowEvidence, remove_windows, window_evidence
+from onnx_evidence.evidence.field import AxisField, CellField
+from onnx_evidence.evidence.intervals import half_width
+from onnx_evidence.evidence.odds import LN2, LogProbability, mean_over_samples, weight_of_evidence
+from onnx_evidence.evidence.samplers import ConditionalSampler
+from onnx_evidence.evidence.sequential import Asked, Sampled, sample_windows
+from onnx_evidence.evidence.windows import Windows
 from tests import oracles
 from tests.test_evidence import NoiseSampler
 

@@ -9,7 +9,7 @@ from onnx_evidence.evaluation.case import Case
 from onnx_evidence.evaluation.flipping import Flips, flip, rank_blocks
 from onnx_evidence.evaluation.seen import grey_levels
 from onnx_evidence.evaluation.substrates import SUBSTRATES, Scene, flip_map
-from onnx_evidence.images import as_photograph
+from onnx_evidence.pictures.photograph import as_photograph
 from onnx_evidence.preprocessing.apply import to_input
 from onnx_evidence.preprocessing.contract import Preprocess
 

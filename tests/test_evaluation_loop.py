@@ -12,8 +12,8 @@ from onnx_evidence.evaluation.case import Case
 from onnx_evidence.evaluation.loop import Plan, evaluate
 from onnx_evidence.evaluation.mappers import CONTROLS, centre_prior, make_mappers, method_mapper, random_map
 from onnx_evidence.evaluation.substrates import SUBSTRATES
-from onnx_evidence.methods import METHODS
-from onnx_evidence.rng import generator
+from onnx_evidence.evidence.rng import generator
+from onnx_evidence.methods.table import METHODS
 from tests import planted, tiny
 
 QUICK = Plan(stability=False)

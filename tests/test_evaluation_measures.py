@@ -6,7 +6,7 @@ import pytest
 from onnx_evidence.errors import DataError
 from onnx_evidence.evaluation.measures import dilate, energy_inside, focus, pointing, total_variation
 from onnx_evidence.evaluation.seen import as_seen, grey_levels, jitter, shift
-from onnx_evidence.images import as_photograph
+from onnx_evidence.pictures.photograph import as_photograph
 from onnx_evidence.preprocessing.apply import to_input
 from onnx_evidence.preprocessing.contract import Preprocess
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from onnx_evidence.difference import check_samples, remove_windows, window_evidence
 from onnx_evidence.errors import SettingError
-from onnx_evidence.evidence import LN2, LogProbability, log_mean_exp, log_probabilities, mean_over_samples
-from onnx_evidence.rng import generator
-from onnx_evidence.samplers import MeanSampler
-from onnx_evidence.windows import Windows
+from onnx_evidence.evidence.difference import check_samples, remove_windows, window_evidence
+from onnx_evidence.evidence.odds import LN2, LogProbability, log_mean_exp, log_probabilities, mean_over_samples
+from onnx_evidence.evidence.rng import generator
+from onnx_evidence.evidence.samplers import MeanSampler
+from onnx_evidence.evidence.windows import Windows
 from tests import oracles
 
 
@@ -79,7 +79,7 @@ def test_the_error_keeps_its_digits_where_p_is_nearly_one():
     samples = log_probabilities(logits, [0, 1])
     shaped = LogProbability(samples.log_p[None], samples.log_q[None])
     mean = mean_over_samples(shaped, axis=1)
-    from onnx_evidence.evidence import evidence_error
+    from onnx_evidence.evidence.odds import evidence_error
 
     sure, unsure = evidence_error(shaped, mean)[0]
     assert sure > 0.01

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from onnx_evidence.images import read_photograph
+from onnx_evidence.pictures.photograph import read_photograph
 from tests.batch import call, manifest
 
 CASES = Path(__file__).parent / "data" / "cases"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_evidence import Explainer
-from onnx_evidence.images import read_photograph
+from onnx_evidence.pictures.photograph import read_photograph
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
+from onnx_evidence.cuts.graph import Graph
 from onnx_evidence.errors import CutError
-from onnx_evidence.geometry import Axis, Field, merge, slide
-from onnx_evidence.graph import Graph
-from onnx_evidence.model import load_model
+from onnx_evidence.graphs.reach import Axis, Field, merge, slide
+from onnx_evidence.intake.model import load_model
 from tests import tiny
 
 node = helper.make_node

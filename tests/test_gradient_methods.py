@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from onnx_evidence import DeployedModel, Explainer
-from onnx_evidence.cli import main
+from onnx_evidence.cli.commands import main
+from onnx_evidence.cuts.receptive import measure_field
 from onnx_evidence.errors import GradientError
-from onnx_evidence.evidence import LN2
-from onnx_evidence.explanation import Explanation
-from onnx_evidence.opencv import blur
-from onnx_evidence.placement import Placement
+from onnx_evidence.evidence.field import AxisField, CellField
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.evidence.rng import generator, key_of
+from onnx_evidence.pictures.opencv import blur
+from onnx_evidence.pictures.placement import Placement
 from onnx_evidence.preprocessing.synthetic import known_range
-from onnx_evidence.projection import AxisField, CellField
-from onnx_evidence.receptive import measure_field
-from onnx_evidence.rng import generator, key_of
+from onnx_evidence.results.explanation import Explanation
 from tests import oracles, tiny
 
 TARGET, RIVAL = 1, 3

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from onnx_evidence.choose import choose_cuts
+from onnx_evidence.cuts.choose import choose_cuts
+from onnx_evidence.cuts.graph import Graph
 from onnx_evidence.errors import CutError
-from onnx_evidence.graph import Graph
-from onnx_evidence.model import load_model
-from onnx_evidence.nodes import bytes_at_once, multiply_adds, node_inputs
+from onnx_evidence.graphs.nodes import bytes_at_once, multiply_adds, node_inputs
+from onnx_evidence.intake.model import load_model
 from tests import tiny
 
 node = helper.make_node

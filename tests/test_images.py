@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from onnx_evidence.errors import DataError
-from onnx_evidence.images import as_photograph, list_images, read_photograph
-from onnx_evidence.opencv import blur
-from onnx_evidence.placement import Placement, to_original
+from onnx_evidence.pictures.opencv import blur
+from onnx_evidence.pictures.photograph import as_photograph, list_images, read_photograph
+from onnx_evidence.pictures.placement import Placement, to_original
 from onnx_evidence.preprocessing.apply import to_input
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.geometry import place

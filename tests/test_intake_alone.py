@@ -13,12 +13,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence import DeployedModel, Explainer, ModelError
-from onnx_evidence.inspection import inspect_model
+from onnx_evidence.cli.inspection import inspect_model
+from onnx_evidence.graphs.nodes import node_inputs
+from onnx_evidence.graphs.shapes import infer
+from onnx_evidence.intake.model import load_model
 from onnx_evidence.intake.picturewise import by_picture
 from onnx_evidence.intake.tried import other_batches, pattern
-from onnx_evidence.model import load_model
-from onnx_evidence.nodes import node_inputs
-from onnx_evidence.shapes import infer
 from tests import oracles, tiny
 
 node = helper.make_node
@@ -540,7 +540,7 @@ _LOOKED_AT = """
 import resource, sys
 import numpy as np, onnx
 from onnx_evidence.intake.inside import _add_lengths
-from onnx_evidence.runtime import Device, Session
+from onnx_evidence.sessions.runtime import Device, Session
 
 model = onnx.load(sys.argv[1])
 names = [name for node in model.graph.node for name in node.output]

@@ -3,7 +3,7 @@
 import pytest
 
 from onnx_evidence.errors import ModelError
-from onnx_evidence.model import load_model
+from onnx_evidence.intake.model import load_model
 from tests import tiny
 
 

@@ -8,11 +8,11 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
+from onnx_evidence.cli.inspection import inspect_model
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import ModelError
-from onnx_evidence.inspection import inspect_model
 from onnx_evidence.intake import proof
-from onnx_evidence.model import load_model
+from onnx_evidence.intake.model import load_model
 from tests import tiny
 
 node = helper.make_node

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import ModelError
-from onnx_evidence.model import Model, load_model
+from onnx_evidence.intake.model import Model, load_model
 from tests import tiny
 
 node = helper.make_node

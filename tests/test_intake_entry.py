@@ -8,15 +8,15 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_evidence.cli.inspection import inspect_model
+from onnx_evidence.cli.tables import inspection_table
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import ModelError
-from onnx_evidence.inspection import inspect_model
 from onnx_evidence.intake.entry import find_entry
+from onnx_evidence.intake.model import load_model
 from onnx_evidence.intake.peek import look
-from onnx_evidence.kernels import why_not
-from onnx_evidence.model import load_model
 from onnx_evidence.preprocessing.contract import Preprocess
-from onnx_evidence.tables import inspection_table
+from onnx_evidence.sessions.kernels import why_not
 from tests import tiny
 
 node = helper.make_node

@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto, external_data_helper
 
 from onnx_evidence.batch.work import Hand, explain_job
-from onnx_evidence.certificate import certify
+from onnx_evidence.cuts.certificate import certify
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import ChangedError, ModelError
-from onnx_evidence.model import load_model
-from onnx_evidence.pipeline import Explainer
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.intake.model import load_model
 from onnx_evidence.preprocessing.contract import Preprocess
 from tests import tiny
 from tests.batch import jobs_of, write_pictures

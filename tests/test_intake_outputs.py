@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.errors import EvidenceError, ModelError, SettingError
-from onnx_evidence.model import Model, load_model
+from onnx_evidence.intake.model import Model, load_model
 from tests import tiny
 
 node = helper.make_node
@@ -281,7 +281,7 @@ def test_one_sigmoid_becomes_two_classes(tmp_path: Path, name: str):
     np.testing.assert_allclose(softmax(logits)[:, place], p, atol=1e-6)
     np.testing.assert_allclose(logits[:, 1 - place], 0, atol=0)
     gradient = deployed.gradient(deployed.graph.cuts[0])
-    from onnx_evidence.score import Score
+    from onnx_evidence.evidence.score import Score
 
     score = Score.of(2, place)
     slope = gradient(x[:1], score.direction, score.rest)[1][0]

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import ModelError
-from onnx_evidence.model import load_model
-from onnx_evidence.runtime import Differentiator, Session
+from onnx_evidence.intake.model import load_model
+from onnx_evidence.sessions.runtime import Differentiator, Session
 from onnx_evidence.vjp import build_vjp, missing_rules
 from tests import tiny
 from tests.tiny_transformers import Net

@@ -5,11 +5,11 @@ from math import gamma, inf, pi, sqrt
 import numpy as np
 import pytest
 
-from onnx_evidence.difference import WindowEvidence
-from onnx_evidence.explanation import Extreme
-from onnx_evidence.intervals import combined_freedom, half_width, look_schedule, t_quantile, total_freedom
-from onnx_evidence.projection import AxisField, CellField
-from onnx_evidence.windows import Windows
+from onnx_evidence.evidence.difference import WindowEvidence
+from onnx_evidence.evidence.field import AxisField, CellField
+from onnx_evidence.evidence.intervals import combined_freedom, half_width, look_schedule, t_quantile, total_freedom
+from onnx_evidence.evidence.windows import Windows
+from onnx_evidence.results.explanation import Extreme
 from tests.test_render import explanation, sampled
 
 # Percentage points of t, as printed in any book of tables (Fisher & Yates 1963, table III).

@@ -7,11 +7,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from onnx_evidence.axes import Reading, find_unread, follow
-from onnx_evidence.cells import cells_inside
-from onnx_evidence.geometry import Axis, Field
-from onnx_evidence.layout import Layout, Part, agreed, fits, image_layout, merged, regrouped
-from onnx_evidence.shapes import TensorInfo
+from onnx_evidence.axes import find_unread
+from onnx_evidence.axes.reading import Reading
+from onnx_evidence.axes.table import follow
+from onnx_evidence.cuts.cells import cells_inside
+from onnx_evidence.graphs.layout import Layout, Part, agreed, fits, image_layout, merged, regrouped
+from onnx_evidence.graphs.reach import Axis, Field
+from onnx_evidence.graphs.shapes import TensorInfo
 
 node = helper.make_node
 CHANNELS, ROWS, COLS = 4, 6, 10

@@ -13,19 +13,19 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
-from onnx_evidence.background_file import save_background
-from onnx_evidence.certificate import certify
-from onnx_evidence.choose import choose_cuts, judge_cuts
+from onnx_evidence.cli.inspection import inspect_model
+from onnx_evidence.cli.tables import inspection_table
+from onnx_evidence.cuts.certificate import certify
+from onnx_evidence.cuts.choose import choose_cuts, judge_cuts
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.engine import View
 from onnx_evidence.errors import CutError
-from onnx_evidence.fit import fit_background
-from onnx_evidence.inspection import inspect_model
-from onnx_evidence.kept import KeepingSampler, keeping
-from onnx_evidence.pipeline import Explainer
-from onnx_evidence.samplers import MeanSampler, ZeroSampler
-from onnx_evidence.score import Score
-from onnx_evidence.tables import inspection_table
+from onnx_evidence.evidence.samplers import MeanSampler, ZeroSampler
+from onnx_evidence.evidence.score import Score
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.methods.background_file import save_background
+from onnx_evidence.methods.engine import View
+from onnx_evidence.methods.fit import fit_background
+from onnx_evidence.methods.kept import KeepingSampler, keeping
 from tests import tiny
 from tests.tiny_transformers import MODELS, WIDTH, Net
 

@@ -13,10 +13,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_evidence.certificate import certify
+from onnx_evidence.cli.inspection import inspect_model
+from onnx_evidence.cuts.certificate import certify
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError
-from onnx_evidence.inspection import inspect_model
 from tests.test_graph import separating
 
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_evidence import DeployedModel, Explainer
-from onnx_evidence.cli import main
-from onnx_evidence.difference import remove_windows, window_evidence
-from onnx_evidence.evidence import LN2
-from onnx_evidence.links import rank_correlation, walk
-from onnx_evidence.path import integrate
-from onnx_evidence.samplers import MeanSampler
-from onnx_evidence.score import Score
-from onnx_evidence.windows import Windows
+from onnx_evidence.cli.commands import main
+from onnx_evidence.evaluation.links import rank_correlation, walk
+from onnx_evidence.evidence.difference import remove_windows, window_evidence
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.evidence.path import integrate
+from onnx_evidence.evidence.samplers import MeanSampler
+from onnx_evidence.evidence.score import Score
+from onnx_evidence.evidence.windows import Windows
 from tests import oracles, tiny
 from tests.test_gradient_methods import Twin
 

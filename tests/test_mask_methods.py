@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from onnx_evidence import CutError, DeployedModel, Explainer, SettingError
-from onnx_evidence.background_file import save_background
-from onnx_evidence.cli import main
-from onnx_evidence.evidence import LN2
-from onnx_evidence.fit import fit_background
-from onnx_evidence.methods import METHODS
+from onnx_evidence.cli.commands import main
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.methods.background_file import save_background
+from onnx_evidence.methods.fit import fit_background
+from onnx_evidence.methods.table import METHODS
 from tests import oracles
 
 TARGET, RIVAL = 3, 4

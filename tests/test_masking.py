@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from onnx_evidence.evidence import LN2
-from onnx_evidence.masking import (
+from onnx_evidence.evidence.masks import (
     SHOWN,
     ablation_cam,
     activation_masks,
@@ -20,7 +19,8 @@ from onnx_evidence.masking import (
     slope,
     weighted_mean,
 )
-from onnx_evidence.resample import interpolation
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.evidence.resample import interpolation
 from tests import oracles
 
 CHANNELS, ROWS, COLS, CLASSES = 6, 5, 4, 7

@@ -8,11 +8,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_evidence.certificate import certify
+from onnx_evidence.cuts.certificate import certify
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError, DataError, EvidenceError, ModelError, TargetError
 from onnx_evidence.intake.labels import find_class, read_labels
-from onnx_evidence.model import load_model
+from onnx_evidence.intake.model import load_model
 from onnx_evidence.preprocessing.contract import Preprocess
 from tests import tiny
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from onnx_evidence import DeployedModel
-from onnx_evidence.background import Background, window_in_patch
-from onnx_evidence.difference import Removal, remove_windows, window_evidence
-from onnx_evidence.evidence import LN2, LogProbability, laplace, log_probabilities
-from onnx_evidence.projection import AxisField, CellField
-from onnx_evidence.rng import generator
-from onnx_evidence.runtime import Classifier, Device, Session
-from onnx_evidence.samplers import ConditionalSampler, MeanSampler, ZeroSampler
-from onnx_evidence.windows import Windows
+from onnx_evidence.evidence.background import Background, window_in_patch
+from onnx_evidence.evidence.difference import Removal, remove_windows, window_evidence
+from onnx_evidence.evidence.field import AxisField, CellField
+from onnx_evidence.evidence.odds import LN2, LogProbability, laplace, log_probabilities
+from onnx_evidence.evidence.rng import generator
+from onnx_evidence.evidence.samplers import ConditionalSampler, MeanSampler, ZeroSampler
+from onnx_evidence.evidence.windows import Windows
+from onnx_evidence.sessions.runtime import Classifier, Device, Session
 from tests import oracles
 
 CHANNELS, SIDE, CLASSES = 6, 5, 7
@@ -239,7 +239,7 @@ def test_o7_sampler_has_the_conditional_mean_and_covariance(rng):
 
 
 def _with_ridge(covariance: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    from onnx_evidence.background import RIDGE
+    from onnx_evidence.evidence.background import RIDGE
 
     context = np.flatnonzero(~inside)
     ridged = covariance.copy()

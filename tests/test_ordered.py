@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from onnx_evidence import CutError, DeployedModel, Explainer, SettingError, ordered
-from onnx_evidence.certificate import certify
-from onnx_evidence.engine import Question, View
+from onnx_evidence import CutError, DeployedModel, Explainer, SettingError
+from onnx_evidence.cuts.certificate import certify
+from onnx_evidence.cuts.graph import Cut
 from onnx_evidence.errors import GradientError
-from onnx_evidence.evidence import LN2
-from onnx_evidence.graph import Cut
-from onnx_evidence.opencv import blur
-from onnx_evidence.ordered import OrderEngine, cells_of
-from onnx_evidence.ordering import FRONTS, LEVELS, ROUNDS, _falling
-from onnx_evidence.score import Score
-from onnx_evidence.settings import Settings
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.evidence.order import FRONTS, LEVELS, ROUNDS, _falling
+from onnx_evidence.evidence.score import Score
+from onnx_evidence.methods import order as ordered
+from onnx_evidence.methods.engine import Question, View
+from onnx_evidence.methods.order import OrderEngine, cells_of
+from onnx_evidence.methods.settings import Settings
+from onnx_evidence.pictures.opencv import blur
 from tests import oracles, tiny
 from tests.test_ordering import agreement, check_falling, one_by_one
 from tests.test_path import cotangents

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_evidence import ordering
-from onnx_evidence.ordering import FRONTS, LEVELS, ROUNDS, level_sets, ranks, refine
+from onnx_evidence.evidence import order as ordering
+from onnx_evidence.evidence.order import FRONTS, LEVELS, ROUNDS, level_sets, ranks, refine
 
 SEEDS = pytest.mark.parametrize("seed", range(4))
 

@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_evidence import DeployedModel
-from onnx_evidence.attribution import layer_times_gradient
-from onnx_evidence.baselines import own_means
-from onnx_evidence.difference import remove_windows, window_evidence
-from onnx_evidence.engine import Question, View
-from onnx_evidence.evidence import LN2
-from onnx_evidence.graph import Cut
-from onnx_evidence.integration import PathEngine
-from onnx_evidence.path import FIRST_STEPS, average, integrate
-from onnx_evidence.projection import AxisField, CellField
-from onnx_evidence.samplers import MeanSampler
-from onnx_evidence.score import Score
-from onnx_evidence.settings import Settings
+from onnx_evidence.cuts.graph import Cut
+from onnx_evidence.evidence.attribution import layer_times_gradient
+from onnx_evidence.evidence.difference import remove_windows, window_evidence
+from onnx_evidence.evidence.field import AxisField, CellField
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.evidence.path import FIRST_STEPS, average, integrate
+from onnx_evidence.evidence.samplers import MeanSampler
+from onnx_evidence.evidence.score import Score
+from onnx_evidence.evidence.windows import Windows
+from onnx_evidence.methods.baselines import own_means
+from onnx_evidence.methods.engine import Question, View
+from onnx_evidence.methods.path import PathEngine
+from onnx_evidence.methods.settings import Settings
 from onnx_evidence.types import Gradient
-from onnx_evidence.windows import Windows
 from tests import oracles
 
 CHANNELS, SIDE, CLASSES = 6, 5, 7

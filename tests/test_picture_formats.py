@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from onnx_evidence import opencv
 from onnx_evidence.errors import DataError
-from onnx_evidence.images import SUFFIXES, list_images, read_mask, read_photograph
-from onnx_evidence.pictures import formats, netpbm, pillow, tiff
+from onnx_evidence.pictures import formats, netpbm, opencv, pillow, tiff
+from onnx_evidence.pictures.photograph import SUFFIXES, list_images, read_mask, read_photograph
 from onnx_evidence.preprocessing.apply import how_taken, to_input
 from onnx_evidence.preprocessing.contract import Preprocess
 

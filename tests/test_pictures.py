@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from onnx_evidence import DeployedModel, Explainer
-from onnx_evidence.arrays import read_array
-from onnx_evidence.cli import main
+from onnx_evidence.cli.commands import main
 from onnx_evidence.errors import DataError
-from onnx_evidence.images import Photograph, as_photograph, read_photograph
-from onnx_evidence.placement import Placement
+from onnx_evidence.pictures.npy import read_array
+from onnx_evidence.pictures.photograph import Photograph, as_photograph, read_photograph
+from onnx_evidence.pictures.placement import Placement
 from onnx_evidence.preprocessing import pil
 from onnx_evidence.preprocessing.apply import how_taken, read_picture, to_input
 from onnx_evidence.preprocessing.contract import Preprocess

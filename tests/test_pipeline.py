@@ -8,12 +8,12 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnx_evidence import CutError, DataError, DeployedModel, Explainer, SettingError
-from onnx_evidence.certificate import certify
-from onnx_evidence.difference import remove_windows, window_evidence
+from onnx_evidence.cuts.certificate import certify
 from onnx_evidence.errors import GradientError
-from onnx_evidence.evidence import LN2
-from onnx_evidence.samplers import MeanSampler
-from onnx_evidence.windows import Windows
+from onnx_evidence.evidence.difference import remove_windows, window_evidence
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.evidence.samplers import MeanSampler
+from onnx_evidence.evidence.windows import Windows
 from tests import oracles, tiny
 
 BACKGROUND = Path(__file__).parent.parent / "models" / "efficientnet-lite0.background.npz"
@@ -109,7 +109,7 @@ def test_targets_share_passes_and_versus_is_antisymmetric(method: str, tiny_mode
 def test_standard_error_is_the_spread_over_seeds(tiny_model: Path, picture, tmp_path):
     """Of the map in pixels, after overlaps, cuts and projection: predicted and seen must agree."""
     from onnx_evidence import fit_background
-    from onnx_evidence.background_file import save_background
+    from onnx_evidence.methods.background_file import save_background
 
     deployed = DeployedModel(tiny_model, device="cpu")
     pictures = []

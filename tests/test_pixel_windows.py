@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from onnx_evidence import DeployedModel, Explainer
-from onnx_evidence.background import RIDGE
-from onnx_evidence.background_file import load_background, save_background
-from onnx_evidence.evidence import LN2
-from onnx_evidence.fit import fit_background
+from onnx_evidence.evidence.background import RIDGE
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.methods.background_file import load_background, save_background
+from onnx_evidence.methods.fit import fit_background
 from tests import oracles
 
 TARGET = 1

@@ -5,8 +5,8 @@ import pytest
 
 from onnx_evidence.errors import DataError, SettingError
 from onnx_evidence.evaluation.seen import as_seen, grey_levels
-from onnx_evidence.images import as_photograph
-from onnx_evidence.placement import Placement, padding_bits, spread_to_original, to_original
+from onnx_evidence.pictures.photograph import as_photograph
+from onnx_evidence.pictures.placement import Placement, padding_bits, spread_to_original, to_original
 from onnx_evidence.preprocessing.apply import to_input
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.geometry import place

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnx_evidence.images import as_photograph
+from onnx_evidence.pictures.photograph import as_photograph
 from onnx_evidence.preprocessing import pil
 from onnx_evidence.preprocessing.apply import to_input
 from onnx_evidence.preprocessing.contract import Preprocess

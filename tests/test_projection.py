@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from onnx_evidence.difference import WindowEvidence
+from onnx_evidence.cuts.receptive import measure_field
+from onnx_evidence.evidence.difference import WindowEvidence
+from onnx_evidence.evidence.field import AxisField, CellField, input_field
+from onnx_evidence.evidence.rng import natural_noise
+from onnx_evidence.evidence.windows import Windows
 from onnx_evidence.preprocessing.synthetic import InputRange
-from onnx_evidence.projection import AxisField, CellField, input_field
-from onnx_evidence.receptive import measure_field
-from onnx_evidence.rng import natural_noise
-from onnx_evidence.windows import Windows
 
 UNIT = InputRange(np.zeros(3), np.ones(3))
 

@@ -9,14 +9,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnx_evidence import CutError, DeployedModel, Explainer, SettingError
-from onnx_evidence.choose import resolve_layers
-from onnx_evidence.cli import main
-from onnx_evidence.evidence import LN2
-from onnx_evidence.graph import Cut
-from onnx_evidence.methods import METHODS, OPTIONS
-from onnx_evidence.path import integrate
-from onnx_evidence.score import Score
-from onnx_evidence.settings import QUALITIES, Settings
+from onnx_evidence.cli.commands import main
+from onnx_evidence.cuts.choose import resolve_layers
+from onnx_evidence.cuts.graph import Cut
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.evidence.path import integrate
+from onnx_evidence.evidence.score import Score
+from onnx_evidence.methods.settings import QUALITIES, Settings
+from onnx_evidence.methods.table import METHODS, OPTIONS
 from tests import oracles
 from tests.test_path import as_gradient
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence import DeployedModel, ModelError
-from onnx_evidence.randomise import Weight, behind, choose_stages, find_weights, redraw
+from onnx_evidence.evaluation.randomise import Weight, behind, choose_stages, find_weights, redraw
 from onnx_evidence.types import AnyArray
 from tests import tiny
 

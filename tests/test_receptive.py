@@ -11,14 +11,14 @@ from onnx import helper
 
 from onnx_evidence import Explainer
 from onnx_evidence.batch.receipt import unlike
-from onnx_evidence.cli import main
+from onnx_evidence.cli.commands import main
+from onnx_evidence.cuts.receptive import measure_field, unmeasured
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.geometry import Axis, Field
+from onnx_evidence.evidence.field import EVEN, EXACT, MEASURED, NOMINAL
+from onnx_evidence.graphs.reach import Axis, Field
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.presets import CAFFE_MEAN, IMAGENET_MEAN, IMAGENET_STD
 from onnx_evidence.preprocessing.synthetic import InputRange, likely_ranges
-from onnx_evidence.projection import EVEN, EXACT, MEASURED, NOMINAL
-from onnx_evidence.receptive import measure_field, unmeasured
 from tests import planted, tiny
 
 UNIT = InputRange(np.zeros(3), np.ones(3))
@@ -314,7 +314,7 @@ def test_at_the_input_places_are_exact(tiny_model: Path):
             "--background",
         ),
         (
-            "onnx_evidence.projection.CellField.spread",
+            "onnx_evidence.evidence.field.CellField.spread",
             "layer 'deep.add': the evidence there is not a finite number: take another --layer or --background",
         ),
     ],

@@ -12,12 +12,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from onnx_evidence.explanation import Explanation, Named
-from onnx_evidence.images import as_photograph
-from onnx_evidence.path import Budget
+from onnx_evidence.evidence.path import Budget
+from onnx_evidence.pictures.photograph import as_photograph
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.geometry import place
-from onnx_evidence.render import COLORS, colorize, overlay
+from onnx_evidence.results.explanation import Explanation, Named
+from onnx_evidence.results.figure import COLORS, colorize, overlay
 from tests import tiny
 
 WHITE = (255, 255, 255)
@@ -385,7 +385,7 @@ INSPECT = "from onnx_evidence.cli import main\nmain(['inspect', {model!r}, '--de
 
 def test_importing_and_inspecting_do_not_load_matplotlib(tiny_model, tmp_path):
     loaded = modules_after("import onnx_evidence\n" + INSPECT.format(model=str(tiny_model)), tmp_path)
-    assert "onnx_evidence.inspection" in loaded
+    assert "onnx_evidence.cli.inspection" in loaded
     assert not [name for name in loaded if name.split(".")[0] == "matplotlib"]
 
 

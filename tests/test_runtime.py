@@ -9,9 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnx_evidence import machine, runtime
 from onnx_evidence.errors import DeviceError, EvidenceError, ModelError
-from onnx_evidence.runtime import Classifier, Device, Differentiator, Session, available_threads, settle_device
+from onnx_evidence.files import machine
+from onnx_evidence.sessions import runtime
+from onnx_evidence.sessions.runtime import Classifier, Device, Differentiator, Session, available_threads, settle_device
 
 node = helper.make_node
 CPU = Device("cpu", "asked for")
@@ -185,7 +186,7 @@ def test_a_session_that_fell_back_is_refused(monkeypatch: pytest.MonkeyPatch):
 )
 def test_a_container_has_the_processors_whose_time_it_may_use(limit, threads, monkeypatch, tmp_path):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(6)), raising=False)
-    monkeypatch.setattr("onnx_evidence.machine._CGROUP", tmp_path)
+    monkeypatch.setattr("onnx_evidence.files.machine._CGROUP", tmp_path)
     if limit is not None:
         (tmp_path / "cpu.max").write_text(limit + "\n")
     assert available_threads() == threads
@@ -194,7 +195,7 @@ def test_a_container_has_the_processors_whose_time_it_may_use(limit, threads, mo
 
 
 def test_available_threads_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    monkeypatch.setattr("onnx_evidence.machine._CGROUP", tmp_path)
+    monkeypatch.setattr("onnx_evidence.files.machine._CGROUP", tmp_path)
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: {3, 5, 8}, raising=False)
     assert available_threads() == 3
     monkeypatch.delattr(machine.os, "sched_getaffinity")

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnx_evidence import DataError, DeployedModel, Explainer, ModelError, SettingError
-from onnx_evidence.cli import main
-from onnx_evidence.images import Photograph, as_photograph, read_photograph
-from onnx_evidence.randomise import Stage, choose_stages
-from onnx_evidence.rng import key_of
-from onnx_evidence.sanity import SAME, Check, as_report, check_sanity, maps_to_make
-from onnx_evidence.sanity_method import Explained, Mapper
+from onnx_evidence.cli.commands import main
+from onnx_evidence.evaluation.randomise import Stage, choose_stages
+from onnx_evidence.evaluation.sanity import SAME, Check, as_report, check_sanity, maps_to_make
+from onnx_evidence.evaluation.sanity_method import Explained, Mapper
+from onnx_evidence.evidence.rng import key_of
+from onnx_evidence.pictures.photograph import Photograph, as_photograph, read_photograph
 from tests import tiny
 from tests.test_links import spearman
 
@@ -231,7 +231,7 @@ def test_two_classes_have_one_other(tmp_path, pictures):
 
 def test_a_background_fitted_to_this_networks_features_is_refused(deployed, tmp_path):
     from onnx_evidence import fit_background
-    from onnx_evidence.background_file import save_background
+    from onnx_evidence.methods.background_file import save_background
 
     many = [tmp_path / f"{seed}.png" for seed in range(12)]
     for seed, path in enumerate(many):

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_evidence import DeployedModel
-from onnx_evidence.evidence import LN2
-from onnx_evidence.score import Score
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.evidence.score import Score
 from tests import oracles
 
 CLASSES = 5

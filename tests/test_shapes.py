@@ -8,10 +8,10 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
-from onnx_evidence.graph import Graph
-from onnx_evidence.model import load_model
-from onnx_evidence.runtime import Device, Session
-from onnx_evidence.shapes import evaluate, infer, infer_with_values
+from onnx_evidence.cuts.graph import Graph
+from onnx_evidence.graphs.shapes import evaluate, infer, infer_with_values
+from onnx_evidence.intake.model import load_model
+from onnx_evidence.sessions.runtime import Device, Session
 from tests import tiny
 from tests.tiny_transformers import same_padded
 

@@ -9,7 +9,7 @@ import pytest
 
 from onnx_evidence.errors import StoreError
 from onnx_evidence.files.arrays import pack_arrays, unpack_arrays
-from onnx_evidence.store import check_writable, write_arrays, write_atomic
+from onnx_evidence.files.store import check_writable, write_arrays, write_atomic
 
 
 def everything(folder: Path) -> list[str]:

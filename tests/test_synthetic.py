@@ -8,9 +8,9 @@ from onnx import TensorProto, helper
 
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import ModelError
-from onnx_evidence.images import as_photograph
+from onnx_evidence.intake.model import load_model
 from onnx_evidence.intake.proof import prove
-from onnx_evidence.model import load_model
+from onnx_evidence.pictures.photograph import as_photograph
 from onnx_evidence.preprocessing.apply import to_input
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.presets import PRESETS, Wanted, preset

@@ -6,17 +6,16 @@ import os
 import numpy as np
 import pytest
 
-from onnx_evidence import machine
 from onnx_evidence.batch.plan import _matching, make_plan, parse_shard
+from onnx_evidence.cli.golden import expectations
 from onnx_evidence.errors import DataError, SettingError, TargetError, short_of_handles
-from onnx_evidence.files import inside, texts
+from onnx_evidence.files import inside, machine, texts
 from onnx_evidence.files.arrays import unpack_arrays
 from onnx_evidence.files.inside import open_regular
 from onnx_evidence.files.texts import parse_json, parse_toml, read_text
-from onnx_evidence.golden import expectations
-from onnx_evidence.images import read_photograph
 from onnx_evidence.intake.labels import find_class, read_labels, recorded_labels
 from onnx_evidence.pictures import decoding
+from onnx_evidence.pictures.photograph import read_photograph
 from onnx_evidence.preprocessing.found import read_preprocess
 from tests.batch import write_pictures
 

@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnx_evidence import DeployedModel, Explainer, fit_background
-from onnx_evidence.background_file import save_background
-from onnx_evidence.cli import main
+from onnx_evidence.cli.commands import main
+from onnx_evidence.cli.tables import unmet
 from onnx_evidence.errors import SettingError
-from onnx_evidence.tables import unmet
+from onnx_evidence.methods.background_file import save_background
 
 
 def smooth(seed: int) -> np.ndarray:

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence import DeployedModel, Explainer, ModelError
-from onnx_evidence.certificate import are_read
-from onnx_evidence.choose import UNREAD, choose_cuts, judge_cuts, last_cut, resolve_layers, why_shallow
-from onnx_evidence.cli import main
-from onnx_evidence.graph import Lost
-from onnx_evidence.inspection import inspect_model
-from onnx_evidence.model import load_model
+from onnx_evidence.cli.commands import main
+from onnx_evidence.cli.inspection import inspect_model
+from onnx_evidence.cuts.certificate import are_read
+from onnx_evidence.cuts.choose import UNREAD, choose_cuts, judge_cuts, last_cut, resolve_layers, why_shallow
+from onnx_evidence.cuts.graph import Lost
+from onnx_evidence.intake.model import load_model
 from tests import tiny
 from tests.test_choose import INPUT, adds, cut
 from tests.tiny_transformers import WIDTH, Net, class_attention

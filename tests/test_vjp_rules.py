@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, version_converter
 
 from onnx_evidence.errors import GradientError
-from onnx_evidence.evidence import log_probabilities
+from onnx_evidence.evidence.odds import log_probabilities
 from onnx_evidence.vjp import build_vjp, missing_rules
 from onnx_evidence.vjp.elementwise import Rule
 from onnx_evidence.vjp.step import Step

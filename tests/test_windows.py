@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnx_evidence.errors import SettingError
-from onnx_evidence.windows import Windows, default_size
+from onnx_evidence.evidence.windows import Windows, default_size
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 6), st.data())

@@ -20,9 +20,9 @@ from onnx_evidence.counting.turns import WholeWalk
 from onnx_evidence.counting.work import refuse_endless
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import ModelError
+from onnx_evidence.explainer import Explainer
 from onnx_evidence.intake.branches import settle_branches
-from onnx_evidence.pipeline import Explainer
-from onnx_evidence.runtime import EndlessError, Session, settle_device
+from onnx_evidence.sessions.runtime import EndlessError, Session, settle_device
 from tests.tiny import PREPROCESS, classifier
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
@@ -487,8 +487,8 @@ def test_control_what_classifiers_have_is_explained(name: str, tmp_path: Path):
 
 
 def test_a_loop_that_the_picture_never_ends_is_ended_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("onnx_evidence.runtime._PATIENCE", 0.5)
-    monkeypatch.setattr("onnx_evidence.runtime._PATIENCE_EACH", 0.0)
+    monkeypatch.setattr("onnx_evidence.sessions.runtime._PATIENCE", 0.5)
+    monkeypatch.setattr("onnx_evidence.sessions.runtime._PATIENCE_EACH", 0.0)
     endless = model_with(
         [
             node("ReduceMax", ["input"], ["largest"], keepdims=0),

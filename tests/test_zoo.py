@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_evidence.projection import CellField
+from onnx_evidence.evidence.field import CellField
 from tests import tiny
 
 TOOLS = Path(__file__).parent.parent / "tools"

@@ -317,7 +317,7 @@ class _Reads:
     """Reads folders of results with a command."""
 
     def __init__(self, reader: str, place: Path) -> None:
-        import onnx_evidence.cli  # noqa: F401 - before what is written is watched
+        import onnx_evidence.cli.commands  # noqa: F401 - before what is written is watched
 
         self.reader = reader
         self.place = Place(place / "place")
@@ -350,7 +350,7 @@ class _Reads:
         return next((answer for answer in answers if answer.finding), answers[0])
 
     def _read(self, reader: str) -> Answer:
-        from onnx_evidence.cli import main
+        from onnx_evidence.cli.commands import main
 
         more = {"workers": ("--workers", 2), "cluster": ("--cluster", self._address)}.get(reader.split()[-1], ())
         command = commands("explain" if more else reader)
@@ -393,10 +393,10 @@ def _stand_in(*, processes: bool) -> None:
 
     _patch("batch.work", "write_figure", lambda figure, stream: stream.write(repr(figure).encode()))
     _patch("batch.work", "Recipe.open", once)
-    _patch("explanation", "Explanation.figure", lambda explanation, limit=None: limit)
+    _patch("results.explanation", "Explanation.figure", lambda explanation, limit=None: limit)
     if processes:
-        _patch("cli_batch", "spawned", lambda recipe, count, device: _pickled(recipe))
-        _patch("cli_batch", "on_cluster", lambda recipe, address: _pickled(recipe))
+        _patch("cli.batch", "spawned", lambda recipe, count, device: _pickled(recipe))
+        _patch("cli.batch", "on_cluster", lambda recipe, address: _pickled(recipe))
 
 
 def _patch(module: str, name: str, value: object) -> None:

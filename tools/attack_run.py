@@ -226,7 +226,7 @@ class Runner:
         # Forked processes are as far as the server is: it has imported everything, and finds it by this.
         os.environ["PYTHONPATH"] = os.pathsep.join([*_HOMES, os.environ.get("PYTHONPATH", "")])
         cases = [path.stem for path in Path(__file__).parent.glob("attack_*.py")]
-        _context.set_forkserver_preload(["onnx_evidence.cli", "onnx_evidence.render", *cases])
+        _context.set_forkserver_preload(["onnx_evidence.cli.commands", "onnx_evidence.results.figure", *cases])
 
     def judge(self, make: Callable[[Place], Attack]) -> Verdict:
         """Make an attack in a folder of its own, run it, and judge.

@@ -22,8 +22,8 @@ from onnx_evidence.batch import fingerprint, work
 from onnx_evidence.batch.folder import ResultFolder
 from onnx_evidence.batch.loop import here
 from onnx_evidence.batch.plan import look, make_plan
-from onnx_evidence.explanation import Explanation
-from onnx_evidence.images import list_images
+from onnx_evidence.pictures.photograph import list_images
+from onnx_evidence.results.explanation import Explanation
 
 _SPARED = 100  # pictures until memory is expected to be flat
 

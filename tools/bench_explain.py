@@ -16,13 +16,13 @@ from pathlib import Path
 import click
 
 from onnx_evidence import DeployedModel, Explainer
-from onnx_evidence.difference import remove_windows
-from onnx_evidence.images import list_images
-from onnx_evidence.removal import RemovalEngine
-from onnx_evidence.runtime import Classifier, Session
-from onnx_evidence.samplers import MeanSampler
+from onnx_evidence.evidence.difference import remove_windows
+from onnx_evidence.evidence.samplers import MeanSampler
+from onnx_evidence.evidence.windows import Windows
+from onnx_evidence.methods.removal import RemovalEngine
+from onnx_evidence.pictures.photograph import list_images
+from onnx_evidence.sessions.runtime import Classifier, Session
 from onnx_evidence.types import AnyArray, Features
-from onnx_evidence.windows import Windows
 
 # Plain forward passes per picture and method.
 _PLAIN = 5

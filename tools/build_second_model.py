@@ -27,7 +27,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence import DeployedModel
-from onnx_evidence.images import list_images
+from onnx_evidence.pictures.photograph import list_images
 
 LAYERS = ("examples/squeezenet_v1.1.param", "b72172ff40969198c0fb8170d9e3249461a2d70132ae3cc5e1d9eaa3ee54df3d")
 WEIGHTS = ("examples/squeezenet_v1.1.bin", "d0f7370ab3c163778c449a93b76799ea770e629b1b3c7afdb3981c1cd1e20243")

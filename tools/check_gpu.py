@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from onnx_evidence import DeployedModel, DeviceError, Explainer
-from onnx_evidence.images import list_images
+from onnx_evidence.pictures.photograph import list_images
 
 _BATCHES = (1, 8, 32, 128, 256)
 _REPEATS = 7

@@ -44,8 +44,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from onnx_evidence import EvidenceError
-from onnx_evidence.graph import Graph
-from onnx_evidence.model import load_model
+from onnx_evidence.cuts.graph import Graph
+from onnx_evidence.intake.model import load_model
 from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp import build_vjp
 

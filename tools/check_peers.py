@@ -23,11 +23,11 @@ from check_gradients import NETWORKS, Network, build, export, pictures, session
 from onnx import TensorProto, helper
 
 from onnx_evidence import DeployedModel
-from onnx_evidence.attribution import grad_cam, grad_cam_plus_plus, layer_cam, layer_times_gradient
-from onnx_evidence.evidence import LN2
-from onnx_evidence.graph import Cut
-from onnx_evidence.path import integrate
-from onnx_evidence.score import Score
+from onnx_evidence.cuts.graph import Cut
+from onnx_evidence.evidence.attribution import grad_cam, grad_cam_plus_plus, layer_cam, layer_times_gradient
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.evidence.path import integrate
+from onnx_evidence.evidence.score import Score
 from onnx_evidence.types import AnyArray, FloatArray, Gradient
 
 _PICTURES = 2

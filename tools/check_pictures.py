@@ -16,7 +16,7 @@ from picture_cases import Array, Case, every_case
 from PIL import Image, ImageOps
 
 from onnx_evidence import EvidenceError
-from onnx_evidence.images import read_photograph
+from onnx_evidence.pictures.photograph import read_photograph
 
 
 def pillow(data: bytes) -> NDArray[np.uint8] | None:

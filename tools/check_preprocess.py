@@ -115,8 +115,8 @@ class Differences:
 
 def compare(folder: Path) -> Iterator[tuple[str, Differences]]:
     """Everything that was made there, against ours."""
-    from onnx_evidence import opencv
-    from onnx_evidence.images import as_photograph
+    from onnx_evidence.pictures import opencv
+    from onnx_evidence.pictures.photograph import as_photograph
     from onnx_evidence.preprocessing import pil
     from onnx_evidence.preprocessing.apply import to_input
 
@@ -163,7 +163,7 @@ def _contracts(configs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Pictures.")
 def main(folder: Path, other: str, limit: int) -> None:
     """Print a table of differences in grey levels (0..255)."""
-    from onnx_evidence.images import list_images, read_photograph
+    from onnx_evidence.pictures.photograph import list_images, read_photograph
 
     paths = list_images([folder])[:limit]
     with tempfile.TemporaryDirectory() as temporary:

@@ -29,9 +29,9 @@ from onnx import TensorProto, numpy_helper
 from onnx_evidence.batch import recompute
 from onnx_evidence.batch import reopen as reopening
 from onnx_evidence.batch.compare import NOT_COMPARED
-from onnx_evidence.cli import main as onnx_evidence
-from onnx_evidence.images import list_images
-from onnx_evidence.pipeline import Explainer
+from onnx_evidence.cli.commands import main as onnx_evidence
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.pictures.photograph import list_images
 
 _BATCH = 3  # unlike the default
 _CHANGE = 1e-3

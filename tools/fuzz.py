@@ -19,7 +19,7 @@ class _Explains:
     """Explains a picture with a model, as the command does."""
 
     def __init__(self, place: Path) -> None:
-        from onnx_evidence.images import read_photograph
+        from onnx_evidence.pictures.photograph import read_photograph
 
         self.place, self.out = place, place / "out"
         (path,) = write_pictures(place / "pictures", 1).iterdir()
@@ -57,7 +57,7 @@ class _Looks:
     def run(self, case: Case) -> Answer:
         """Look at it."""
         from onnx_evidence import EvidenceError
-        from onnx_evidence.images import read_photograph
+        from onnx_evidence.pictures.photograph import read_photograph
 
         picture = self.place / case.name
         with contextlib.suppress(EvidenceError):

@@ -13,13 +13,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from onnx_evidence import DeployedModel
-from onnx_evidence.baselines import own_means
-from onnx_evidence.choose import choose_cuts
-from onnx_evidence.engine import View
-from onnx_evidence.evidence import LN2
-from onnx_evidence.images import list_images
-from onnx_evidence.path import integrate
-from onnx_evidence.score import Score
+from onnx_evidence.cuts.choose import choose_cuts
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.evidence.path import integrate
+from onnx_evidence.evidence.score import Score
+from onnx_evidence.methods.baselines import own_means
+from onnx_evidence.methods.engine import View
+from onnx_evidence.pictures.photograph import list_images
 from onnx_evidence.types import Features, FloatArray, Gradient
 
 _STEPS = (9, 17, 33)

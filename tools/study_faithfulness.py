@@ -22,7 +22,7 @@ from onnx_evidence.evaluation.bootstrap import interval
 from onnx_evidence.evaluation.case import Case, Mapper
 from onnx_evidence.evaluation.loop import Plan, evaluate
 from onnx_evidence.evaluation.mappers import CONTROLS
-from onnx_evidence.images import list_images
+from onnx_evidence.pictures.photograph import list_images
 from onnx_evidence.types import FloatArray
 
 _SMOOTHING = 6.0

@@ -13,11 +13,11 @@ import click
 import numpy as np
 
 from onnx_evidence import DeployedModel, Explainer, fit_background
-from onnx_evidence.background_file import save_background
-from onnx_evidence.choose import choose_cuts
+from onnx_evidence.cuts.choose import choose_cuts
 from onnx_evidence.evaluation import substrates
 from onnx_evidence.evaluation.case import Case
-from onnx_evidence.images import list_images, read_photograph
+from onnx_evidence.methods.background_file import save_background
+from onnx_evidence.pictures.photograph import list_images, read_photograph
 from onnx_evidence.types import Features, FloatArray
 
 Picture = tuple[Path, Features, int]

@@ -16,9 +16,9 @@ import numpy as np
 from study_first_light import SUBSTRATES, Mapper, Picture, insertion_minus_deletion, mapper_of, random_map
 
 from onnx_evidence import DeployedModel, Explainer
-from onnx_evidence.choose import choose_cuts
-from onnx_evidence.evidence import log_probabilities
-from onnx_evidence.images import list_images
+from onnx_evidence.cuts.choose import choose_cuts
+from onnx_evidence.evidence.odds import log_probabilities
+from onnx_evidence.pictures.photograph import list_images
 from onnx_evidence.types import AnyArray, FloatArray
 
 _GRID = 7

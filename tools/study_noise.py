@@ -14,11 +14,11 @@ import click
 import numpy as np
 
 from onnx_evidence import DeployedModel, Explainer
+from onnx_evidence.evaluation.links import rank_correlation
 from onnx_evidence.evaluation.measures import total_variation
-from onnx_evidence.images import list_images
-from onnx_evidence.links import rank_correlation
-from onnx_evidence.removal import RemovalEngine
-from onnx_evidence.samplers import Key, Sampler
+from onnx_evidence.evidence.samplers import Key, Sampler
+from onnx_evidence.methods.removal import RemovalEngine
+from onnx_evidence.pictures.photograph import list_images
 from onnx_evidence.types import Features, FloatArray
 
 _SEEDS = (0, 1)

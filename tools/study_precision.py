@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from onnx_evidence import EvidenceError, Explainer, Explanation
 from onnx_evidence.errors import GradientError
-from onnx_evidence.images import list_images
-from onnx_evidence.machine import available_threads
+from onnx_evidence.files.machine import available_threads
+from onnx_evidence.pictures.photograph import list_images
 from onnx_evidence.types import AnyArray
 
 _FILE_HEAD = ("model", "refused", "p", "certificate, median", "largest", "rounding, median", "largest")

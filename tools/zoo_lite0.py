@@ -42,7 +42,7 @@ class _Pictures(CalibrationDataReader):  # type: ignore[misc]
 
     def __init__(self) -> None:
         from onnx_evidence import DeployedModel
-        from onnx_evidence.images import list_images
+        from onnx_evidence.pictures.photograph import list_images
 
         deployed = DeployedModel(os.environ["LITE0"])
         paths = list_images([Path(os.environ["PICTURES"])])[0::3][:_CALIBRATION]

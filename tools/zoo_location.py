@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_evidence import Explainer
-from onnx_evidence.graph import Cut
-from onnx_evidence.rng import generator, natural_noise
+from onnx_evidence.cuts.graph import Cut
+from onnx_evidence.evidence.rng import generator, natural_noise
 
 Array = npt.NDArray[Any]
 

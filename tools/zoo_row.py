@@ -20,8 +20,8 @@ from onnx import TensorProto
 from zoo_location import locate
 
 from onnx_evidence import DeployedModel, EvidenceError, Explainer
-from onnx_evidence.images import read_photograph
-from onnx_evidence.inspection import inspect_model
+from onnx_evidence.cli.inspection import inspect_model
+from onnx_evidence.pictures.photograph import read_photograph
 
 Array = npt.NDArray[Any]
 Row = dict[str, Any]

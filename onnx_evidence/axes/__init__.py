@@ -6,10 +6,10 @@ A rule answers None where rows and columns cannot be followed; a wrong answer is
 * `meeting`: values that meet value by value; `mixing`: sums over neighbours, channels and tokens; `moving`: reshapes,
   slices, concatenations.
 * `sweep`: all of a graph.
+
+Imported by: cuts.
 """
 
-from onnx_evidence.axes.reading import Reading
 from onnx_evidence.axes.sweep import find_layouts, find_unread
-from onnx_evidence.axes.table import follow
 
-__all__ = ["Reading", "find_layouts", "find_unread", "follow"]
+__all__ = ["find_layouts", "find_unread"]

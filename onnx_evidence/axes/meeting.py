@@ -3,9 +3,7 @@
 from dataclasses import replace
 
 from onnx_evidence.axes.reading import Reading
-from onnx_evidence.geometry import merge
-from onnx_evidence.layout import SPREAD, Axis, Layout, agreed, channels, fits, is_placed
-from onnx_evidence.shapes import Shape
+from onnx_evidence.graphs import SPREAD, Axis, Layout, Shape, agreed, channels, fits, is_placed, merge
 
 _SUMS = frozenset({"Add", "Sum"})
 

@@ -5,11 +5,25 @@ from math import prod
 
 from onnx_evidence.axes.meeting import shared_axes
 from onnx_evidence.axes.reading import Reading
-from onnx_evidence.fields import CONVOLUTIONS, attributes_of, kernel_of, slid
-from onnx_evidence.geometry import Field
-from onnx_evidence.geometry import slide as field_after
-from onnx_evidence.layout import BATCH, COLUMNS, ROWS, SPREAD, Axis, Layout, Part, channels, is_placed, merged
-from onnx_evidence.shapes import Shape
+from onnx_evidence.graphs import (
+    BATCH,
+    COLUMNS,
+    CONVOLUTIONS,
+    ROWS,
+    SPREAD,
+    Axis,
+    Field,
+    Layout,
+    Part,
+    Shape,
+    attributes_of,
+    channels,
+    is_placed,
+    kernel_of,
+    merged,
+    slid,
+)
+from onnx_evidence.graphs import slide as field_after
 
 
 def normal(reading: Reading) -> Layout | None:

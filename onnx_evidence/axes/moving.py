@@ -8,9 +8,7 @@ import numpy as np
 from onnx_evidence.axes.meeting import shared_axes, together
 from onnx_evidence.axes.mixing import resized
 from onnx_evidence.axes.reading import Reading
-from onnx_evidence.fields import attributes_of
-from onnx_evidence.geometry import slide
-from onnx_evidence.layout import (
+from onnx_evidence.graphs import (
     BATCH,
     COLUMNS,
     ROWS,
@@ -18,10 +16,12 @@ from onnx_evidence.layout import (
     Axis,
     Layout,
     Part,
+    attributes_of,
     channels,
     is_placed,
     merged,
     regrouped,
+    slide,
 )
 from onnx_evidence.types import AnyArray
 

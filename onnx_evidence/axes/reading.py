@@ -6,10 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnx_evidence.fields import attributes_of
-from onnx_evidence.layout import Layout
-from onnx_evidence.nodes import node_inputs
-from onnx_evidence.shapes import Shape
+from onnx_evidence.graphs import Layout, Shape, attributes_of, node_inputs
 from onnx_evidence.types import AnyArray
 
 

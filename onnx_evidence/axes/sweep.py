@@ -6,9 +6,7 @@ import onnx
 
 from onnx_evidence.axes.reading import Reading
 from onnx_evidence.axes.table import LOCAL, follow
-from onnx_evidence.layout import Layout
-from onnx_evidence.nodes import node_inputs
-from onnx_evidence.shapes import Shape
+from onnx_evidence.graphs import Layout, Shape, node_inputs
 from onnx_evidence.types import AnyArray
 
 # Operators that may take some tokens and leave others.

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 from onnx_evidence.axes import meeting, mixing, moving
 from onnx_evidence.axes.reading import Reading
-from onnx_evidence.fields import ACTIVATIONS, SLIDING
-from onnx_evidence.layout import Layout, fits
+from onnx_evidence.graphs import ACTIVATIONS, SLIDING, Layout, fits
 
 Rule = Callable[[Reading], Layout | None]
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from onnx_evidence.path import Budget
+from onnx_evidence.evidence import Budget
 from onnx_evidence.types import FloatArray
 
 # Keys that may differ, and why. What is not true there, no computation shows.

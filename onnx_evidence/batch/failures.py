@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from onnx_evidence.batch import SCHEMA
+from onnx_evidence.batch.fingerprint import SCHEMA
 from onnx_evidence.batch.index import Scratch, key
 from onnx_evidence.batch.journal import Journal
 from onnx_evidence.batch.plan import Item

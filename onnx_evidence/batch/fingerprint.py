@@ -9,10 +9,11 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from onnx_evidence.batch import SCHEMA
-from onnx_evidence.pipeline import Explainer
-from onnx_evidence.store import json_line
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.files import json_line
 
+# Of manifest lines; another one whenever their keys or their meaning change.
+SCHEMA = 3
 # Of the settings: what changes no map, what others settle, and what is said by its content instead.
 _LEFT_OUT = ("batch_size", "quality", "layers", "background", "preprocess")
 

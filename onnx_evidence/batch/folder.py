@@ -13,9 +13,9 @@ from onnx_evidence.batch.manifest import Manifest
 from onnx_evidence.batch.plan import Item
 from onnx_evidence.batch.work import Job, Outcome, folder_name
 from onnx_evidence.errors import StoreError
-from onnx_evidence.pipeline import Explainer
-from onnx_evidence.preprocessing.geometry import MAX_PIXELS
-from onnx_evidence.store import PARTIAL, check_writable, write_files
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.files import PARTIAL, check_writable, write_files
+from onnx_evidence.pictures import MAX_PIXELS
 
 
 class ResultFolder:

@@ -16,8 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 from pydantic_core import from_json
 
 from onnx_evidence.errors import StoreError
-from onnx_evidence.files.inside import open_inside
-from onnx_evidence.store import json_line, make_folder, sync_folder, write_atomic
+from onnx_evidence.files import json_line, make_folder, open_inside, sync_folder, write_atomic
 
 _SEAL = re.compile(rb', "seal": "([0-9a-f]{64})"\}')
 _SEAL_LENGTH = 77

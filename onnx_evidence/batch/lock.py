@@ -6,8 +6,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from onnx_evidence.errors import StoreError
-from onnx_evidence.files.inside import open_inside
-from onnx_evidence.store import make_folder
+from onnx_evidence.files import make_folder, open_inside
 
 NAME = ".lock"
 

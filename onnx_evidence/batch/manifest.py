@@ -11,8 +11,8 @@ from onnx_evidence.batch.journal import Journal
 from onnx_evidence.batch.plan import Item
 from onnx_evidence.batch.receipt import unlike_receipt
 from onnx_evidence.errors import StoreError
-from onnx_evidence.files.inside import MOST, open_inside, sha256_of
-from onnx_evidence.questions import TOP
+from onnx_evidence.files import MOST, open_inside, sha256_of
+from onnx_evidence.methods import TOP
 
 MANIFEST = "manifest.jsonl"
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from onnx_evidence.images import printable
+from onnx_evidence.pictures import printable
 
 
 def seen_from(folder: Path, entry: dict[str, Any], picture: Path) -> dict[str, str | None]:

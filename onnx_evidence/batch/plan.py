@@ -12,10 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line, short_of_handles
-from onnx_evidence.files.inside import open_regular, sha256_of
-from onnx_evidence.files.texts import read_text
-from onnx_evidence.images import list_images, printable
-from onnx_evidence.text import visible
+from onnx_evidence.files import open_regular, read_text, sha256_of, visible
+from onnx_evidence.pictures import list_images, printable
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Any
 from onnx_evidence.batch.loop import Runner
 from onnx_evidence.batch.work import Hand, Job, Outcome, Recipe, Tick, explain_job
 from onnx_evidence.errors import DeviceError, EvidenceError
-from onnx_evidence.machine import count_gpus, thread_share
+from onnx_evidence.files import count_gpus, thread_share
 
 # How often a picture is done again when its process died, and a process is started again that dies before its first.
 AGAIN = 2

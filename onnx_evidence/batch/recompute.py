@@ -19,12 +19,11 @@ from onnx_evidence.batch.sound import Sample
 from onnx_evidence.batch.summary import load_map
 from onnx_evidence.batch.verify import Checked, Problem
 from onnx_evidence.errors import DataError, DeviceError, EvidenceError, ModelError, one_line, short_of_handles
-from onnx_evidence.explanation import Explanation, Named
-from onnx_evidence.files.arrays import unpack_arrays
-from onnx_evidence.files.inside import open_regular, sha256_of
-from onnx_evidence.images import Photograph, list_images
-from onnx_evidence.path import Budget
-from onnx_evidence.pipeline import Explainer
+from onnx_evidence.evidence import Budget
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.files import open_regular, sha256_of, unpack_arrays
+from onnx_evidence.pictures import Photograph, list_images
+from onnx_evidence.results import Explanation, Named
 from onnx_evidence.types import Features, FloatArray
 
 IDENTICAL, WITHIN, DIFFERENT = "identical", "within tolerance", "different"

@@ -11,9 +11,9 @@ import numpy as np
 from onnx_evidence.batch import work
 from onnx_evidence.batch.summary import load_map
 from onnx_evidence.errors import StoreError
-from onnx_evidence.explanation import Explanation
-from onnx_evidence.files.inside import open_inside
+from onnx_evidence.files import open_inside
 from onnx_evidence.pictures import formats, pillow
+from onnx_evidence.results import Explanation
 from onnx_evidence.types import AnyArray
 
 # Grey levels that a pixel may be off by: what rounding does to a colour elsewhere.

@@ -10,17 +10,15 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from onnx_evidence.batch import places
-from onnx_evidence.choose import AUTO
-from onnx_evidence.counting.tally import MAX_WORK
+from onnx_evidence.counting import MAX_WORK
+from onnx_evidence.cuts import AUTO
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError, EvidenceError, StoreError
-from onnx_evidence.intake.labels import name_both, read_labels
-from onnx_evidence.intake.read import read_file
-from onnx_evidence.pipeline import Explainer
-from onnx_evidence.preprocessing.contract import make_preprocess
-from onnx_evidence.preprocessing.presets import PREPROCESSED, PRESETS
-from onnx_evidence.settings import Settings
-from onnx_evidence.store import json_line
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.files import json_line
+from onnx_evidence.intake import name_both, read_file, read_labels
+from onnx_evidence.methods import Settings
+from onnx_evidence.preprocessing import PREPROCESSED, PRESETS, make_preprocess
 
 # What of a line decides what is opened.
 _OPENING = ("model", "settings", "method_reason", "preprocess_source", "output", "classes")

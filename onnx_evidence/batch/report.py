@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from onnx_evidence.batch.compare import Difference
-from onnx_evidence.batch.merge import Merged
+from onnx_evidence.batch.shards import Merged
 from onnx_evidence.batch.summary import Group
-from onnx_evidence.text import fit, shown
+from onnx_evidence.files import fit, shown
 
 
 def run_summary(pictures: int, done: int, before: int, failed: int) -> str:
@@ -75,7 +75,7 @@ def merge_summary(merged: Merged, out: Path) -> str:
     Parameters
     ----------
     merged : Merged
-        From `batch.merge.merge`.
+        From `batch.merge`.
     out : Path
         The folder.
 

@@ -13,8 +13,8 @@ from onnx_evidence.batch.journal import read_lines
 from onnx_evidence.batch.manifest import MANIFEST
 from onnx_evidence.batch.summary import Row
 from onnx_evidence.errors import StoreError
-from onnx_evidence.images import printable
-from onnx_evidence.store import PARTIAL
+from onnx_evidence.files import PARTIAL
+from onnx_evidence.pictures import printable
 
 _RESULTS = (".npz", ".png")
 _LINK = "is a link: results are never kept behind links"

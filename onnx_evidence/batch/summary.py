@@ -12,11 +12,8 @@ from onnx_evidence.batch.journal import read_lines
 from onnx_evidence.batch.manifest import manifest_of
 from onnx_evidence.batch.receipt import unlike_receipt
 from onnx_evidence.errors import DataError, StoreError, one_line
-from onnx_evidence.files.arrays import unpack_arrays
-from onnx_evidence.files.inside import MOST, open_inside
-from onnx_evidence.images import read_mask
-from onnx_evidence.store import write_atomic
-from onnx_evidence.text import csv_text
+from onnx_evidence.files import MOST, csv_text, open_inside, unpack_arrays, write_atomic
+from onnx_evidence.pictures import read_mask
 from onnx_evidence.types import FloatArray, Mask
 
 # What every map holds, a number per pixel.

@@ -17,8 +17,8 @@ from onnx_evidence.batch.sound import Some, Sound
 from onnx_evidence.batch.strays import of_others, strays
 from onnx_evidence.batch.work import may_be_folder, slug
 from onnx_evidence.errors import StoreError, one_line, short_of_handles
-from onnx_evidence.explanation import Named
-from onnx_evidence.files.inside import open_regular, sha256_of
+from onnx_evidence.files import open_regular, sha256_of
+from onnx_evidence.results import Named
 
 # Configurations, models and the like that are kept apart: in a folder of one run there is one.
 _OTHERS = 10

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from onnx_evidence.batch import SCHEMA, fingerprint
+from onnx_evidence.batch import fingerprint
+from onnx_evidence.batch.fingerprint import SCHEMA
 from onnx_evidence.batch.plan import Item
 from onnx_evidence.errors import (
     ChangedError,
@@ -27,13 +28,11 @@ from onnx_evidence.errors import (
     one_line,
     short_of_handles,
 )
-from onnx_evidence.explanation import Explanation, Extreme, Named, write_figure
-from onnx_evidence.images import printable
-from onnx_evidence.path import Budget
-from onnx_evidence.pipeline import Explainer
-from onnx_evidence.placement import padding_bits
-from onnx_evidence.preprocessing.geometry import MAX_PIXELS
-from onnx_evidence.store import json_line
+from onnx_evidence.evidence import Budget
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.files import json_line
+from onnx_evidence.pictures import MAX_PIXELS, padding_bits, printable
+from onnx_evidence.results import Explanation, Extreme, Named, write_figure
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import onnx
 from onnx import helper
 
 from onnx_evidence.counting.held import FEW, MOST, Call, Held
-from onnx_evidence.shapes import asked_sides, evaluate
+from onnx_evidence.graphs import asked_sides, evaluate
 from onnx_evidence.types import AnyArray
 
 _UNARY: dict[str, Callable[[AnyArray], Any]] = {

@@ -12,7 +12,7 @@ from onnx_evidence.counting.reckoning import reckoned
 from onnx_evidence.counting.table import grown
 from onnx_evidence.counting.tally import NODE, Limits, Work, in_words
 from onnx_evidence.errors import ModelError
-from onnx_evidence.nodes import node_inputs, tensors_of
+from onnx_evidence.graphs import node_inputs, tensors_of
 
 _STANDARD = ("", "ai.onnx")
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)

@@ -26,7 +26,7 @@ def refuse_endless(
 
     Sizes, and values of a few numbers, are followed through the graph, the bodies of control flow and local functions;
     nothing large is computed. Where the picture decides how often a Loop turns, one turn is counted, and its runs are
-    limited in time (`runtime.Session`).
+    limited in time (`sessions.Session`).
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onnx_evidence.rng import generator
+from onnx_evidence.evidence import generator
 from onnx_evidence.types import AnyArray, FloatArray
 
 DRAWS = 2000

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_evidence.images import Photograph
+from onnx_evidence.pictures import Photograph
 from onnx_evidence.types import Features, FloatArray
 
 

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onnx_evidence.class_kind import EXCLUSIVE, ClassKind
-from onnx_evidence.evidence import LN2
+from onnx_evidence.evidence import EXCLUSIVE, LN2, ClassKind
 from onnx_evidence.types import Features, FloatArray, IntArray, Mask, Predict
 
 # Pictures (D, C, H, W) in which some pixels (H, W) are removed: one, or several draws.

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from onnx_evidence.errors import DataError, TargetError, one_line
-from onnx_evidence.files.texts import read_text
-from onnx_evidence.images import list_images, printable, read_mask
-from onnx_evidence.placement import Placement
+from onnx_evidence.files import read_text
+from onnx_evidence.pictures import Placement, list_images, printable, read_mask
 from onnx_evidence.types import Mask
 
 # Left, top, right and bottom in pixels of the photograph; right and bottom lie outside.

@@ -13,11 +13,11 @@ from onnx_evidence.errors import DataError, EvidenceError, SettingError, TargetE
 from onnx_evidence.evaluation.case import Case, Mapper
 from onnx_evidence.evaluation.flipping import Fill, Flips
 from onnx_evidence.evaluation.given import Marker
+from onnx_evidence.evaluation.links import rank_correlation
 from onnx_evidence.evaluation.measures import energy_inside, focus, pointing, total_variation
 from onnx_evidence.evaluation.seen import as_seen, grey_levels, jitter, shift
 from onnx_evidence.evaluation.substrates import SUBSTRATES, Scene, flip_map
-from onnx_evidence.links import rank_correlation
-from onnx_evidence.rng import generator, key_of
+from onnx_evidence.evidence import generator, key_of
 from onnx_evidence.types import Features, FloatArray, Mask
 
 # Of the pointing game, in pixels, for an input of 224 (Zhang et al. 2018).

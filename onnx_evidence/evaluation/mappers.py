@@ -7,10 +7,9 @@ import numpy as np
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError, GradientError, SettingError
 from onnx_evidence.evaluation.case import Case, Mapper
-from onnx_evidence.methods import METHODS
-from onnx_evidence.pipeline import Explainer
-from onnx_evidence.rng import generator, key_of
-from onnx_evidence.settings import QUALITIES
+from onnx_evidence.evidence import generator, key_of
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.methods import METHODS, QUALITIES
 from onnx_evidence.types import FloatArray
 
 DEFAULT_METHODS = ("integrated", "window", "occlusion")
@@ -96,7 +95,7 @@ def make_mappers(
     deployed : DeployedModel
         The model.
     names : sequence of str or None
-        Keys of `methods.METHODS` or `settings.QUALITIES`; None for those of `DEFAULT_METHODS` that the model's
+        Keys of `methods.METHODS` or `methods.QUALITIES`; None for those of `DEFAULT_METHODS` that the model's
         operators allow.
     background : str or None
         A fitted background, for the methods that need one.
@@ -164,7 +163,7 @@ def method_mapper(deployed: DeployedModel, name: str, background: str | None = N
     deployed : DeployedModel
         The model.
     name : str
-        A key of `methods.METHODS`, or of `settings.QUALITIES`.
+        A key of `methods.METHODS`, or of `methods.QUALITIES`.
     background : str, optional
         A fitted background; used where the method needs one.
     seed : int

@@ -10,10 +10,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from onnx_evidence.evaluation.loop import Scored
-from onnx_evidence.explanation import write_figure
-from onnx_evidence.images import printable
-from onnx_evidence.output import as_json
-from onnx_evidence.store import write_atomic
+from onnx_evidence.files import finite_json, write_atomic
+from onnx_evidence.pictures import printable
+from onnx_evidence.results import write_figure
 
 # Of so many pictures on, percentile intervals cover about what they claim.
 _MANY = 20
@@ -138,7 +137,7 @@ def write_report(out: Path, results: Sequence[Scored], summary: dict[str, Any]) 
     """
     from onnx_evidence.evaluation.figure import draw_curves  # matplotlib is slow to import; only pictures need it
 
-    texts = {"numbers.csv": numbers_csv(results), "summary.json": as_json(summary) + "\n"}
+    texts = {"numbers.csv": numbers_csv(results), "summary.json": finite_json(summary, indent=2) + "\n"}
     for name, text in texts.items():
         write_atomic(out / name, partial(_write, text))
     if summary["substrates"]:

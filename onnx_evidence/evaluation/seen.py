@@ -3,9 +3,8 @@
 import numpy as np
 
 from onnx_evidence.errors import SettingError
-from onnx_evidence.images import Photograph, as_photograph
-from onnx_evidence.preprocessing import apply
-from onnx_evidence.preprocessing.contract import WHITE, Preprocess
+from onnx_evidence.pictures import Photograph, as_photograph
+from onnx_evidence.preprocessing import WHITE, Preprocess, apply
 from onnx_evidence.types import Features, Pixels
 
 

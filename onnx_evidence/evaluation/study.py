@@ -13,8 +13,8 @@ from onnx_evidence.evaluation.loop import Plan, Scored, evaluate
 from onnx_evidence.evaluation.mappers import make_mappers
 from onnx_evidence.evaluation.report import write_report
 from onnx_evidence.evaluation.summary import check_reference, summarise
-from onnx_evidence.images import printable
-from onnx_evidence.store import check_writable
+from onnx_evidence.files import check_writable
+from onnx_evidence.pictures import printable
 
 
 @dataclass(frozen=True)

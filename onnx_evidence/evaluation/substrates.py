@@ -9,15 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_evidence.class_kind import EXCLUSIVE, ClassKind
 from onnx_evidence.errors import SettingError
 from onnx_evidence.evaluation.case import Case
 from onnx_evidence.evaluation.flipping import Fill, Flips, flip, rank_blocks
 from onnx_evidence.evaluation.seen import as_seen, grey_levels
-from onnx_evidence.opencv import blur, inpaint
-from onnx_evidence.preprocessing.apply import to_input
-from onnx_evidence.preprocessing.contract import Preprocess
-from onnx_evidence.rng import generator, key_of
+from onnx_evidence.evidence import EXCLUSIVE, ClassKind, generator, key_of
+from onnx_evidence.pictures import blur, inpaint
+from onnx_evidence.preprocessing import Preprocess, to_input
 from onnx_evidence.types import Features, FloatArray, Mask, Predict
 
 # Of the blur, in pixels, for an input of 224.

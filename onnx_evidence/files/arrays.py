@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from onnx_evidence.errors import one_line
-from onnx_evidence.machine import free_memory
+from onnx_evidence.files.machine import free_memory
 from onnx_evidence.types import AnyArray
 
 # Bytes of all arrays of a file together: the largest picture's map, its errors and its cuts, several times over.

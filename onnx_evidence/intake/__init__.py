@@ -1,1 +1,30 @@
-"""Taking in a deployed file: whatever it looks like outside, a classifier of NCHW pictures with logits inside."""
+"""Taking in a deployed file: whatever it looks like outside, a classifier of NCHW pictures with logits inside.
+
+Imported by: batch, cli, cuts, deployed, explainer.
+"""
+
+from onnx_evidence.intake.answer import Answer, Answers
+from onnx_evidence.intake.codes import unsigned
+from onnx_evidence.intake.deployed_file import representable
+from onnx_evidence.intake.labels import find_class, name_both, read_labels
+from onnx_evidence.intake.model import Model, load_model
+from onnx_evidence.intake.peek import look
+from onnx_evidence.intake.proof import CODES, FULL, Arithmetic
+from onnx_evidence.intake.read import read_file
+
+__all__ = [
+    "CODES",
+    "FULL",
+    "Answer",
+    "Answers",
+    "Arithmetic",
+    "Model",
+    "find_class",
+    "load_model",
+    "look",
+    "name_both",
+    "read_file",
+    "read_labels",
+    "representable",
+    "unsigned",
+]

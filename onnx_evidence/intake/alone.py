@@ -31,7 +31,7 @@ from onnx_evidence.intake.tried import (
     tried_pictures,
     with_outputs,
 )
-from onnx_evidence.runtime import EndlessError, Session
+from onnx_evidence.sessions import EndlessError, Session
 from onnx_evidence.types import Features, FloatArray
 
 # What rounding may differ by in batches of other sizes: of what the scores span (measured on 13 networks: 2e-7), and of

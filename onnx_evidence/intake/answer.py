@@ -11,16 +11,15 @@ from functools import cached_property
 
 import numpy as np
 
-from onnx_evidence.class_kind import ClassKind
 from onnx_evidence.errors import ModelError
-from onnx_evidence.evidence import LN2
+from onnx_evidence.evidence import LN2, ClassKind
 from onnx_evidence.intake.append import LEAST
 from onnx_evidence.intake.deployed_file import DeployedFile
+from onnx_evidence.intake.model import Model
 from onnx_evidence.intake.refusals import regression
 from onnx_evidence.intake.rows import check_rows
-from onnx_evidence.model import Model
-from onnx_evidence.preprocessing.synthetic import trials
-from onnx_evidence.runtime import Device, finite_logits
+from onnx_evidence.preprocessing import trials
+from onnx_evidence.sessions import Device, finite_logits
 from onnx_evidence.types import AnyArray, Features, FloatArray
 
 # Classes whose probability and logit are held against each other.

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_evidence.shapes import TensorInfo
+from onnx_evidence.graphs import TensorInfo
 from onnx_evidence.types import AnyArray
 
 # The smallest normal number of float32: its logarithm stands for that of 0.

@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnx_evidence.graphs import node_inputs
 from onnx_evidence.intake.rewrite import new_name, replace_nodes, taken_names
 from onnx_evidence.intake.sizes import Sizes
-from onnx_evidence.nodes import node_inputs
 from onnx_evidence.types import AnyArray
 
 # A prime that no network has for a side.

@@ -13,10 +13,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnx_evidence.errors import ModelError
+from onnx_evidence.graphs import Shape
 from onnx_evidence.intake.fused import Fused, Spelling, UnknownFormError
 from onnx_evidence.intake.vendor import activate, spell
-from onnx_evidence.runtime import Device, Session
-from onnx_evidence.shapes import Shape
+from onnx_evidence.sessions import Device, Session
 from onnx_evidence.types import AnyArray
 
 BLOCKED = "com.microsoft.nchwc"

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from onnx_evidence.graphs import node_inputs
 from onnx_evidence.intake.entry import FLOATS, Entry
 from onnx_evidence.intake.rewrite import add_constant, new_name, rename_inputs, replace_nodes, taken_names
-from onnx_evidence.nodes import node_inputs
 
 # Operators that only move pixels: they do with floats what they did with whole numbers.
 _MOVES = frozenset("Transpose Reshape Identity Flatten Squeeze Unsqueeze Slice Gather Split Concat".split())

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from onnx_evidence.graphs import node_inputs
 from onnx_evidence.intake.rewrite import add_constant, taken_names
-from onnx_evidence.nodes import node_inputs
 
 _SHIFT = 128
 

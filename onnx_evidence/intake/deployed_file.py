@@ -8,7 +8,7 @@ from onnx import helper
 
 from onnx_evidence.errors import ModelError
 from onnx_evidence.intake.entry import Entry
-from onnx_evidence.runtime import Device, Session
+from onnx_evidence.sessions import Device, Session
 from onnx_evidence.types import AnyArray, Features
 
 

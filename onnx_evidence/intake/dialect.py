@@ -8,9 +8,8 @@ import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper
 
 from onnx_evidence.errors import ModelError, one_line
+from onnx_evidence.graphs import TensorInfo, infer, infer_with_values, node_inputs
 from onnx_evidence.intake.rewrite import VENDOR, replace_nodes
-from onnx_evidence.nodes import node_inputs
-from onnx_evidence.shapes import TensorInfo, infer, infer_with_values
 from onnx_evidence.types import AnyArray
 
 # Domains whose operators ONNX Runtime has.
@@ -199,7 +198,7 @@ def known_values(proto: onnx.ModelProto, image: str, batch: int | None) -> dict[
     Returns
     -------
     dict of str to ndarray
-        As `shapes.infer_with_values`.
+        As `graphs.infer_with_values`.
     """
     return infer_with_values(proto, image, batch)[1]
 

@@ -14,11 +14,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_evidence.class_kind import EXCLUSIVE, INDEPENDENT, ClassKind
 from onnx_evidence.errors import ModelError
-from onnx_evidence.nodes import node_inputs
-from onnx_evidence.runtime import Session, settle_device
-from onnx_evidence.shapes import Shape, TensorInfo, asked_sides
+from onnx_evidence.evidence import EXCLUSIVE, INDEPENDENT, ClassKind
+from onnx_evidence.graphs import Shape, TensorInfo, asked_sides, node_inputs
+from onnx_evidence.sessions import Session, settle_device
 from onnx_evidence.types import AnyArray, FloatArray
 
 # Operators that hand values on as they are, but for their axes and precision.
@@ -162,7 +161,7 @@ def shape_words(shape: Shape) -> str:
     Parameters
     ----------
     shape : tuple of (int or None)
-        As in `shapes.TensorInfo`.
+        As in `graphs.TensorInfo`.
 
     Returns
     -------

@@ -8,9 +8,8 @@ import onnx
 from onnx import TensorProto
 
 from onnx_evidence.errors import DataError, ModelError
-from onnx_evidence.preprocessing.contract import Preprocess
-from onnx_evidence.preprocessing.synthetic import InputRange, likely_ranges
-from onnx_evidence.shapes import type_name
+from onnx_evidence.graphs import type_name
+from onnx_evidence.preprocessing import InputRange, Preprocess, likely_ranges
 
 LAYOUTS = ("NCHW", "NHWC")
 # Types of pictures, and the values of pixels where these are whole numbers.

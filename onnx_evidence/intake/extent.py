@@ -5,8 +5,8 @@ from math import prod
 from pathlib import Path
 
 from onnx_evidence.errors import ModelError
+from onnx_evidence.graphs import TensorInfo
 from onnx_evidence.intake.endings import shape_words
-from onnx_evidence.shapes import TensorInfo
 
 # Numbers that a layer holds of one picture: so many in any case (64 channels of 256 x 256, where a small picture is
 # enlarged inside), and so many for each number of the input. Attention between the patches of 8 x 8 pixels of a large

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, external_data_helper, helper
 
 from onnx_evidence.errors import ChangedError, ModelError
-from onnx_evidence.nodes import tensors_of
+from onnx_evidence.graphs import tensors_of
 
 # Up to here weights are read into the graph. Protobuf, which copies graphs, ends at 2 GB.
 INLINE_LIMIT = 1_500_000_000
@@ -84,7 +84,7 @@ def settle_external(proto: onnx.ModelProto, path: Path, limit: int = INLINE_LIMI
         Its file.
     limit : int
         Bytes; where all weights beside the file have more, only those of tensors up to 64 kB are read. ONNX Runtime
-        finds the others by itself (`runtime.Session`, ``folder``).
+        finds the others by itself (`sessions.Session`, ``folder``).
 
     Returns
     -------

@@ -7,9 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_evidence.graphs import Shape, infer, node_inputs
 from onnx_evidence.intake.rewrite import Rewriter, new_name
-from onnx_evidence.nodes import node_inputs
-from onnx_evidence.shapes import Shape, infer
 from onnx_evidence.types import AnyArray
 
 # Of each output the tensor that is the same; None for one that has no twin.

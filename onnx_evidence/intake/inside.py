@@ -6,10 +6,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnx_evidence.errors import ModelError
+from onnx_evidence.graphs import TensorInfo, ancestors, node_inputs
 from onnx_evidence.intake.rewrite import new_name, taken_names
 from onnx_evidence.intake.tried import STRICT, Subject, apart, largest, other_batches, pattern, session_of, with_outputs
-from onnx_evidence.nodes import ancestors, node_inputs
-from onnx_evidence.shapes import TensorInfo
 from onnx_evidence.types import Features
 
 _KINDS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.UINT8, TensorProto.INT8})

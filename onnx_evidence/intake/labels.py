@@ -4,7 +4,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from onnx_evidence.errors import DataError, TargetError, one_line
-from onnx_evidence.files.texts import parse_json, read_text
+from onnx_evidence.files import parse_json, read_text
 
 LABELS_KEY = "onnx_evidence.labels"
 # Of the number of any class; Python reads no more than some thousands.

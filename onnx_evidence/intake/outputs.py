@@ -13,14 +13,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnx_evidence.class_kind import CLASS_KINDS, EXCLUSIVE, INDEPENDENT, ClassKind
 from onnx_evidence.errors import ModelError, SettingError
+from onnx_evidence.evidence import CLASS_KINDS, EXCLUSIVE, INDEPENDENT, ClassKind
+from onnx_evidence.graphs import TensorInfo, type_name
 from onnx_evidence.intake.append import Builder
 from onnx_evidence.intake.endings import MOVES, Ending, find_ending, shape_words
 from onnx_evidence.intake.ranges import value_range
 from onnx_evidence.intake.refusals import is_time_first, why_never, why_no_scores
 from onnx_evidence.intake.winners import find_behind
-from onnx_evidence.shapes import TensorInfo, type_name
 from onnx_evidence.types import AnyArray
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})

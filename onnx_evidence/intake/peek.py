@@ -5,12 +5,10 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from onnx_evidence.counting.tally import MAX_WORK
+from onnx_evidence.counting import MAX_WORK
 from onnx_evidence.intake.entry import image_input
 from onnx_evidence.intake.read import metadata_of, read_file
-from onnx_evidence.preprocessing.contract import Preprocess
-from onnx_evidence.preprocessing.found import Found, find_preprocess
-from onnx_evidence.preprocessing.presets import Wanted
+from onnx_evidence.preprocessing import Found, Preprocess, Wanted, find_preprocess
 
 
 def peek(proto: onnx.ModelProto, path: Path) -> Wanted:

@@ -6,9 +6,7 @@ from math import prod
 import onnx
 from onnx import numpy_helper
 
-from onnx_evidence.fields import SLIDING, UNARY, attributes_of
-from onnx_evidence.nodes import node_inputs
-from onnx_evidence.shapes import Shape, TensorInfo
+from onnx_evidence.graphs import SLIDING, UNARY, Shape, TensorInfo, attributes_of, node_inputs
 
 # Of the first input alone, row by row; whatever else they read must be constant.
 _OF_ONE = (

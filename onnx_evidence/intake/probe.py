@@ -8,10 +8,10 @@ import onnx
 from onnx import helper
 
 from onnx_evidence.errors import ModelError
+from onnx_evidence.graphs import TensorInfo
 from onnx_evidence.intake.entry import Entry
-from onnx_evidence.preprocessing.synthetic import MARGIN
-from onnx_evidence.runtime import Session, settle_device
-from onnx_evidence.shapes import TensorInfo
+from onnx_evidence.preprocessing import MARGIN
+from onnx_evidence.sessions import Session, settle_device
 from onnx_evidence.types import AnyArray
 
 # Pictures of every range that the input may have.

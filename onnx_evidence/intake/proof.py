@@ -9,14 +9,13 @@ import onnx
 from onnx import TensorProto
 
 from onnx_evidence.errors import ModelError
+from onnx_evidence.graphs import TensorInfo, node_inputs
 from onnx_evidence.intake.deployed_file import DeployedFile
 from onnx_evidence.intake.endings import data_tensors
 from onnx_evidence.intake.entry import Entry
 from onnx_evidence.intake.read import File
-from onnx_evidence.nodes import node_inputs
-from onnx_evidence.preprocessing.synthetic import trials
-from onnx_evidence.runtime import Device, Session
-from onnx_evidence.shapes import TensorInfo
+from onnx_evidence.preprocessing import trials
+from onnx_evidence.sessions import Device, Session
 from onnx_evidence.types import AnyArray, Features, FloatArray
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_evidence.graphs import node_inputs
 from onnx_evidence.intake.rewrite import VENDOR, Rewriter, new_name
-from onnx_evidence.nodes import node_inputs
 
 # Scale and zero point of a tensor of codes; the zero point may be ''.
 Codes = tuple[str, str]

@@ -7,8 +7,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from onnx_evidence.nodes import node_inputs
-from onnx_evidence.shapes import TensorInfo
+from onnx_evidence.graphs import TensorInfo, node_inputs
 
 # Products, by the inputs of which one zero is enough; what comes after them is added.
 _PRODUCTS: dict[str, int] = {

@@ -9,9 +9,9 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import checker, external_data_helper, numpy_helper
 
-from onnx_evidence.counting.tally import MAX_WORK
-from onnx_evidence.counting.work import refuse_endless
+from onnx_evidence.counting import MAX_WORK, refuse_endless
 from onnx_evidence.errors import ModelError, one_line
+from onnx_evidence.graphs import tensors_of, type_name
 from onnx_evidence.intake.external import (
     INLINE_LIMIT,
     Weights,
@@ -23,8 +23,6 @@ from onnx_evidence.intake.external import (
 )
 from onnx_evidence.intake.rewrite import name_strays, sort_nodes
 from onnx_evidence.intake.trial import put_right, runtime_refusal
-from onnx_evidence.nodes import tensors_of
-from onnx_evidence.shapes import type_name
 
 # Attributes that count cells.
 _STEPS = frozenset({"strides", "dilations", "kernel_shape"})

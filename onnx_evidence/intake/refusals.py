@@ -6,9 +6,8 @@ from math import inf
 import onnx
 from onnx import TensorProto
 
+from onnx_evidence.graphs import Shape, TensorInfo, ancestors, type_name
 from onnx_evidence.intake.endings import MOVES, shape_words
-from onnx_evidence.nodes import ancestors
-from onnx_evidence.shapes import Shape, TensorInfo, type_name
 
 _INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT8})
 _SUPPRESSION = frozenset(
@@ -194,7 +193,7 @@ def is_time_first(shape: Shape) -> bool:
     Parameters
     ----------
     shape : tuple of (int or None)
-        As in `shapes.TensorInfo`.
+        As in `graphs.TensorInfo`.
 
     Returns
     -------

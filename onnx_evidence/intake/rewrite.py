@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnx_evidence.nodes import node_inputs
+from onnx_evidence.graphs import node_inputs
 from onnx_evidence.types import AnyArray
 
 # ONNX Runtime's own domain.

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from onnx_evidence.class_kind import EXCLUSIVE
 from onnx_evidence.errors import ModelError
+from onnx_evidence.evidence import EXCLUSIVE
+from onnx_evidence.intake.model import Model
 from onnx_evidence.intake.outputs import SUM_TOLERANCE
-from onnx_evidence.model import Model
 from onnx_evidence.types import FloatArray
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper, shape_inference
 
-from onnx_evidence.shapes import evaluate
+from onnx_evidence.graphs import evaluate
 from onnx_evidence.types import AnyArray
 
 # Constants of more elements are weights, not shapes.

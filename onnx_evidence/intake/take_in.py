@@ -14,8 +14,9 @@ from typing import TypeVar
 import onnx
 from onnx import shape_inference
 
-from onnx_evidence.counting.work import refuse_endless
+from onnx_evidence.counting import refuse_endless
 from onnx_evidence.errors import ModelError, one_line
+from onnx_evidence.graphs import TensorInfo, infer
 from onnx_evidence.intake.alone import Alone, why_alone
 from onnx_evidence.intake.batch import FreedBatch, free_batch
 from onnx_evidence.intake.blocked import unblock
@@ -33,9 +34,8 @@ from onnx_evidence.intake.standard import rewrite_special
 from onnx_evidence.intake.tried import Subject
 from onnx_evidence.intake.unsteady import why_unsteady
 from onnx_evidence.intake.vendor import spell_out
-from onnx_evidence.kernels import OLDEST
-from onnx_evidence.preprocessing.contract import Preprocess
-from onnx_evidence.shapes import TensorInfo, infer
+from onnx_evidence.preprocessing import Preprocess
+from onnx_evidence.sessions import OLDEST
 
 Result = TypeVar("Result")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx
 
-from onnx_evidence.kernels import without_source
+from onnx_evidence.sessions import without_source
 
 # Opening takes seconds; what takes longer is refused, as the checker has it.
 _PATIENCE = 120.0

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnx_evidence.evidence import generator, natural_noise
+from onnx_evidence.graphs import TensorInfo
 from onnx_evidence.intake.entry import Entry
 from onnx_evidence.intake.proof import Arithmetic
 from onnx_evidence.intake.read import File
-from onnx_evidence.preprocessing.synthetic import MARGIN
-from onnx_evidence.rng import generator, natural_noise
-from onnx_evidence.runtime import Device, Session
-from onnx_evidence.shapes import TensorInfo
+from onnx_evidence.preprocessing import MARGIN
+from onnx_evidence.sessions import Device, Session
 from onnx_evidence.types import AnyArray, Features, FloatArray
 
 _CPU = Device("cpu", "what the operators do is the same everywhere")

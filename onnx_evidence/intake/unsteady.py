@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnx_evidence.graphs import ancestors, node_inputs
 from onnx_evidence.intake.dialect import constant_tensor
-from onnx_evidence.nodes import ancestors, node_inputs
 from onnx_evidence.types import AnyArray
 
 _DRAWING = frozenset(

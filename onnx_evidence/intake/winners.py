@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnx_evidence.graphs import TensorInfo
 from onnx_evidence.intake.dialect import constant_tensor
 from onnx_evidence.intake.endings import MOVES
 from onnx_evidence.intake.external import as_text
-from onnx_evidence.shapes import TensorInfo
 from onnx_evidence.types import AnyArray
 
 ML = "ai.onnx.ml"

@@ -4,10 +4,43 @@
 * `decoding`: which reader a file takes, decided once, and the limits that all share.
 * `pillow`: the reader of 8 bits; `tiff` and `netpbm`: of what it reduces or does not hold. 16-bit PNG and JPEG 2000
   are OpenCV's.
+
+Imported by: batch, cli, cuts, deployed, evaluation, explainer, methods, preprocessing, results.
 """
 
-from onnx_evidence.pictures.decoding import Decoded, decode, refuse_large, too_large
-from onnx_evidence.pictures.formats import SUFFIXES
+from onnx_evidence.pictures import formats, opencv, pillow
+from onnx_evidence.pictures.limits import MAX_PIXELS
+from onnx_evidence.pictures.opencv import OPENCV_VERSION, blur, inpaint
+from onnx_evidence.pictures.photograph import (
+    WHITEST,
+    Photograph,
+    as_photograph,
+    list_images,
+    printable,
+    read_mask,
+    read_photograph,
+)
 from onnx_evidence.pictures.pillow import PILLOW_VERSION
+from onnx_evidence.pictures.placement import Placement, padding_bits, spread_to_original, to_original
 
-__all__ = ["PILLOW_VERSION", "SUFFIXES", "Decoded", "decode", "refuse_large", "too_large"]
+__all__ = [
+    "MAX_PIXELS",
+    "OPENCV_VERSION",
+    "PILLOW_VERSION",
+    "WHITEST",
+    "Photograph",
+    "Placement",
+    "as_photograph",
+    "blur",
+    "formats",
+    "inpaint",
+    "list_images",
+    "opencv",
+    "padding_bits",
+    "pillow",
+    "printable",
+    "read_mask",
+    "read_photograph",
+    "spread_to_original",
+    "to_original",
+]

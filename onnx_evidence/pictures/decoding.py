@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onnx_evidence import machine, opencv
 from onnx_evidence.errors import DataError, one_line
-from onnx_evidence.files.inside import open_regular
-from onnx_evidence.pictures import formats, netpbm, pillow, tiff
-from onnx_evidence.preprocessing.geometry import MAX_PIXELS
+from onnx_evidence.files import machine, open_regular
+from onnx_evidence.pictures import formats, netpbm, opencv, pillow, tiff
+from onnx_evidence.pictures.limits import MAX_PIXELS
 from onnx_evidence.types import AnyArray
 
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from onnx_evidence import opencv
 from onnx_evidence.errors import DataError
-from onnx_evidence.images import WHITEST, Photograph, as_photograph, read_photograph
-from onnx_evidence.placement import Placement
+from onnx_evidence.pictures import MAX_PIXELS, WHITEST, Photograph, Placement, as_photograph, opencv, read_photograph
 from onnx_evidence.preprocessing import pil
 from onnx_evidence.preprocessing.contract import WHITE, Preprocess
-from onnx_evidence.preprocessing.geometry import MAX_PIXELS, place
+from onnx_evidence.preprocessing.geometry import place
 from onnx_evidence.preprocessing.synthetic import standardised
 from onnx_evidence.types import AnyArray, Features, Pixels
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_evidence.errors import DataError, one_line
-from onnx_evidence.files.texts import parse_json, parse_toml, read_text
+from onnx_evidence.files import parse_json, parse_toml, read_text
 from onnx_evidence.preprocessing import huggingface, timm
 from onnx_evidence.preprocessing.contract import Preprocess, make_preprocess
 from onnx_evidence.preprocessing.presets import PREPROCESSED, PRESETS, Wanted, preset

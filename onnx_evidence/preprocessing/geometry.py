@@ -13,11 +13,8 @@ Letterboxes round both sides to the nearest, as timm's ``ResizeKeepRatio``.
 """
 
 from onnx_evidence.errors import DataError
-from onnx_evidence.placement import Placement
+from onnx_evidence.pictures import MAX_PIXELS, Placement
 from onnx_evidence.preprocessing.contract import Preprocess
-
-# The largest picture that is decoded or made, in pixels: above what cameras make, below what fills a server.
-MAX_PIXELS = 250_000_000
 
 
 def place(original: tuple[int, int], preprocess: Preprocess) -> Placement:

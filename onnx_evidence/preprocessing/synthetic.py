@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_evidence.evidence import generator, natural_noise
 from onnx_evidence.preprocessing.contract import Preprocess
-from onnx_evidence.rng import generator, natural_noise
 from onnx_evidence.types import AnyArray, Features, FloatArray
 
 # Inputs of which nothing is known: normalised, 0..1, grey levels.

@@ -8,6 +8,8 @@ to the input.
 * `tape`: what rules write with, values with arithmetic; `step`: what they see of the forward graph.
 * `table`: one rule per operator; `attention`, `elementwise`, `indexing`, `linear`, `pooling`, `normalization`,
   `reduction`, `sampling` and `shaping` hold them.
+
+Imported by: cli, deployed.
 """
 
 from onnx_evidence.vjp.build import build_vjp, missing_rules

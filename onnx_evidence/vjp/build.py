@@ -8,8 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnx_evidence.errors import GradientError
-from onnx_evidence.nodes import ancestors, kind_of, node_inputs
-from onnx_evidence.shapes import TensorInfo, infer_with_values
+from onnx_evidence.graphs import TensorInfo, ancestors, infer_with_values, kind_of, node_inputs
 from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp.elementwise import Rule
 from onnx_evidence.vjp.modern import modern

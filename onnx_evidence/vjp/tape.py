@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence.errors import GradientError
-from onnx_evidence.shapes import Shape, TensorInfo
+from onnx_evidence.graphs import Shape, TensorInfo
 from onnx_evidence.types import AnyArray
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})

@@ -1,0 +1,303 @@
+"""The command line: parse, one call, print. The only place where errors become exit codes.
+
+Exit codes: 0 done, 1 something given cannot be used or a check failed (one line on stderr says what), 2 wrong usage,
+3 some pictures of several could not be used, 130 interrupted.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnx_evidence.cli import batch as cli_batch
+from onnx_evidence.cli import output, tables
+from onnx_evidence.cli.golden import expectations, golden_report
+from onnx_evidence.cli.inspection import inspect_model
+from onnx_evidence.cli.options import (
+    PATH,
+    SOME_FAILED,
+    Commands,
+    Opening,
+    golden_options,
+    layer_option,
+    max_work_option,
+    model_options,
+    progress_bar,
+    say_error,
+    set_verbosity,
+    translate_errors,
+    verbosity_options,
+    versus_option,
+)
+from onnx_evidence.cli.options_methods import evaluation_options, method_options
+from onnx_evidence.cuts import resolve_layers
+from onnx_evidence.deployed import DeployedModel
+from onnx_evidence.errors import EvidenceError, StoreError, naming
+from onnx_evidence.evaluation import (
+    DRAWS,
+    Explained,
+    Plan,
+    as_report,
+    check_sanity,
+    comparison,
+    maps_to_make,
+    plan_study,
+    walk,
+)
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.files import check_writable, write_atomic
+from onnx_evidence.intake import look
+from onnx_evidence.methods import TOP, ask, check_targets, fit_background, save_background
+from onnx_evidence.pictures import list_images
+from onnx_evidence.preprocessing import PRESETS, recipe
+from onnx_evidence.results import write_figure
+from onnx_evidence.vjp import build_vjp
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="onnx-evidence")
+def main() -> None:
+    """Explain what a deployed .onnx image classifier saw: signed evidence in bits, in the photograph's pixels."""
+
+
+for _command in (cli_batch.explain, cli_batch.merge, cli_batch.verify, cli_batch.summary):
+    main.add_command(_command)
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@golden_options
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@translate_errors
+def inspect(
+    model: Path, images: tuple[Path, ...], expected: tuple[str, ...], within: float, as_json: bool, opening: Opening
+) -> None:
+    """Show what MODEL takes and gives, and where it can be cut.
+
+    With --expect, check its answers for known pictures: exit code 1 where one is wrong, as with wrong preprocessing.
+    """
+    known = expectations(expected, images)
+    deployed = DeployedModel(model, **opening)
+    report = inspect_model(deployed)
+    if images or known:
+        report |= golden_report(deployed, images, known, within)
+    click.echo(output.as_json(report) if as_json else tables.inspection_table(report))
+    if failed := tables.golden_failure(report.get("golden", [])):
+        raise click.ClickException(failed)
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.argument("folder", type=PATH)
+@click.option("-o", "--out", type=PATH, required=True, help="The .npz file to write.")
+@layer_option
+@click.option("--window", type=click.IntRange(min=1), metavar="K", help="Window that will be drawn, in cells.")
+@click.option("--patch", type=click.IntRange(min=1), metavar="L", help="Window and surroundings, in cells.")
+@model_options
+@verbosity_options
+@translate_errors
+def background(
+    model: Path,
+    folder: Path,
+    out: Path,
+    layers: tuple[str, ...],
+    window: int | None,
+    patch: int | None,
+    opening: Opening,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Fit what features of MODEL look like from the pictures in FOLDER (100 to 500 are enough)."""
+    set_verbosity(quiet, verbose)
+    deployed = DeployedModel(model, **opening)
+    # For every method: what integration takes by itself, and what removal of windows does.
+    cuts = [
+        resolve_layers(layers, deployed.graph.cuts, integrate=each, is_read=deployed.is_read) for each in (True, False)
+    ]
+    names = list(dict.fromkeys(name for each in cuts for name in each))
+    paths = list_images([folder], tell=True)
+    if out.is_dir():
+        raise StoreError(f"{out}: this is a folder; name the .npz file to write")
+    check_writable(out.parent)
+    with progress_bar(len(paths), "picture", quiet) as bar:
+        file = fit_background(deployed, names, _ticking(paths, bar), window=window, patch=patch)
+    save_background(out, file)
+    if not quiet:
+        click.echo(tables.background_table(file.header, out))
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.argument("folder", type=PATH)
+@click.option("-o", "--out", type=PATH, required=True, help="Folder for numbers, summary and curves.")
+@evaluation_options
+@model_options
+@verbosity_options
+@translate_errors
+def evaluate(
+    model: Path,
+    folder: Path,
+    out: Path,
+    substrates: tuple[str, ...],
+    stability: bool,
+    tolerance: float,
+    seed: int,
+    opening: Opening,
+    quiet: bool,
+    verbose: bool,
+    **given: Any,
+) -> None:
+    """Measure how faithful maps of MODEL are, on the pictures in FOLDER, beside a random map and a centre prior.
+
+    Writes OUT/numbers.csv (per picture), summary.json (means, 95 % intervals, paired differences) and curves.png.
+    """
+    set_verbosity(quiet, verbose)
+    plan = Plan(substrates, stability, tolerance, seed)
+    deployed = DeployedModel(model, **opening)
+    study = plan_study(deployed, folder, out, plan, left_out=_tell_left_out, **given)
+    with progress_bar(study.maps, "map", quiet) as bar:
+        results = study.run(lambda path, error: say_error(naming(str(path), error)), bar.update)
+    summary = study.write(out, results)
+    if not quiet:
+        click.echo(comparison(summary))
+    if len(results) < len(study.pictures):
+        raise click.exceptions.Exit(SOME_FAILED)
+
+
+def _tell_left_out(method: str, error: EvidenceError) -> None:
+    click.echo(f"Warning: method {method!r} is left out, it cannot be computed: {error}", err=True)
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.argument("images", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--draws", type=click.IntRange(min=1), default=DRAWS, show_default=True, help="New weights for every check."
+)
+@method_options
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@verbosity_options
+@translate_errors
+def sanity(
+    model: Path,
+    images: tuple[Path, ...],
+    draws: int,
+    opening: Opening,
+    layers: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **settings: Any,
+) -> None:
+    """Check that maps of IMAGES follow what MODEL learnt: with its weights re-drawn they must become others.
+
+    They must differ for other classes too, and show little in a blank picture. Exit code 0 if all checks pass, 1 if one
+    fails or cannot be made.
+    """
+    set_verbosity(quiet, verbose)
+    deployed = DeployedModel(model, **opening)
+    method = Explained(deployed, partial(Explainer, layer=layers, **settings))
+    pictures = [deployed.read(path) for path in list_images(images, tell=True)]
+    with progress_bar(maps_to_make(method.stages, len(pictures), draws), "map", quiet or as_json) as bar:
+        checks = check_sanity(
+            deployed,
+            method,
+            pictures,
+            method.stages,
+            in_bits=method.in_bits,
+            draws=draws,
+            seed=settings["seed"],
+            progress=bar.update,
+        )
+    report = {"method": method.explainer.settings.method, "draws": draws, **as_report(checks)}
+    if as_json or not quiet:
+        click.echo(output.as_json(report) if as_json else tables.sanity_table(report))
+    if not report["passed"]:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.argument("image", type=PATH)
+@click.option("-o", "--out", type=PATH, required=True, help="Folder for links.png and links.json.")
+@click.option("--target", default=TOP, show_default=True, metavar="top1|ID|NAME", help="Class to explain.")
+@versus_option
+@click.option("--layer", metavar="NAME", help="Cut; default: the middle one of those that 'auto' takes.")
+@model_options
+@translate_errors
+def links(
+    model: Path,
+    image: Path,
+    out: Path,
+    target: str,
+    versus: str | None,
+    layer: str | None,
+    opening: Opening,
+) -> None:
+    """Walk from removal of windows to the plain gradient on one IMAGE, one simplification at a time."""
+    from onnx_evidence.evaluation.links_figure import draw_links  # matplotlib is slow to import; only pictures need it
+
+    deployed = DeployedModel(model, **opening)
+    cuts = deployed.graph.cuts
+    names = [layer] if layer else resolve_layers(["auto"], cuts, integrate=True, is_read=deployed.is_read)
+    cut = deployed.graph.find(names[len(names) // 2])
+    check_targets(deployed, [target], versus)
+    photograph, inputs, placement = deployed.prepare(image)
+    top = deployed.answer(inputs).ranked[0]
+    (asked,) = ask(deployed, photograph.name, top, [target], versus)
+    walked = walk(deployed, cut, inputs, asked.target, asked.versus)
+    question = deployed.label(asked.target)
+    if asked.versus is not None:
+        question += f" rather than {deployed.label(asked.versus)}"
+    upper, left, lower, right = (round(side) for side in placement.seen())
+    title = f"{photograph.name.rsplit('/', 1)[-1]}  -  {question}  -  cut {cut.name}"
+    figure = draw_links(walked, photograph.pixels[max(upper, 0) : lower, max(left, 0) : right], title)
+    check_writable(out)
+    write_atomic(out / "links.png", partial(write_figure, figure))
+    report = output.links_report(walked, cut.name, question)
+    write_atomic(out / "links.json", lambda stream: stream.write(output.as_json(report).encode()))
+    click.echo(tables.links_table(report))
+
+
+@main.command()
+@click.argument("model", type=PATH)
+@click.option("-o", "--out", type=PATH, required=True, help="The .onnx file to write.")
+@click.option("--layer", metavar="NAME", help="Cut; default: the model's input.")
+@model_options
+@translate_errors
+def gradient(model: Path, out: Path, layer: str | None, opening: Opening) -> None:
+    """Save the backward graph of MODEL as an .onnx file of standard operators.
+
+    It takes what the model (behind the cut) takes, a 'cotangent' and a 0/1 mask 'rest' of classes (N, K), and gives the
+    'gradient' of cotangent . logits - log-sum-exp of the rest, and the logits as 'value'.
+    """
+    deployed = DeployedModel(model, **opening)
+    cut = deployed.graph.find(layer or deployed.model.input_name)
+    backward = build_vjp(deployed.graph.tail(cut), rest=True)
+    write_atomic(out, lambda stream: stream.write(backward.SerializeToString()))
+    click.echo(f"{out}: {len(backward.graph.node)} nodes, from {cut.name!r} to the logits and back")
+
+
+@main.command(epilog="  ".join(f"{name}: {row.summary}." for name, row in PRESETS.items()))
+@click.argument("model", type=PATH)
+@click.option("--preprocess", metavar="NAME|FILE|FOLDER", help="As of the other commands.")
+@click.option("--template", is_flag=True, help="Print a file to edit even where nothing is recorded.")
+@max_work_option
+@translate_errors
+def preprocess(model: Path, preprocess: str | None, template: bool, max_work: int) -> None:
+    """Print what is done to pictures before MODEL sees them, and where that comes from: TOML for --preprocess FILE."""
+    found, wanted = look(model, preprocess, max_work)
+    click.echo(recipe(found, wanted, model, template=template))
+
+
+def _ticking(paths: Iterable[Path], bar: "tqdm[Any]") -> Iterator[Path]:
+    for path in paths:
+        yield path
+        bar.update()

@@ -1,0 +1,41 @@
+"""Where a graph can be cut in two, what the cells there are and see, and which cuts are taken.
+
+Imported by: batch, cli, deployed, evaluation, explainer, methods.
+"""
+
+from onnx_evidence.cuts.cells import PLAIN_AXES
+from onnx_evidence.cuts.certificate import are_read, certify
+from onnx_evidence.cuts.choose import (
+    AUTO,
+    DEEP,
+    Verdict,
+    choose_cuts,
+    judge_cuts,
+    last_cut,
+    resolve_layers,
+    why_no_grid,
+    why_shallow,
+)
+from onnx_evidence.cuts.graph import Cut, Graph
+from onnx_evidence.cuts.receptive import measure_field, unmeasured
+from onnx_evidence.cuts.tokens import by_cells
+
+__all__ = [
+    "AUTO",
+    "DEEP",
+    "PLAIN_AXES",
+    "Cut",
+    "Graph",
+    "Verdict",
+    "are_read",
+    "by_cells",
+    "certify",
+    "choose_cuts",
+    "judge_cuts",
+    "last_cut",
+    "measure_field",
+    "resolve_layers",
+    "unmeasured",
+    "why_no_grid",
+    "why_shallow",
+]

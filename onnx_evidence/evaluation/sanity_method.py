@@ -1,0 +1,85 @@
+"""A method as `sanity` sees it: a map of one class, for any model, picture and class."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from onnx_evidence.deployed import DeployedModel
+from onnx_evidence.errors import SettingError
+from onnx_evidence.evaluation.randomise import choose_stages
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.pictures import Photograph
+from onnx_evidence.types import AnyArray
+
+
+class Mapper(Protocol):
+    """Any method: ``(deployed, picture, target) -> map``, real numbers of shape (H, W), the same for every call."""
+
+    def __call__(self, deployed: DeployedModel, picture: Photograph, target: int, /) -> AnyArray:
+        """Explain one class of one picture."""
+        ...
+
+
+class Explained:
+    """A method of the package as a `Mapper`.
+
+    Parameters
+    ----------
+    deployed : DeployedModel
+        The model as it is.
+    make : callable
+        Makes the `Explainer` of a model; it is called once for each model in turn.
+
+    Attributes
+    ----------
+    explainer : Explainer
+        Of the model that was explained last.
+    stages : list of Stage
+        What to re-draw, given the cuts that the method explains.
+    in_bits : bool
+        Whether its maps count evidence.
+
+    Raises
+    ------
+    SettingError
+        If its background was fitted to features that a re-drawn network does not have.
+    EvidenceError
+        One of its leaves, as `Explainer` and `evaluation.randomise.choose_stages`.
+    """
+
+    def __init__(self, deployed: DeployedModel, make: Callable[[DeployedModel], Explainer]) -> None:
+        self._make = make
+        self.explainer = make(deployed)
+        preset, path = self.explainer.settings.preset, self.explainer.settings.background_path
+        if path is not None and not path.is_dir() and not preset.at_input:
+            raise SettingError(
+                f"background {path} holds what features of this model look like, and a re-drawn one has others: take "
+                "--background mean, zero, blur or a folder of pictures"
+            )
+        self.stages = choose_stages(deployed, [engine.cut.name for engine in self.explainer.engines])
+        self.in_bits = preset.unit in ("bits", "bits per pixel")
+
+    def __call__(self, deployed: DeployedModel, picture: Photograph, target: int, /) -> AnyArray:
+        """The map of one class, in pixels of the model's input.
+
+        Parameters
+        ----------
+        deployed : DeployedModel
+            The model.
+        picture : Photograph
+            What is explained.
+        target : int
+            The class.
+
+        Returns
+        -------
+        ndarray of float32, shape (H, W)
+            In the method's unit.
+
+        Raises
+        ------
+        EvidenceError
+            One of its leaves, as `Explainer`.
+        """
+        if self.explainer.deployed is not deployed:
+            self.explainer = self._make(deployed)
+        return self.explainer.explain(picture, target=target).values

@@ -1,0 +1,93 @@
+"""The mathematics: evidence in bits, what stands in for features, paths, windows, masks, errors; numpy alone.
+
+Imported by: batch, cli, cuts, deployed, evaluation, explainer, intake, methods, preprocessing, results.
+"""
+
+from onnx_evidence.evidence import attribution, masks
+from onnx_evidence.evidence.background import Background, BackgroundFitter, default_patch
+from onnx_evidence.evidence.class_kind import CLASS_KINDS, EXCLUSIVE, INDEPENDENT, ClassKind
+from onnx_evidence.evidence.difference import Draws, WindowEvidence, check_samples, remove_windows, window_evidence
+from onnx_evidence.evidence.field import EVEN, MEASURED, NOMINAL, OPEN, AxisField, CellField, input_field
+from onnx_evidence.evidence.intervals import CONFIDENCE, FIRST_LOOK, combined_freedom, half_width
+from onnx_evidence.evidence.masks import MakeMasks, Parts
+from onnx_evidence.evidence.odds import LN2
+from onnx_evidence.evidence.order import FRONTS, LEVELS, ROUNDS, Ascend, Reveal, level_sets, refine
+from onnx_evidence.evidence.path import (
+    FIRST_STEPS,
+    Budget,
+    PathEvidence,
+    average,
+    budget_of,
+    heard,
+    integrate,
+    mean_budget,
+)
+from onnx_evidence.evidence.resample import interpolation
+from onnx_evidence.evidence.rng import generator, key_of, natural_noise
+from onnx_evidence.evidence.samplers import ConditionalSampler, Key, MeanSampler, Sampler, ZeroSampler
+from onnx_evidence.evidence.score import SCORES, Score
+from onnx_evidence.evidence.sequential import MOST_SAMPLES, Asked, Sampled, sample_windows
+from onnx_evidence.evidence.windows import Windows, default_size
+
+__all__ = [
+    "CLASS_KINDS",
+    "CONFIDENCE",
+    "EVEN",
+    "EXCLUSIVE",
+    "FIRST_LOOK",
+    "FIRST_STEPS",
+    "FRONTS",
+    "INDEPENDENT",
+    "LEVELS",
+    "LN2",
+    "MEASURED",
+    "MOST_SAMPLES",
+    "NOMINAL",
+    "OPEN",
+    "ROUNDS",
+    "SCORES",
+    "Ascend",
+    "Asked",
+    "AxisField",
+    "Background",
+    "BackgroundFitter",
+    "Budget",
+    "CellField",
+    "ClassKind",
+    "ConditionalSampler",
+    "Draws",
+    "Key",
+    "MakeMasks",
+    "MeanSampler",
+    "Parts",
+    "PathEvidence",
+    "Reveal",
+    "Sampled",
+    "Sampler",
+    "Score",
+    "WindowEvidence",
+    "Windows",
+    "ZeroSampler",
+    "attribution",
+    "average",
+    "budget_of",
+    "check_samples",
+    "combined_freedom",
+    "default_patch",
+    "default_size",
+    "generator",
+    "half_width",
+    "heard",
+    "input_field",
+    "integrate",
+    "interpolation",
+    "key_of",
+    "level_sets",
+    "masks",
+    "mean_budget",
+    "natural_noise",
+    "refine",
+    "remove_windows",
+    "sample_windows",
+    "window_evidence",
+]

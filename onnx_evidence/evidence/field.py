@@ -1,0 +1,194 @@
+"""From cells to pixels of the model's input, through the receptive field.
+
+Cells are placed at the centres of their fields, which are measured where they can be (`receptive`), and interpolated
+between them. The spread is how far a map can be resolved; smearing by it too was measured and lost
+(docs/first-light.md).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_evidence.evidence.difference import WindowEvidence
+from onnx_evidence.evidence.intervals import total_freedom
+from onnx_evidence.evidence.windows import Windows
+from onnx_evidence.types import FloatArray
+
+# How the places of cells are known.
+MEASURED, NOMINAL, EVEN, EXACT = "measured", "nominal", "even", "exact"
+# Not before there is a picture.
+OPEN = "open"
+# Standard deviation of the interpolation between cells, in pitches of the grid.
+_KERNEL = 0.5
+
+
+@dataclass(frozen=True)
+class AxisField:
+    """Where the cells of one axis look, in pixels of the model's input.
+
+    Attributes
+    ----------
+    pixels : int
+        Length of the input along this axis.
+    centre, spread : ndarray of float64, shape (cells,)
+        Centre and standard deviation of each row's (column's) effective receptive field; pixel 0 covers 0..1.
+    """
+
+    pixels: int
+    centre: FloatArray
+    spread: FloatArray
+
+    def weights(self) -> FloatArray:
+        """Weight of every cell in every pixel, shape (pixels, cells); each row sums to 1.
+
+        A Gaussian of half the cells' pitch around each centre, normalised over the cells: an interpolation,
+        so a constant map stays that constant. Far from every cell the nearest one decides.
+
+        Returns
+        -------
+        ndarray of float64, shape (pixels, cells)
+        """
+        place = np.arange(self.pixels)[:, None] + 0.5
+        pitch = self.pixels / len(self.centre)
+        exponent = -0.5 * ((place - self.centre) / (_KERNEL * pitch)) ** 2
+        exponent -= exponent.max(axis=1, keepdims=True)
+        weights = np.exp(exponent)
+        normalised: FloatArray = weights / weights.sum(axis=1, keepdims=True)
+        return normalised
+
+    def shares(self) -> FloatArray:
+        """Share of every cell that every pixel gets, shape (pixels, cells); each column sums to 1.
+
+        The weights of the interpolation, normalised over the pixels: what a cell has is spread over the pixels it
+        stands for, and nothing is lost.
+
+        Returns
+        -------
+        ndarray of float64, shape (pixels, cells)
+        """
+        weights = self.weights()
+        shared: FloatArray = weights / weights.sum(axis=0, keepdims=True)
+        return shared
+
+
+@dataclass(frozen=True)
+class CellField:
+    """Where the cells of a cut look: one `AxisField` for rows and one for columns.
+
+    Attributes
+    ----------
+    rows, cols : AxisField
+        One per axis.
+    how : {'measured', 'nominal', 'even', 'exact', 'open'}
+        How it is known: measured; by arithmetic on kernels and strides; not at all, so that cells are spaced evenly
+        over the picture; by definition; or not before there is a picture.
+    reason : str
+        Why it is not measured, or what had to be filled in; empty where there is nothing to say.
+    """
+
+    rows: AxisField
+    cols: AxisField
+    how: str = EXACT
+    reason: str = ""
+
+    @property
+    def resolution(self) -> float:
+        """Mean spread of a cell's field in pixels: finer detail of a map is cosmetic."""
+        return float((self.rows.spread.mean() + self.cols.spread.mean()) / 2)
+
+    def to_input(self, values: FloatArray) -> FloatArray:
+        """Carry one value per cell (A, B) to one per pixel of the input (H, W), in the same unit.
+
+        Parameters
+        ----------
+        values : ndarray of float64, shape (A, B)
+            One value per cell.
+
+        Returns
+        -------
+        ndarray of float64, shape (H, W)
+        """
+        return self.rows.weights() @ values @ self.cols.weights().T
+
+    def spread(self, bits: FloatArray) -> FloatArray:
+        """Spread the bits of every cell (A, B) over the pixels it stands for (H, W); sums are kept.
+
+        Parameters
+        ----------
+        bits : ndarray of float64, shape (A, B)
+            Evidence per cell.
+
+        Returns
+        -------
+        ndarray of float64, shape (H, W)
+            Bits per pixel.
+        """
+        return self.rows.shares() @ bits @ self.cols.shares().T
+
+    def project(self, evidence: WindowEvidence) -> tuple[FloatArray, FloatArray]:
+        """Carry windows to pixels: averaged over overlaps, then interpolated.
+
+        Both steps are one linear map of the windows, so the variance of a pixel is exact as well: windows
+        are drawn independently.
+
+        Parameters
+        ----------
+        evidence : WindowEvidence
+            Of windows on the grid of these cells.
+
+        Returns
+        -------
+        bits : ndarray of float64, shape (H, W)
+            Positive speaks for the class.
+        variance : ndarray of float64, shape (H, W)
+            Squared standard error, bits squared; NaN where a window that counts was not sampled.
+        """
+        rows, cols = self._weights(evidence.windows)
+        return rows @ evidence.bits @ cols.T, rows**2 @ evidence.error**2 @ (cols**2).T
+
+    def freedom(self, evidence: WindowEvidence) -> FloatArray | None:
+        """Degrees of freedom of the variance that `project` gives every pixel; see `evidence.intervals.total_freedom`.
+
+        Parameters
+        ----------
+        evidence : WindowEvidence
+            Of windows on the grid of these cells.
+
+        Returns
+        -------
+        ndarray of float64, shape (H, W), or None
+            NaN where a window that counts was not sampled; None where the windows have none.
+        """
+        if evidence.freedom is None:
+            return None
+        rows, cols = self._weights(evidence.windows)
+        variance = evidence.error**2
+        total = rows**2 @ variance @ (cols**2).T
+        squares = rows**4 @ (variance**2 / evidence.freedom) @ (cols**4).T
+        return total_freedom(total, squares, np.full(total.shape, evidence.freedom.min()))
+
+    def _weights(self, windows: Windows) -> tuple[FloatArray, FloatArray]:
+        """Weight of every row (column) of windows in every row (column) of pixels."""
+        return self.rows.weights() @ windows.row_weights, self.cols.weights() @ windows.col_weights
+
+
+def input_field(size: tuple[int, int]) -> CellField:
+    """The field at the input itself: every cell is its own pixel.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Height and width of the input in pixels.
+
+    Returns
+    -------
+    CellField
+    """
+    rows, cols = (_Identity(side, np.arange(side, dtype=np.float64) + 0.5, np.zeros(side)) for side in size)
+    return CellField(rows, cols)
+
+
+class _Identity(AxisField):
+    def weights(self) -> FloatArray:
+        """Every pixel is its own cell."""
+        return np.eye(self.pixels)

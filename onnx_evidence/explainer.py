@@ -1,0 +1,322 @@
+"""The composition root: a model and settings become an `Explainer`, an image becomes explanations.
+
+No arithmetic on evidence lives here and nothing is drawn: the stages are called in order, and what
+they used is recorded.
+
+Imported by: batch, cli, evaluation.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+
+from onnx_evidence.counting import MAX_WORK
+from onnx_evidence.cuts import AUTO
+from onnx_evidence.deployed import DeployedModel
+from onnx_evidence.errors import CutError, SettingError
+from onnx_evidence.evidence import Budget, combined_freedom, heard, key_of
+from onnx_evidence.intake import Answer
+from onnx_evidence.methods import (
+    TOP,
+    TOP_CLASSES,
+    CutMap,
+    Settings,
+    View,
+    ask,
+    check_finite,
+    check_targets,
+    fixed_record,
+    make_record,
+    placed,
+    prepare,
+)
+from onnx_evidence.pictures import Photograph, Placement
+from onnx_evidence.preprocessing import Preprocess
+from onnx_evidence.results import Explanation, Named
+from onnx_evidence.types import Features, FloatArray, Pixels
+
+
+class Options(TypedDict, total=False):
+    """Settings that `Explainer` takes by name; see `methods.Settings`."""
+
+    method: str
+    window: int | None
+    stride: int | None
+    samples: int | None
+    background: str | None
+    statistic: str
+    score: str
+    steps: int
+    completeness: float
+    project: str
+    batch_size: int
+    seed: int
+    laplace: tuple[int, int] | None
+    tolerance: float | None
+    quality: str
+
+
+class Combined(TypedDict):
+    """The part of an `Explanation` that is made from the maps of the cuts."""
+
+    values: Features
+    stderr: Features
+    freedom: FloatArray | None
+    looks: int
+    grids: tuple[Features, ...]
+    budgets: tuple[Budget, ...]
+    silent: tuple[bool, ...]
+
+
+class Explainer:
+    """Explains the decisions of a deployed model.
+
+    Parameters
+    ----------
+    model : str or Path or DeployedModel
+        The .onnx file, or one that is open already.
+    layer : str or sequence of str
+        Names of cuts; 'auto' chooses. Several are averaged in bits.
+    preprocess : str or Path or Preprocess, optional
+        As in `DeployedModel`; like the next five, refused where ``model`` is open already.
+    labels : str or Path, optional
+        As in `DeployedModel`.
+    device : {'auto', 'cpu', 'cuda'}
+        As in `DeployedModel`.
+    output : str, optional
+        As in `DeployedModel`.
+    classes : {'exclusive', 'independent'}, optional
+        As in `DeployedModel`.
+    max_work : int
+        As in `DeployedModel`.
+    **settings
+        The other fields of `methods.Settings`: method, window, stride, samples, background, statistic, score,
+        steps, completeness, project, batch_size, seed, laplace, tolerance, quality.
+
+    Attributes
+    ----------
+    settings : Settings
+        What was set; the method is never 'auto' here.
+    reason : str
+        Why this method, where it was left to choose.
+    engines : list of Engine
+        The method at every cut.
+    background : str
+        What stands in for removed features, in words.
+    record : dict
+        What the records of all maps will share; see `methods.fixed_record`.
+
+    Raises
+    ------
+    EvidenceError
+        One of its leaves, if anything given cannot be used.
+
+    Examples
+    --------
+    >>> explainer = Explainer("models/efficientnet-lite0.onnx")  # doctest: +SKIP
+    >>> evidence = explainer.explain("photo.jpg", target="top1", versus="military uniform")  # doctest: +SKIP
+    >>> evidence.values.shape, evidence.unit  # doctest: +SKIP
+    ((224, 224), 'bits per pixel')
+    """
+
+    def __init__(
+        self,
+        model: str | Path | DeployedModel,
+        *,
+        layer: str | Sequence[str] = AUTO,
+        preprocess: str | Path | Preprocess | None = None,
+        labels: str | Path | None = None,
+        device: str = "auto",
+        output: str | None = None,
+        classes: str | None = None,
+        max_work: int = MAX_WORK,
+        **settings: Unpack[Options],
+    ) -> None:
+        layers = (layer,) if isinstance(layer, str) else tuple(layer)
+        self.settings = Settings(layers=layers, **settings).settled()
+        self.settings.check()
+        if not isinstance(model, DeployedModel):
+            model = DeployedModel(
+                model,
+                preprocess=preprocess,
+                labels=labels,
+                device=device,
+                output=output,
+                classes=classes,
+                max_work=max_work,
+            )
+        elif (preprocess, labels, device, output, classes, max_work) != (None, None, "auto", None, None, MAX_WORK):
+            raise SettingError(
+                "a model that is open has its preprocess, labels, device, output, classes and max_work: give them to "
+                "DeployedModel"
+            )
+        self.deployed = model
+        # Refuse a model without preprocessing, or with other labels than classes, before hours are spent.
+        _ = model.preprocess, model.classes
+        prepared = prepare(model, self.settings)
+        self.settings, self.reason, self.engines = prepared.settings, prepared.reason, prepared.engines
+        self.background = prepared.background
+        self._unread = prepared.unread
+        words = self.background, prepared.background_sha256
+        self.record = fixed_record(model, self.settings, self.reason, words, prepared.shallow)
+        self._look = self.deployed.looker([engine.cut for engine in self.engines])
+
+    def rows(self, questions: int = 1) -> int:
+        """Rows that are run per picture, over all cuts, as far as that is known before.
+
+        Parameters
+        ----------
+        questions : int
+            Classes that are explained.
+
+        Returns
+        -------
+        int
+        """
+        return sum(engine.copies * (1 if engine.shared else questions) for engine in self.engines)
+
+    def explain(
+        self, image: str | Path | Pixels | Photograph, *, target: str | int = TOP, versus: str | int | None = None
+    ) -> Explanation:
+        """Explain one class of one image.
+
+        Parameters
+        ----------
+        image : str or Path or ndarray of uint8, shape (H, W, 3) or (H, W), or Photograph
+            A picture file, RGB or grey pixels, or a picture that is decoded already.
+        target : str or int
+            'top1' (the class that the model gives), a class number or a class name.
+        versus : str or int, optional
+            A class to hold it against: the map is then the evidence for ``target`` rather than ``versus``.
+
+        Returns
+        -------
+        Explanation
+            The map in bits, with its error and how it was made.
+
+        Raises
+        ------
+        DataError, TargetError, ModelError, CutError
+            If the image or a class cannot be used, or the split is not the deployed file on this image.
+        SettingError
+            If a class would be held against itself.
+        """
+        return self.explain_all(image, [target], versus)[0]
+
+    def explain_all(
+        self,
+        image: str | Path | Pixels | Photograph,
+        targets: Sequence[str | int] = (TOP,),
+        versus: str | int | None = None,
+        progress: Callable[[int], object] = lambda copies: None,
+    ) -> list[Explanation]:
+        """Explain several classes of one image from the same passes; see `explain`.
+
+        Parameters
+        ----------
+        image : str or Path or ndarray of uint8, shape (H, W, 3) or (H, W), or Photograph
+            As in `explain`.
+        targets : sequence of (str or int)
+            The classes, each as in `explain`.
+        versus : str or int, optional
+            The class to hold all of them against.
+        progress : callable
+            Called with the number of edited copies done since the last call.
+
+        Returns
+        -------
+        list of Explanation
+            One per class, in the order given; classes named twice are explained once.
+
+        Raises
+        ------
+        DataError, TargetError, SettingError, ModelError, CutError
+            As in `explain`.
+        """
+        self.check_targets(targets, versus)
+        photograph, inputs, placement = self.deployed.prepare(image)
+        try:
+            return self._explain(photograph, inputs, placement, targets, versus, progress)
+        except CutError as error:
+            raise CutError(f"{photograph.name}: {error}") from error
+
+    def _explain(
+        self,
+        photograph: Photograph,
+        inputs: Features,
+        placement: Placement,
+        targets: Sequence[str | int],
+        versus: str | int | None,
+        progress: Callable[[int], object],
+    ) -> list[Explanation]:
+        answer, features = self.deployed.answer(inputs), self._look(inputs)
+        questions = ask(self.deployed, photograph.name, answer.ranked[0], targets, versus)
+        key = key_of(inputs.tobytes())
+        engines = placed(self.engines, lambda cut: self.deployed.field(cut, inputs))
+        answers = [
+            engine.explain(View(inputs, seen, answer.logits, key, self.deployed.class_kind), questions, progress)
+            for engine, seen in zip(engines, features, strict=True)
+        ]
+        for engine, maps in zip(engines, answers, strict=True):
+            check_finite(engine.cut, maps)
+        self.deployed.model.check_unchanged()
+        top = self._top(answer)
+        asked = [question.target for question in questions]
+        said = zip(asked, answer.probabilities(asked), answer.log_odds_bits(asked), strict=True)
+        found = []
+        for number, (target, probability, log_odds) in enumerate(said):
+            maps, rival = [each[number] for each in answers], questions[number].versus
+            record = make_record(self.record, engines, photograph, self.deployed.preprocess, inputs, maps)
+            found.append(
+                Explanation(
+                    **self._combine(maps),
+                    target=self._named(target),
+                    versus=None if rival is None else self._named(rival),
+                    probability=float(probability),
+                    log_odds_bits=float(log_odds),
+                    photograph=photograph,
+                    placement=placement,
+                    unit=self.settings.preset.unit,
+                    record={**record, "top": top},
+                )
+            )
+        return found
+
+    def _top(self, answer: Answer) -> list[dict[str, Any]]:
+        """The most probable classes, with their probabilities."""
+        order = answer.ranked[:TOP_CLASSES]
+        return [
+            {"class": number, "label": self.deployed.label(number), "probability": float(chance)}
+            for number, chance in zip(order, answer.probabilities(order), strict=True)
+        ]
+
+    def check_targets(self, targets: Sequence[str | int], versus: str | int | None = None) -> None:
+        """Refuse classes that no picture can be explained for; see `methods.check_targets`."""
+        check_targets(self.deployed, targets, versus)
+
+    def _named(self, number: int) -> Named:
+        return Named(number, self.deployed.label(number))
+
+    def _combine(self, maps: Sequence[CutMap]) -> Combined:
+        """The mean over cuts of their maps in input pixels, its standard error, and the freedom of that."""
+        silent = tuple(
+            engine.cut.name in self._unread or not each.cells.any()
+            for engine, each in zip(self.engines, maps, strict=True)
+        )
+        spoken = heard(maps, silent)
+        mean = np.mean([each.values for each in spoken], axis=0).astype(np.float32)
+        variances = np.stack([each.variance for each in spoken])
+        # The same draws at every cut err alike: their errors add up, which bounds that of the mean.
+        total = np.sqrt(variances).sum(axis=0) if spoken[0].alike else np.sqrt(variances.sum(axis=0))
+        error = (total / len(spoken)).astype(np.float32)
+        return Combined(
+            values=mean,
+            stderr=error,
+            freedom=combined_freedom([(each.variance, each.freedom) for each in spoken], alike=spoken[0].alike),
+            looks=max(each.looks for each in spoken),
+            grids=tuple(each.cells.astype(np.float32) for each in maps),
+            budgets=tuple(each.budget for each in maps if each.budget is not None),
+            silent=silent if any(silent) else (),
+        )

@@ -1,0 +1,47 @@
+"""How evidence is asked for: the methods, their settings, and what they need to be ready at a cut.
+
+Imported by: batch, cli, evaluation, explainer.
+"""
+
+from onnx_evidence.methods.background_file import Header, save_background
+from onnx_evidence.methods.baselines import own_means
+from onnx_evidence.methods.engine import CutMap, Question, View, check_finite, placed
+from onnx_evidence.methods.fit import fit_background
+from onnx_evidence.methods.preparation import prepare
+from onnx_evidence.methods.questions import TOP, ask, check_targets
+from onnx_evidence.methods.record import TOP_CLASSES, fixed_record, make_record
+from onnx_evidence.methods.settings import (
+    DEFAULT_QUALITY,
+    FALLBACK_METHODS,
+    PROJECTIONS,
+    QUALITIES,
+    STATISTICS,
+    Settings,
+)
+from onnx_evidence.methods.table import METHODS
+
+__all__ = [
+    "DEFAULT_QUALITY",
+    "FALLBACK_METHODS",
+    "METHODS",
+    "PROJECTIONS",
+    "QUALITIES",
+    "STATISTICS",
+    "TOP",
+    "TOP_CLASSES",
+    "CutMap",
+    "Header",
+    "Question",
+    "Settings",
+    "View",
+    "ask",
+    "check_finite",
+    "check_targets",
+    "fit_background",
+    "fixed_record",
+    "make_record",
+    "own_means",
+    "placed",
+    "prepare",
+    "save_background",
+]

@@ -1,0 +1,68 @@
+"""Tokens that are no cells (a class token, registers): nothing removes them, and nothing is attributed to them.
+
+At a cut they are the last channels of the features, the same in every cell. Whatever stands in for removed features
+leaves these channels as they are in the picture, and gradients by them are 0: that is all that methods need.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from onnx_evidence.evidence import Key, Sampler
+from onnx_evidence.methods.engine import View
+from onnx_evidence.types import Features
+
+# Features with everything removed, (M, C, A, B): what `baselines` calls baselines.
+Start = Callable[[View], Features]
+
+
+def keeping(start: Start, kept: int) -> Start:
+    """The same, but for channels that hold tokens which are no cells: they stay as they are in the picture.
+
+    Parameters
+    ----------
+    start : Start
+        Of the other channels, which are all that it is shown and gives.
+    kept : int
+        How many of the last channels are kept (`graph.Cut.kept`).
+
+    Returns
+    -------
+    Start
+    """
+    if not kept:
+        return start
+
+    def found(view: View) -> Features:
+        cells, tokens = view.features[:-kept], view.features[-kept:]
+        removed = start(replace(view, features=cells))
+        return np.concatenate([removed, np.broadcast_to(tokens, (len(removed), *tokens.shape))], axis=1)
+
+    return found
+
+
+class KeepingSampler:
+    """Another sampler, but for channels that hold tokens which are no cells: they stay as they are in the picture.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        Of the other channels.
+    kept : int
+        How many of the last channels are kept (`graph.Cut.kept`); at least 1.
+    """
+
+    def __init__(self, sampler: Sampler, kept: int) -> None:
+        self.sampler, self.kept = sampler, kept
+        self.deterministic, self.window = sampler.deterministic, sampler.window
+
+    def check(self, size: tuple[int, int]) -> None:
+        """As the other sampler."""
+        self.sampler.check(size)
+
+    def draw(self, features: Features, site: tuple[int, int], size: tuple[int, int], count: int, key: Key) -> Features:
+        """Draws of the other sampler, and what is kept; see `Sampler.draw`."""
+        drawn = self.sampler.draw(features[: -self.kept], site, size, count, key)
+        window = features[-self.kept :, site[0] : site[0] + size[0], site[1] : site[1] + size[1]]
+        return np.concatenate([drawn, np.broadcast_to(window, (count, *window.shape))], axis=1)

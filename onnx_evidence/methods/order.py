@@ -1,0 +1,201 @@
+"""The engine that orders cells of the picture: `ordering` at the input of a deployed model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from onnx_evidence.cuts import Cut
+from onnx_evidence.evidence import (
+    FRONTS,
+    LEVELS,
+    LN2,
+    ROUNDS,
+    Ascend,
+    AxisField,
+    CellField,
+    Reveal,
+    Score,
+    budget_of,
+    generator,
+    interpolation,
+    key_of,
+    level_sets,
+    refine,
+)
+from onnx_evidence.methods.baselines import Baselines
+from onnx_evidence.methods.engine import CutMap, Progress, Question, View
+from onnx_evidence.methods.settings import Settings
+from onnx_evidence.types import Features, FloatArray, Gradient, Predict
+
+# Evidence of one question in pixels of the input: where the ascent starts.
+Start = Callable[[View, Question], FloatArray]
+
+# Pixels along a side of a cell, about.
+_PITCH = 8
+
+
+def cells_of(size: tuple[int, int]) -> CellField:
+    """Square cells of about 8 pixels that tile the input.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Height and width of the input in pixels.
+
+    Returns
+    -------
+    CellField
+    """
+    axes = []
+    for pixels in size:
+        cells = max(1, round(pixels / _PITCH))
+        pitch = pixels / cells
+        centres = (np.arange(cells, dtype=np.float64) + 0.5) * pitch
+        axes.append(AxisField(pixels, centres, np.full(cells, pitch / 12**0.5)))
+    return CellField(axes[0], axes[1])
+
+
+@dataclass(frozen=True)
+class OrderEngine:
+    """Evidence of the level sets of an order, refined by gradient ascent.
+
+    Attributes
+    ----------
+    cut : Cut
+        The input.
+    gradient : Gradient
+        Of the whole model.
+    predict : Predict
+        The whole canonical graph.
+    certify : callable
+        Proves that it is the deployed file, given the logits of both.
+    field : CellField
+        The cells that are ordered, tiling the input.
+    baselines : Baselines
+        What removed pixels become; of several, the mean evidence.
+    start : callable
+        The map whose order is refined.
+    settings : Settings
+        Batch size and seed.
+    """
+
+    cut: Cut
+    gradient: Gradient
+    predict: Predict
+    certify: Callable[[Cut, FloatArray, FloatArray], float]
+    field: CellField
+    baselines: Baselines
+    start: Start
+    settings: Settings
+
+    shared: ClassVar[bool] = False
+
+    @property
+    def copies(self) -> int:
+        """Gradients of the ascent."""
+        return 2 * ROUNDS * FRONTS
+
+    def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
+        """One ascent per question; see `methods.engine.Engine`."""
+        return [self._explain(view, question, progress) for question in questions]
+
+    def _explain(self, view: View, question: Question, progress: Progress) -> CutMap:
+        score = view.score(question)
+        logits = self.predict(view.inputs[None])[0]
+        certificate = self.certify(self.cut, logits, view.logits)
+        fields = self.baselines(view)
+        mixes = [_Mix(view.inputs, each.astype(view.inputs.dtype), self.field) for each in fields]
+        start = mixes[0].to_cells(self.start(view, question))
+        level = self._level(view, score, fields)
+        rng = generator(self.settings.seed, view.key, key_of(b"shares"))
+        order = refine(start, [self._ascend(mix, score, level, progress) for mix in mixes], rng)
+        found = level_sets(order, [self._reveal(mix, score) for mix in mixes])
+        budget = budget_of(found.cells, found.with_features, found.without, self.copies)
+        values = self.field.spread(found.cells)
+        return CutMap(
+            found.cells, values, np.full(values.shape, np.nan), budget, certificate, view.rounding(question, logits)
+        )
+
+    def _level(self, view: View, score: Score, backgrounds: Features) -> float:
+        """The log-odds, in nats, that count as undecided: 0, unless the score never gets there."""
+        ends = score.bits(np.concatenate([view.logits[None], self.predict(backgrounds)])) * LN2
+        return float(np.median([0.0, ends[0], ends[1:].mean()]))
+
+    def _ascend(self, mix: "_Mix", score: Score, level: float, progress: Progress) -> Ascend:
+        def ascend(masks: FloatArray) -> tuple[FloatArray, FloatArray]:
+            found = []
+            for first in range(0, len(masks), self.settings.batch_size):
+                part = masks[first : first + self.settings.batch_size]
+                logits, gradients = self.gradient(mix.soft(part), score.direction, score.rest)
+                # Beyond a few hundred nats nothing is told apart, and exp would overflow.
+                probability = 1 / (1 + np.exp(np.minimum(level - score.bits(logits) * LN2, 500)))
+                slope = (probability * (1 - probability))[:, None, None] * mix.by_mask(gradients)
+                found.append((probability, slope))
+                progress(len(part))
+            return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
+
+        return ascend
+
+    def _reveal(self, mix: "_Mix", score: Score) -> Reveal:
+        size = self.settings.batch_size
+
+        def reveal(masks: FloatArray) -> FloatArray:
+            parts = [masks[first : first + size] for first in range(0, len(masks), size)]
+            return np.concatenate([score.bits(self.predict(mix.hard(part))) for part in parts])
+
+        return reveal
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        return len(self.field.rows.centre), len(self.field.cols.centre)
+
+    @property
+    def _levels(self) -> int:
+        return min(LEVELS, self._grid[0] * self._grid[1])
+
+    def describe(self) -> dict[str, Any]:
+        """Cells, gradients of the ascent, and level sets."""
+        return {"cells": list(self._grid), "gradients": self.copies, "levels": self._levels}
+
+    def summary(self) -> str:
+        """Cells and gradients in words."""
+        rows, cols = self._grid
+        return f"{rows} x {cols} cells ordered by {self.copies} gradients, {self._levels} level sets"
+
+
+class _Mix:
+    """A picture and what it is hidden behind, blended by masks of cells."""
+
+    def __init__(self, inputs: Features, background: Features, field: CellField) -> None:
+        self.background, self.change = background, inputs - background
+        axes = (field.rows, field.cols)
+        self._soft = [interpolation(len(axis.centre), axis.pixels) for axis in axes]
+        self._cell = [np.arange(axis.pixels) * len(axis.centre) // axis.pixels for axis in axes]
+
+    def soft(self, masks: FloatArray) -> Features:
+        """Blended by masks (n, A, B), interpolated between the centres of cells."""
+        shown = self._soft[0] @ masks.astype(self.change.dtype) @ self._soft[1].T
+        return self._blend(shown)
+
+    def hard(self, masks: FloatArray) -> Features:
+        """Blended by masks (n, A, B), cell by cell."""
+        shown = masks.astype(self.change.dtype)[:, self._cell[0][:, None], self._cell[1]]
+        return self._blend(shown)
+
+    def _blend(self, shown: Features) -> Features:
+        blended: Features = shown[:, None] * self.change
+        blended += self.background
+        return blended
+
+    def by_mask(self, gradients: Features) -> FloatArray:
+        """Gradients by the pixels of `soft` (n, C, H, W) become those by its masks (n, A, B)."""
+        shown = np.einsum("nchw,chw->nhw", gradients, self.change)
+        cells: FloatArray = (self._soft[0].T @ shown @ self._soft[1]).astype(np.float64)
+        return cells
+
+    def to_cells(self, pixels: FloatArray) -> FloatArray:
+        """Sums of a map (H, W) over the cells (A, B)."""
+        rows, cols = (np.eye(int(cell[-1]) + 1)[cell] for cell in self._cell)
+        return rows.T @ pixels @ cols

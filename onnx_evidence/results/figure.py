@@ -1,0 +1,208 @@
+"""Pictures of maps, with matplotlib's ``Figure`` (never pyplot). Nothing is scaled but here."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+
+from onnx_evidence.pictures import to_original
+from onnx_evidence.types import AnyArray, Features, Mask, Pixels
+
+if TYPE_CHECKING:
+    from onnx_evidence.results.explanation import Explanation
+
+# Blue, white, red with an odd number of entries: the middle one is pure white, so 0 is exactly white.
+COLORS = LinearSegmentedColormap.from_list(
+    "evidence", ["#08306b", "#2166ac", "#92c5de", "#ffffff", "#f4a582", "#b2182b", "#67000d"], N=257
+)
+# Of the standard error: white is 0.
+ERROR_COLORS = LinearSegmentedColormap.from_list("error", ["#ffffff", "#9e9ac8", "#3f007d"])
+HATCH = "////"
+# Pictures are shown at most this many pixels long; maps keep their full size in the .npz.
+_LONGEST = 1000
+
+
+def colorize(values: AnyArray, limit: float) -> AnyArray:
+    """Colours of a map.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (H, W)
+        Bits.
+    limit : float
+        Bits at full red; full blue is at -limit.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 4)
+        RGBA; 0 is exactly white.
+    """
+    colours: AnyArray = COLORS(Normalize(-limit, limit)(values), bytes=True)
+    return colours
+
+
+def overlay(pixels: Pixels, values: Features, limit: float) -> AnyArray:
+    """The grey photograph under the map; the stronger the evidence, the more colour.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (H, W, 3)
+        The photograph, RGB.
+    values : ndarray of float32, shape (H, W)
+        Bits.
+    limit : float
+        Bits at which colour is strongest, on either side; above 0.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        RGB; the grey photograph where the map is 0.
+    """
+    # Lightened, so that colour shows on dark cloth too.
+    grey = 60 + 0.75 * (pixels @ np.array([0.299, 0.587, 0.114]))[..., None]
+    # Half of the limit has full colour: what matters shows, and how much it does is the other picture's to say.
+    strength = np.clip(2 * np.abs(values) / limit, 0, 1)[..., None] ** 0.8 * 0.75
+    colour = colorize(np.sign(values) * 0.66 * limit, limit)[..., :3]
+    mixed: AnyArray = (1 - strength) * grey + strength * colour
+    return mixed.round().astype(np.uint8)
+
+
+def draw(explanation: "Explanation", limit: float | None = None) -> Figure:
+    """Photograph, evidence and overlay side by side, with a colour bar in bits.
+
+    Where something was sampled, a fourth picture has the standard error, and evidence whose 95 % interval holds 0 is
+    hatched.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        What to draw.
+    limit : float, optional
+        In the unit shown, at the ends of the colour bar; the largest magnitude of the map by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    pixels = explanation.photograph.pixels[:: _step(explanation), :: _step(explanation)]
+    values = _in_photograph(explanation, explanation.shown)
+    limit = limit or float(np.abs(explanation.shown).max()) or 1.0
+    height, width = values.shape
+    sampled = explanation.sampled
+    size = (13.5 + 4.5 * sampled, 1.9 + 4.2 * min(max(height / width, 0.2), 2.2))
+    figure = Figure(figsize=size, dpi=100, layout="compressed")
+    axes = figure.subplots(1, 3 + sampled)
+    # The headline belongs to the middle picture: a title above all three would overlap with tall ones.
+    titles = ("photograph", f"{plain(_headline(explanation))}\nevidence", "overlay")
+    for axis, picture, title in zip(
+        axes, (pixels, colorize(values, limit), overlay(pixels, values, limit)), titles, strict=False
+    ):
+        _show(axis, explanation, picture, title)
+    if sampled:
+        for axis in axes[1:3]:
+            _hatch(axis, np.abs(values) < _in_photograph(explanation, np.nan_to_num(explanation.shown_margin)))
+    scale = axes[1].imshow(
+        values, cmap=COLORS, norm=Normalize(-limit, limit), extent=_extent(explanation), visible=False
+    )
+    bar = figure.colorbar(scale, ax=axes[:3], location="bottom", shrink=0.5, aspect=40)
+    unit = f"{explanation.shown_unit} for {explanation.title}"
+    words = f"blue speaks against   |   {unit}   |   red speaks for{_account(explanation)}{_intervals(explanation)}"
+    bar.set_label(plain(words))
+    if sampled:
+        _draw_error(figure, axes[3], explanation)
+    return figure
+
+
+def _step(explanation: "Explanation") -> int:
+    """Pixels of the photograph per pixel that is drawn."""
+    return -(-max(explanation.placement.original) // _LONGEST)
+
+
+def _in_photograph(explanation: "Explanation", values: Features) -> Features:
+    """A map of the model's input in the pixels that are drawn."""
+    step = _step(explanation)
+    return to_original(values, explanation.placement)[::step, ::step]
+
+
+def _extent(explanation: "Explanation") -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of the photograph, in its pixels."""
+    height, width = explanation.placement.original
+    return 0, width, height, 0
+
+
+def _show(axis: Axes, explanation: "Explanation", picture: AnyArray, title: str, **how: Any) -> AxesImage:
+    """One picture with its title, and a frame around what the model saw."""
+    image = axis.imshow(picture, extent=_extent(explanation), **how)
+    axis.set_title(title, fontsize=10)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    top, left, bottom, right = explanation.placement.seen()
+    # What lies outside this frame was cropped away before the model looked.
+    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="0.5", lw=0.8, ls=":"))
+    return image
+
+
+def _hatch(axis: Axes, mask: Mask) -> None:
+    """Hatch the part of a picture where ``mask`` is set."""
+    limits = axis.get_xlim(), axis.get_ylim()
+    (left, right), (bottom, top) = limits
+    # A rim of copies reaches the border from the outermost pixels' centres, and makes two of one row.
+    rimmed = np.pad(mask, 1, mode="edge").astype(np.float64)
+    rows, cols = (np.arange(-0.5, side + 1) / side for side in mask.shape)
+    hatched = axis.contourf(
+        left + cols * (right - left), top + rows * (bottom - top), rimmed,
+        levels=[0.5, 1.5], colors="none", hatches=[HATCH],
+    )  # fmt: skip
+    hatched.set_edgecolor("0.5")
+    hatched.set_linewidth(0)
+    axis.set_xlim(limits[0])
+    axis.set_ylim(limits[1])
+
+
+def _draw_error(figure: Figure, axis: Axes, explanation: "Explanation") -> None:
+    """The map of the standard error, with a colour bar of its own: white is exactly 0."""
+    errors = _in_photograph(explanation, np.nan_to_num(explanation.shown_stderr))
+    most = float(errors.max()) or 1.0
+    image = _show(axis, explanation, errors, "standard error", cmap=ERROR_COLORS, norm=Normalize(0, most))
+    # Upright, so that its label cannot run into the other bar's however narrow pictures are.
+    bar = figure.colorbar(image, ax=axis, location="right", aspect=20, shrink=0.8)
+    bar.set_label(f"standard error, {explanation.shown_unit}")
+
+
+def _intervals(explanation: "Explanation") -> str:
+    """What the hatching means, and the strongest evidence with its intervals, on a line of their own."""
+    if not explanation.sampled:
+        return ""
+    unit = explanation.shown_unit
+    ends = (
+        f"{side} {each.bits:+.2f} ± {each.margin:.2f}"
+        for side, each in (("for", explanation.strongest(1)), ("against", explanation.strongest(-1)))
+    )
+    return f"\nhatched: cannot be told from 0 (95 % interval)   |   strongest {', '.join(ends)} {unit} (95 %)"
+
+
+def _account(explanation: "Explanation") -> str:
+    """The budget on a line of its own."""
+    if (budget := explanation.budget) is None:
+        return ""
+    return (
+        f"\n{budget.with_features:+.1f} bits with all features, {budget.without:+.1f} without: evidence for "
+        f"{budget.supporting:+.1f}, against {budget.opposing:+.1f}, unaccounted {budget.gap:.2f}"
+    )
+
+
+def _headline(explanation: "Explanation") -> str:
+    cuts = ", ".join(cut["name"] for cut in explanation.record["cuts"])
+    return (
+        f"{explanation.photograph.name.rsplit('/', 1)[-1]}  -  {explanation.title}  -  p({explanation.target.label}) = "
+        f"{explanation.probability:.3g}  -  cut {cuts}"
+    )
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib will not take for a formula."""
+    return text.replace("$", r"\$")
