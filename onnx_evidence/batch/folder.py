@@ -45,13 +45,7 @@ class ResultFolder:
         self._held = ExitStack()
 
     def __enter__(self) -> "ResultFolder":
-        """Take the folder and read its lists.
-
-        Raises
-        ------
-        StoreError
-            If another run has it, it cannot be written, or it holds something else.
-        """
+        """Take the folder and read its lists; StoreError if another run has it, or it cannot be written or read."""
         with ExitStack() as held:
             held.enter_context(self._lock)
             self.manifest = Manifest(self.path, self._configuration)

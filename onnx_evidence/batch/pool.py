@@ -64,19 +64,7 @@ def _environment(index: int, count: int, device: str) -> dict[str, str]:
 
 
 def worker_died(job: Job, reason: str) -> Outcome:
-    """The failure of a picture whose workers die.
-
-    Parameters
-    ----------
-    job : Job
-        What they were at.
-    reason : str
-        What is known of it, in words.
-
-    Returns
-    -------
-    Outcome
-    """
+    """The failure of a picture whose workers die, with what is known of that, in words."""
     return Outcome(job, [], "WorkerDied", f"{job.item.name}: {reason}")
 
 
