@@ -24,14 +24,14 @@ class ResultFolder:
     Parameters
     ----------
     path : Path
-        The folder; made where it is missing.
+        Made where it is missing.
     configuration : dict or None
         Of the maps that will be added, from `fingerprint.of_explainer`; None to take what is there.
 
     Attributes
     ----------
     manifest : Manifest
-        Its maps.
+        Its maps; there in the ``with`` alone, as `failures` is.
     failures : Failures
         Pictures that could not be explained.
     """
@@ -131,7 +131,7 @@ class ResultFolder:
         Parameters
         ----------
         outcome : Outcome
-            What became of it.
+            Of a job of `plan`.
 
         Returns
         -------

@@ -33,7 +33,7 @@ def spawned(recipe: Recipe, count: int, device: str) -> Runner:
     recipe : Recipe
         From which each makes its own explainer.
     count : int
-        How many.
+        Processes at most: for fewer pictures there are fewer.
     device : {'cpu', 'cuda'}
         Where the model runs; each process then sees one GPU, in turn.
 

@@ -225,7 +225,7 @@ def recompute_all(
     Parameters
     ----------
     checked : Checked
-        What the hashes say.
+        From `verify.check_hashes`.
     entries : Sample
         Lines of it; where there are none, that the model is theirs is tried all the same.
     origin, picture, tolerance
@@ -266,7 +266,7 @@ def finder(folder: Path, given: Sequence[Path]) -> Callable[[dict[str, Any]], Pa
     folder : Path
         Of the results.
     given : sequence of Path
-        Files and folders.
+        Pictures, and folders of them.
 
     Returns
     -------
@@ -299,9 +299,9 @@ def verification(
     Parameters
     ----------
     checked : Checked
-        What the hashes say.
+        From `verify.check_hashes`.
     verdicts : sequence of Verdict
-        What the maps say.
+        From `recompute_all`, as is ``refused``.
     tolerance : float
         In bits.
     refused : str, optional

@@ -160,7 +160,7 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
     Parameters
     ----------
     path : Path
-        The file.
+        Its folder is made where it is missing.
     rows : iterable of Row
         From `summarise`; written as they come, and there when all are.
 

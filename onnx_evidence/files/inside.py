@@ -185,7 +185,6 @@ def open_regular(path: Path, most: int = MOST) -> BinaryIO:
     Parameters
     ----------
     path : Path
-        The file.
     most : int
         Bytes that it may have.
 
