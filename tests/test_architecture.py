@@ -6,6 +6,7 @@ import sys
 import tomllib
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,28 @@ UNREACHABLE = {
     "evidence.attribution": _DRAWN,
     "evidence.masks": _DRAWN,
     "evidence.order": _DRAWN | {"evidence.score", "evidence.masks"},
+}
+# What tells those outside of a room how to use a thing; inside of it one sentence does.
+SECTIONS = ("Parameters", "Returns", "Yields", "Raises", "Examples")
+# Rooms whose insides are documented in full: the mathematics, and what is an entrance itself.
+TOLD_IN_FULL = {"evidence", "deployed", "errors", "explainer", "types", *ENTRANCES}
+# Rooms and modules whose insides have sections still.
+NOT_YET: set[str] = {
+    "axes",
+    "batch.fingerprint",
+    "batch.redraw",
+    "batch.reopen",
+    "batch.work",
+    "cli",
+    "counting",
+    "cuts",
+    "evaluation",
+    "graphs",
+    "intake",
+    "methods",
+    "pictures",
+    "preprocessing",
+    "vjp",
 }
 
 
@@ -472,6 +495,94 @@ def test_control_what_lacks_a_docstring_is_found():
     )
     assert undocumented(Source("m", text)) == ["m.A.f", "m.h", "m.B"]
     assert undocumented(Source("m", "x = 1")) == ["m"]
+
+
+def given_of(source: Source, door: Source) -> set[str]:
+    """Names of a module that the door of its room gives."""
+    taken = {
+        alias.name
+        for statement in door.tree.body
+        if isinstance(statement, ast.ImportFrom) and statement.module == f"{PACKAGE}.{source.name}"
+        for alias in statement.names
+    }
+    return taken & Door(door).names
+
+
+def sections_of(item: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """The sections of a docstring that are for those outside."""
+    lines = (ast.get_docstring(item) or "").split("\n")
+    return [line for line, rule in pairwise(lines) if line in SECTIONS and rule and not rule.strip("-")]
+
+
+def told_inside(source: Source, given: set[str]) -> list[str]:
+    """Classes, functions and methods with such sections that nobody outside sees, and that are no protocol."""
+    found = []
+
+    def visit(owner: ast.AST, prefix: str, inner: set[str] | None) -> None:
+        """``inner`` are the names in it that are seen outside; None for all but private ones."""
+        for item in ast.iter_child_nodes(owner):
+            if not isinstance(item, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                visit(item, prefix, inner)
+                continue
+            name = f"{prefix}.{item.name}"
+            private = item.name.startswith("_") and not item.name.endswith("__")
+            is_class = isinstance(item, ast.ClassDef)
+            protocol = is_class and any("Protocol" in ast.unparse(base) for base in item.bases)
+            seen = protocol or (not private if inner is None else item.name in inner)
+            if not seen:
+                found.extend(f"{name}: {section}" for section in sections_of(item))
+            visit(item, name, None if is_class and seen else set())
+
+    visit(source.tree, source.name, given)
+    return found
+
+
+def told_in_rooms(sources: dict[str, Source]) -> dict[str, list[str]]:
+    """By module, what its inside says in sections."""
+    inside = {name: source for name, source in sources.items() if source.room not in TOLD_IN_FULL}
+    return {name: told_inside(source, given_of(source, sources[source.room])) for name, source in inside.items()}
+
+
+def test_inside_rooms_one_sentence_says_what_a_function_does():
+    told = told_in_rooms(read())
+    assert len(told) > 100
+    left = {name: found for name, found in told.items() if not {name, name.partition(".")[0]} & NOT_YET}
+    assert {name: found for name, found in left.items() if found} == {}
+    for done in sorted(NOT_YET):
+        assert any(told[name] for name in told if done in (name, name.partition(".")[0])), f"{done} has none: unlist it"
+
+
+def test_control_a_section_inside_a_room_is_found():
+    lines = ["One.", "", "Parameters", "----------", "path : Path", "", "Raises", "------", "E", ""]
+
+    def told(head: str, indent: str = "") -> str:
+        said = "\n".join(f"{indent}    {line}".rstrip() for line in lines).lstrip()
+        return f'{indent}{head}:\n{indent}    """{said}{indent}    """\n'
+
+    def found(text: str, *given: str) -> list[str]:
+        return told_inside(Source("m.a", text), set(given))
+
+    assert found(told("def f()"), "g") == ["m.a.f: Parameters", "m.a.f: Raises"]
+    assert found("if x:\n" + told("async def f()", "    "), "g") == ["m.a.f: Parameters", "m.a.f: Raises"]
+    assert found(told("def f()"), "f") == []
+    assert found('def f():\n    """One.\n\n    Notes\n    -----\n    Two.\n    """\n') == []
+    # Nobody outside sees what is in a function; of a class at the door they see methods that are not private.
+    assert found("def g():\n" + told("def f()", "    "), "g", "f") == ["m.a.g.f: Parameters", "m.a.g.f: Raises"]
+    methods = "".join(told(f"def {name}(self)", "    ") for name in ("f", "__call__", "_f"))
+    private = ["m.a.C._f: Parameters", "m.a.C._f: Raises"]
+    assert found("class C:\n" + methods, "C") == found("class C(Protocol):\n" + methods) == private
+    assert len(found("class C:\n" + methods, "f")) == 6
+
+
+def test_control_a_section_planted_in_a_room_is_found():
+    sources = read()
+    for name, door in (("files.inside", "open_inside"), ("batch.loop", "run_jobs")):
+        text = file_of(name).read_text(encoding="utf-8")
+        assert f"def {door}(" in text
+        sources[name] = Source(name, text.replace(f"def {door}(", f"def {door}_(", 1))
+    told = told_in_rooms(sources)
+    assert {line.partition(":")[0] for line in told["files.inside"]} == {"files.inside.open_inside_"}
+    assert {line.partition(":")[0] for line in told["batch.loop"]} == {"batch.loop.run_jobs_"}
 
 
 def lines_of_code(text: str) -> int:

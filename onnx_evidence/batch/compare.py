@@ -56,15 +56,7 @@ _LN2 = math.log(2)
 
 
 class Difference(NamedTuple):
-    """A key that differs.
-
-    Attributes
-    ----------
-    key : str
-        Such as 'cuts.0.certificate'.
-    there, now : object
-        What the line says, and what a run would write now; plain values.
-    """
+    """A key that differs, such as 'cuts.0.certificate': plain values, of the line and of what a run would write now."""
 
     key: str
     there: Any
@@ -84,27 +76,13 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Allowed:
-    """What may be between a line and the one that a run would write now.
+    """What may be between a line and the one that a run would write now."""
 
-    Attributes
-    ----------
-    bits : float
-        Of a cell, a patch, or the log-odds.
-    same_input : bool
-        Whether the preprocessed picture must be the same: by the same versions on the same processor.
-    same_counts : bool
-        Whether what was counted on the way must be the same: all was computed as here, or the map is the same.
-    nothing : bool
-        Whether no number may be another: all was computed as here, and the map is the same.
-    earlier : bool
-        Whether the line is of a version that did not write `_LATER` yet.
-    """
-
-    bits: float
-    same_input: bool = False
-    same_counts: bool = False
-    nothing: bool = False
-    earlier: bool = False
+    bits: float  # of a cell, a patch, or the log-odds
+    same_input: bool = False  # the preprocessed picture must be the same: by the same versions on the same processor
+    same_counts: bool = False  # so must be what was counted on the way: all computed as here, or the map is the same
+    nothing: bool = False  # no number may be another: all was computed as here, and the map is the same
+    earlier: bool = False  # the line is of a version that did not write `_LATER` yet
 
 
 # Rules
@@ -165,37 +143,16 @@ _RULES: dict[str, Rule] = {
 def sum_tolerance(bits: float, cells: int) -> float:
     """What may be between two means over a map: what rounding does to its cells, up as often as down.
 
-    Parameters
-    ----------
-    bits : float
-        That a cell may be off by, either way.
-    cells : int
-        How many there are; beyond 196, which neighbours in a picture are more or less independent, more do not count.
-
-    Returns
-    -------
-    float
-        ``bits / sqrt(cells)``: the standard error of the mean of errors that large with no common sign.
+    That is ``bits / sqrt(cells)``, the standard error of the mean of errors that large with no common sign; more than
+    196 cells do not count, as neighbours in a picture are not independent.
     """
     return bits / math.sqrt(max(1, min(cells, _PATCHES)))
 
 
 def differences(there: dict[str, Any], now: dict[str, Any], allowed: Allowed) -> list[Difference]:
-    """What a manifest line says otherwise than the one that a run would write.
+    """What a manifest line says otherwise than the one that a run would write, in the line's order.
 
-    Parameters
-    ----------
-    there : dict
-        A manifest line.
-    now : dict
-        From `work.line_of`, for the map that is there: see `recompute`.
-    allowed : Allowed
-        What may be between them.
-
-    Returns
-    -------
-    list of Difference
-        In the line's order; keys of `NOT_COMPARED` are left out.
+    ``now`` is from `work.line_of`, for the map that is there: see `recompute`. Keys of `NOT_COMPARED` are left out.
     """
     now = {**now, "top": _in_order(there["top"], now["top"], allowed)}
     now = now if allowed.nothing else _with_gaps_of(there, now)
@@ -281,18 +238,10 @@ def _closed(there: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]
 
 
 class Apart(NamedTuple):
-    """How far a map is from the one computed again.
+    """How far a map is from the one computed again."""
 
-    Attributes
-    ----------
-    bits : float
-        The largest difference of a cell of a cut, or of a patch in pixels; infinite where shapes differ.
-    sums : list of Difference
-        Sums that are further apart than rounding takes them.
-    """
-
-    bits: float
-    sums: list[Difference]
+    bits: float  # the largest difference of a cell of a cut, or of a patch in pixels; infinite where shapes differ
+    sums: list[Difference]  # those that are further apart than rounding takes them
 
 
 _PARTS: dict[str, Callable[[FloatArray], FloatArray]] = {
@@ -305,20 +254,10 @@ _PARTS: dict[str, Callable[[FloatArray], FloatArray]] = {
 def apart(
     there: Mapping[str, FloatArray], now: Mapping[str, FloatArray], areas: Mapping[str, float], bits: float
 ) -> Apart:
-    """Hold a map against another, in every number and in its sums.
+    """Hold a map's arrays against those of the map computed again, in every number and in its sums.
 
-    Parameters
-    ----------
-    there, now : mapping of str to ndarray
-        Arrays of a map's file, and of the map computed again.
-    areas : mapping of str to float
-        Values that a number shown to people stands for, by the array's name: a pixel's bits are few where they add up.
-    bits : float
-        That may be between two numbers that people are shown.
-
-    Returns
-    -------
-    Apart
+    ``areas`` has, by an array's name, how many of its values a number shown to people stands for: a pixel's bits are
+    few where they add up. ``bits`` may be between two such numbers.
     """
     if {name: each.shape for name, each in now.items()} != {name: each.shape for name, each in there.items()}:
         return Apart(math.inf, [])

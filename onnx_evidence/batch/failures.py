@@ -15,18 +15,7 @@ FAILURES = "failures.jsonl"
 
 
 class Failures:
-    """The failures of a folder that this process holds.
-
-    Parameters
-    ----------
-    folder : Path
-        The output folder.
-
-    Raises
-    ------
-    StoreError
-        If the list cannot be read.
-    """
+    """The failures of an output folder that this process holds; StoreError where the list cannot be read or written."""
 
     def __init__(self, folder: Path) -> None:
         self._stale = False  # whether the file holds more than there is to say
@@ -62,22 +51,7 @@ class Failures:
         return bool(self._scratch.do("SELECT 1 FROM line WHERE about = ?", (about,)))
 
     def add(self, item: Item, kind: str, reason: str) -> None:
-        """Add a picture that could not be explained.
-
-        Parameters
-        ----------
-        item : Item
-            The picture.
-        kind : str
-            Name of the error's type.
-        reason : str
-            One line.
-
-        Raises
-        ------
-        StoreError
-            If it cannot be written.
-        """
+        """Add a picture that could not be explained, with the name of the error's type and the reason in one line."""
         entry = {
             "schema": SCHEMA,
             "image": item.name,
@@ -98,13 +72,7 @@ class Failures:
             self._scratch.do("DELETE FROM line WHERE about = ?", (about,))
 
     def tidy(self) -> None:
-        """Have the file say what there is to say; it is removed where that is nothing.
-
-        Raises
-        ------
-        StoreError
-            If it cannot be written.
-        """
+        """Have the file say what there is to say; it is removed where that is nothing."""
         if self._stale:
             lines = self._scratch.each("SELECT said FROM line ORDER BY number")
             self._journal.rewrite(json.loads(said) for (said,) in lines)

@@ -24,14 +24,14 @@ class ResultFolder:
     Parameters
     ----------
     path : Path
-        The folder; made where it is missing.
+        Made where it is missing.
     configuration : dict or None
         Of the maps that will be added, from `fingerprint.of_explainer`; None to take what is there.
 
     Attributes
     ----------
     manifest : Manifest
-        Its maps.
+        Its maps; there in the ``with`` alone, as `failures` is.
     failures : Failures
         Pictures that could not be explained.
     """
@@ -45,13 +45,7 @@ class ResultFolder:
         self._held = ExitStack()
 
     def __enter__(self) -> "ResultFolder":
-        """Take the folder and read its lists.
-
-        Raises
-        ------
-        StoreError
-            If another run has it, it cannot be written, or it holds something else.
-        """
+        """Take the folder and read its lists; StoreError if another run has it, or it cannot be written or read."""
         with ExitStack() as held:
             held.enter_context(self._lock)
             self.manifest = Manifest(self.path, self._configuration)
@@ -137,7 +131,7 @@ class ResultFolder:
         Parameters
         ----------
         outcome : Outcome
-            What became of it.
+            Of a job of `plan`.
 
         Returns
         -------

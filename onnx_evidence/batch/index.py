@@ -21,19 +21,9 @@ _CACHE = 16 << 10
 
 
 class Scratch:
-    """Tables of this process alone, gone with it.
+    """Tables of this process alone, which SQL statements make, gone with it.
 
-    Parameters
-    ----------
-    about : str
-        What messages name.
-    *tables : str
-        Statements that make them.
-
-    Raises
-    ------
-    StoreError
-        If there is no room for them, here and in all methods.
+    Its methods raise StoreError where there is no room for them; messages name ``about``.
     """
 
     def __init__(self, about: str, *tables: str) -> None:
@@ -59,19 +49,7 @@ class Scratch:
             ) from error
 
     def do(self, statement: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement; its rows, few of them.
-
-        Parameters
-        ----------
-        statement : str
-            In SQL.
-        values : iterable
-            For its question marks.
-
-        Returns
-        -------
-        list of tuple
-        """
+        """Run a statement in SQL, with values for its question marks; its rows, few of them."""
         with self._told():
             return self._base.execute(statement, tuple(values)).fetchall()
 
@@ -97,13 +75,7 @@ class Scratch:
 
 
 class Names:
-    """A set of texts.
-
-    Parameters
-    ----------
-    about : str
-        What messages name.
-    """
+    """A set of texts; messages name ``about``."""
 
     def __init__(self, about: str) -> None:
         self._scratch = Scratch(about, "CREATE TABLE name (text BLOB PRIMARY KEY) WITHOUT ROWID")
@@ -129,30 +101,14 @@ class Names:
 
 
 class Listed(NamedTuple):
-    """What is kept of a manifest line.
+    """What is kept of a manifest line."""
 
-    Attributes
-    ----------
-    image : str
-        The picture, as the user named it.
-    picture : str
-        SHA-256 of its file.
-    target : int
-        The class explained.
-    versus : int or None
-        The class that it was held against.
-    top : bool
-        Whether the target is the class that the model gives.
-    files : dict of str to str
-        SHA-256 of map and, where there is one, figure, by their paths relative to the folder.
-    """
-
-    image: str
-    picture: str
+    image: str  # the picture, as the user named it
+    picture: str  # SHA-256 of its file
     target: int
     versus: int | None
-    top: bool
-    files: dict[str, str]
+    top: bool  # whether the target is the class that the model gives
+    files: dict[str, str]  # SHA-256 of map and, where there is one, figure, by their paths relative to the folder
 
     @property
     def map(self) -> str:
@@ -161,17 +117,7 @@ class Listed(NamedTuple):
 
 
 def listed(entry: dict[str, Any]) -> Listed:
-    """The short form of a manifest line.
-
-    Parameters
-    ----------
-    entry : dict
-        A manifest line, parsed.
-
-    Returns
-    -------
-    Listed
-    """
+    """The short form of a manifest line, parsed."""
     hashes = entry["hashes"]
     return Listed(
         entry["image"],
@@ -191,13 +137,7 @@ _KEYS = ("map", "folder", "picture")
 
 
 class Index:
-    """The lines of a manifest, by map, folder and picture.
-
-    Parameters
-    ----------
-    about : str
-        What messages name.
-    """
+    """The lines of a manifest, by map, folder and picture; messages name ``about``."""
 
     def __init__(self, about: str) -> None:
         self._scratch = Scratch(about, *_TABLES)
@@ -245,37 +185,13 @@ class Index:
         return frozenset(path.decode("utf-8", "surrogatepass") for (path,) in found)
 
     def owner(self, name: str, *, exact: bool = False) -> str | None:
-        """SHA-256 of the picture of a folder's first line.
-
-        Parameters
-        ----------
-        name : str
-            Of the folder.
-        exact : bool
-            Whether another case is another folder.
-
-        Returns
-        -------
-        str or None
-            None where there is no such folder.
-        """
+        """SHA-256 of the picture of a folder's first line, or None; if ``exact``, another case is another folder."""
         where, values = (_EXACT, _exact(name)) if exact else ("folder = ?", (_folder(name),))
         found = self._find(f"SELECT picture FROM line WHERE {where} ORDER BY number LIMIT 1", *values)
         return found[0][0].decode() if found else None
 
     def drop(self, maps: Iterable[str]) -> int:
-        """Say of maps that they are to be forgotten; `forget` does.
-
-        Parameters
-        ----------
-        maps : iterable of str
-            Their paths; may ask this index meanwhile.
-
-        Returns
-        -------
-        int
-            How many there are.
-        """
+        """Say of maps, whose paths may come from this index, that `forget` is to forget them; how many there are."""
         for path in maps:
             self._scratch.do("INSERT OR IGNORE INTO dropped VALUES (?)", (key(path),))
         found: int = self._scratch.do("SELECT COUNT(*) FROM dropped")[0][0]

@@ -63,7 +63,7 @@ class Interrupt:
         Raises
         ------
         KeyboardInterrupt
-            Then.
+            If a signal came in the ``with``.
         """
         if self._asked:
             raise KeyboardInterrupt("Interrupted: the same command goes on from there")

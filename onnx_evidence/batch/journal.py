@@ -25,48 +25,18 @@ _LONGEST = 1 << 24
 
 
 class Line(NamedTuple):
-    """A line of a journal, as it was found.
+    """A line of a journal, as it was found."""
 
-    Attributes
-    ----------
-    number : int
-        From 1.
-    value : dict
-        The JSON object; empty where it cannot be read.
-    seal : str
-        As the line says.
-    problem : str
-        What is wrong with the line or its place, in words; empty where nothing is.
-    torn : bool
-        Whether it is the last one and lacks its end.
-    end : int
-        Where it ends in the file, in bytes.
-    """
-
-    number: int
-    value: dict[str, Any]
-    seal: str
-    problem: str
-    torn: bool
-    end: int
+    number: int  # from 1
+    value: dict[str, Any]  # the JSON object; empty where it cannot be read
+    seal: str  # as the line says
+    problem: str  # what is wrong with the line or its place, in words; empty where nothing is
+    torn: bool  # whether it is the last one and lacks its end
+    end: int  # where it ends in the file, in bytes
 
 
 def sealed(value: dict[str, Any], previous: str | None) -> tuple[bytes, str]:
-    """A line and its seal.
-
-    Parameters
-    ----------
-    value : dict
-        Plain values, all numbers finite.
-    previous : str or None
-        The seal of the line before.
-
-    Returns
-    -------
-    line : bytes
-        With its end.
-    seal : str
-    """
+    """A line with its end, and its seal; of plain values, all numbers finite, and the seal of the line before."""
     # Lone surrogates, which no file name should have and some do, cannot be written.
     text = json_line({**value, "previous": previous}).encode("utf-8", "replace")[:-1]
     seal = hashlib.sha256(text).hexdigest()
@@ -74,22 +44,7 @@ def sealed(value: dict[str, Any], previous: str | None) -> tuple[bytes, str]:
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """All lines of a journal, with what is wrong with them.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    iterator of Line
-
-    Raises
-    ------
-    StoreError
-        If the file cannot be read.
-    """
+    """All lines of a journal, with what is wrong with them."""
     previous: str | None = None
     end = 0
     with _reading(path) as stream:
@@ -107,24 +62,7 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 
 def read_at(path: Path, start: int) -> Line:
-    """One line of a journal, that was read before; whether it follows the one before is not asked again.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    start : int
-        Where the line begins, in bytes.
-
-    Returns
-    -------
-    Line
-
-    Raises
-    ------
-    StoreError
-        If the file cannot be read.
-    """
+    """The line that begins at a byte of a journal, read before: whether it follows the one before is not asked now."""
     with _reading(path) as stream:
         stream.seek(start)
         raw = stream.readline(_LONGEST)
@@ -134,6 +72,7 @@ def read_at(path: Path, start: int) -> Line:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[BinaryIO]:
+    """A journal, open; StoreError where it cannot be read."""
     try:
         with open_inside(path.parent, path.name) as stream:
             yield stream
@@ -168,31 +107,15 @@ def _line(number: int, raw: bytes, previous: str | None, end: int) -> Line:
 
 
 class Journal:
-    """A file of sealed lines, open for adding more; one process at a time.
+    """A file of sealed lines, open for adding more, by one process at a time; a torn last line is cut off.
 
-    A torn last line is cut off.
-
-    Parameters
-    ----------
-    path : Path
-        The file; made with the first line.
-    see : callable
-        Called with every line that is there.
-
-    Attributes
-    ----------
-    head : str or None
-        The seal of the last line.
-
-    Raises
-    ------
-    StoreError
-        If the file cannot be read, or a line is not as it was written.
+    The file is made with the first line; ``see`` is called with every line that is there. Where one is not as it was
+    written, or the file cannot be read or written, it stays as it was and StoreError says why.
     """
 
     def __init__(self, path: Path, see: Callable[[dict[str, Any]], None]) -> None:
         self.path = path
-        self.head: str | None = None
+        self.head: str | None = None  # the seal of the last line
         self._size = 0
         if not path.exists():
             return
@@ -218,23 +141,7 @@ class Journal:
             raise StoreError(f"{self.path}: cannot write: {error.strerror}") from error
 
     def add(self, values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Add lines, all of them or none.
-
-        Parameters
-        ----------
-        values : iterable of dict
-            Plain values, all numbers finite.
-
-        Returns
-        -------
-        list of dict
-            As they are written, with ``previous`` and ``seal``.
-
-        Raises
-        ------
-        StoreError
-            If they cannot be written; the file is as it was then.
-        """
+        """Add plain values, all numbers finite, all or none; what is written, with ``previous`` and ``seal``."""
         data, head, written = b"", self.head, []
         for value in values:
             line, seal = sealed(value, head)
@@ -268,18 +175,7 @@ class Journal:
         return (line.value for line in read_lines(self.path)) if self.path.exists() else iter(())
 
     def rewrite(self, values: Iterable[dict[str, Any]]) -> None:
-        """Put other lines in the place of all; the file is removed where there are none.
-
-        Parameters
-        ----------
-        values : iterable of dict
-            May come from `values`.
-
-        Raises
-        ------
-        StoreError
-            If they cannot be written; the file is as it was then.
-        """
+        """Put other lines, maybe made from `values`, in the place of all; the file is removed where there are none."""
         head: str | None = None
         size = 0
 

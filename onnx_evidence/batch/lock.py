@@ -12,32 +12,15 @@ NAME = ".lock"
 
 
 class FolderLock:
-    """Holds a folder while in its ``with``; a second one is refused.
-
-    Parameters
-    ----------
-    folder : Path
-        Made where it is missing.
-
-    Attributes
-    ----------
-    left : bool
-        Whether the last holder left the folder without giving it back: it was killed.
-    """
+    """Holds a folder while in its ``with``, made where it is missing; a second one is refused."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / NAME
-        self.left = False
+        self.left = False  # whether the last holder did not give the folder back: it was killed
         self._stream: BinaryIO | None = None
 
     def __enter__(self) -> "FolderLock":
-        """Take the folder.
-
-        Raises
-        ------
-        StoreError
-            If somebody has it, or it cannot be written.
-        """
+        """Take the folder; StoreError where somebody has it, or it cannot be written."""
         try:
             make_folder(self.folder)
             while self._stream is None:

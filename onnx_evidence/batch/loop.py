@@ -26,7 +26,6 @@ def here(hand: Hand) -> Runner:
     Parameters
     ----------
     hand : Hand
-        Explains.
 
     Returns
     -------
@@ -52,7 +51,7 @@ class Tally:
     Attributes
     ----------
     done, failed : int
-        Pictures.
+        Pictures that were explained, and that could not be.
     """
 
     done: int = 0
@@ -107,7 +106,7 @@ def run_jobs(
     folder : ResultFolder
         Held by this process.
     runner : Runner
-        Explains.
+        From `here`, `pool.spawned` or `cluster.on_cluster`.
     tick : callable
         Hears of copies.
     check : callable

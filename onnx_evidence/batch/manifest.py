@@ -18,32 +18,16 @@ MANIFEST = "manifest.jsonl"
 
 
 class Manifest:
-    """The manifest of a folder that this process holds.
+    """The manifest of an output folder that this process holds, for maps of one configuration.
 
-    Parameters
-    ----------
-    folder : Path
-        The output folder.
-    configuration : dict or None
-        Of the maps that will be added; None to take what is there.
-
-    Attributes
-    ----------
-    index : Index
-        Its lines, to be found by map, folder and picture.
-    former : int
-        Lines of before Pillow read pictures: some were read otherwise then.
-
-    Raises
-    ------
-    StoreError
-        If the manifest cannot be read, or holds maps of another configuration.
+    Where the folder holds maps of another one, or the manifest cannot be read or written, StoreError says so;
+    ``configuration`` is None to take that of the maps that are there.
     """
 
     def __init__(self, folder: Path, configuration: dict[str, Any] | None = None) -> None:
         self.folder = folder
         self.configuration = configuration
-        self.former = 0
+        self.former = 0  # lines of before Pillow read pictures: some were read otherwise then
         self._digest = None if configuration is None else fingerprint.digest(configuration)
         self.index = Index(str(folder))
         try:
@@ -86,46 +70,14 @@ class Manifest:
         return self._journal.head
 
     def add(self, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Add lines for new maps, all of them or none.
-
-        Parameters
-        ----------
-        entries : sequence of dict
-            Plain values, all numbers finite.
-
-        Returns
-        -------
-        list of dict
-            As they are written.
-
-        Raises
-        ------
-        StoreError
-            If they cannot be written.
-        """
+        """Add lines of plain values, all numbers finite, for new maps, all of them or none; as they are written."""
         written = self._journal.add(entries)
         for entry in written:
             self.index.note(listed(entry))
         return written
 
     def drop(self, maps: Iterable[str]) -> int:
-        """Remove lines, and seal the others anew.
-
-        Parameters
-        ----------
-        maps : iterable of str
-            Their maps; those of `damaged`.
-
-        Returns
-        -------
-        int
-            How many there were; without any the manifest stays as it is.
-
-        Raises
-        ------
-        StoreError
-            If the manifest cannot be written.
-        """
+        """Remove the lines of maps, such as `damaged` finds, and seal the others anew, if any; how many there were."""
         dropped = self.index.drop(maps)
         if dropped:
             self._journal.rewrite(e for e in self._journal.values() if not self.index.is_dropped(e["map"]))
@@ -133,17 +85,7 @@ class Manifest:
         return dropped
 
     def damaged(self, items: Iterable[Item]) -> Iterator[str]:
-        """Maps of some pictures that are listed, but whose files are gone or are not as they were written.
-
-        Parameters
-        ----------
-        items : iterable of Item
-            The pictures; their bytes are known.
-
-        Yields
-        ------
-        str
-        """
+        """Maps, of pictures whose bytes are known, that are listed, but whose files are gone or not as written."""
         seen = set()
         for picture in (item.sha256 for item in items):
             if picture is not None and picture not in seen:
@@ -154,22 +96,10 @@ class Manifest:
         return all(file_sha256(self.folder, path) == digest for path, digest in line.files.items())
 
     def unfinished(self, items: Sequence[Item], find_class: Callable[[str], int]) -> list[Item]:
-        """What is left to do.
+        """What is left to do of a plan, in its order; ``find_class`` is from a class's number or name to the number.
 
         A picture is known by its bytes. Names matter only where several files have the same bytes: each gets its own
         maps; but a name that is asked for no more is the old name of one that is.
-
-        Parameters
-        ----------
-        items : sequence of Item
-            The plan; bytes are known.
-        find_class : callable
-            From a class number or name to the number.
-
-        Returns
-        -------
-        list of Item
-            Of the plan, in its order.
         """
         names = _Names(items)
         return [item for item in items if not self._finished(item, names, find_class)]
@@ -222,22 +152,7 @@ def _answers(lines: Sequence[Listed], item: Item, find_class: Callable[[str], in
 
 
 def manifest_of(folder: Path) -> Path:
-    """The manifest of a folder of results.
-
-    Parameters
-    ----------
-    folder : Path
-        Of `explain`.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    StoreError
-        If there is none.
-    """
+    """The manifest of a folder that `explain` wrote; StoreError where there is none."""
     path = folder / MANIFEST
     if not folder.exists():
         raise StoreError(f"{folder}: there is no such folder: name the folder that 'explain -o' wrote")
@@ -249,24 +164,9 @@ def manifest_of(folder: Path) -> Path:
 
 
 def file_sha256(folder: Path, name: str) -> str | None:
-    """The SHA-256 of a file of results; None where there is none.
+    """The SHA-256, in hexadecimal, of a file named relative to its folder of results; None where there is none.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the results.
-    name : str
-        Of the file, relative to it.
-
-    Returns
-    -------
-    str or None
-        In hexadecimal.
-
-    Raises
-    ------
-    StoreError
-        If it is there and cannot be read: a link, a pipe, a device, or not ours to read.
+    Where it is there and cannot be read, StoreError: a link, a pipe, a device, or not ours to read.
     """
     try:
         with open_inside(folder, name, most=MOST) as stream:

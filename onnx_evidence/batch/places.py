@@ -8,22 +8,10 @@ from onnx_evidence.pictures import printable
 
 
 def seen_from(folder: Path, entry: dict[str, Any], picture: Path) -> dict[str, str | None]:
-    """The places of what went into a map.
+    """The places of what went into a map, relative to the folder of results; absolute where on another drive.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the results.
-    entry : dict
-        A manifest line, which names the model and the background as the user did.
-    picture : Path
-        As the user named it.
-
-    Returns
-    -------
-    dict
-        ``image``, ``model``, ``background`` (null where it is no file or folder) and, where a file of class names was
-        given, ``labels``, relative to ``folder``; absolute where that is on another drive.
+    They are those of the picture, as the user named it, and, as a manifest line names them, of the model, the
+    background (null where it is no file or folder) and the file of class names (missing where none was given).
     """
     given = entry["settings"]["background"]
     background = None if entry["hashes"]["background"] is None else Path(given)
@@ -36,40 +24,14 @@ def seen_from(folder: Path, entry: dict[str, Any], picture: Path) -> dict[str, s
 
 
 def moved(there: dict[str, str | None], source: Path, target: Path) -> dict[str, str | None]:
-    """The same places, seen from another folder of results.
-
-    Parameters
-    ----------
-    there : dict
-        From `seen_from`.
-    source, target : Path
-        The folder that they are seen from, and the other one.
-
-    Returns
-    -------
-    dict
-    """
+    """The places of `seen_from`, seen from one folder of results, as seen from another."""
     return {name: None if place is None else _relative(_base(source) / place, target) for name, place in there.items()}
 
 
 def find(folder: Path, entry: dict[str, Any], name: str, named: str) -> Path:
-    """Where something is now: where it lies from the folder, else where the user named it.
+    """Where something is now, there or not: where it lies from the folder of results, else where the user named it.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the results.
-    entry : dict
-        A manifest line.
-    name : {'image', 'model', 'background', 'labels'}
-        What is looked for.
-    named : str
-        As the user named it.
-
-    Returns
-    -------
-    Path
-        It need not exist.
+    ``name`` is 'image', 'model', 'background' or 'labels'; ``named`` is what the user called it.
     """
     place = (entry.get("places") or {}).get(name)
     from_here = None if place is None else _as_printed(_base(folder) / place)

@@ -259,6 +259,7 @@ def look(item: Item) -> Item:
     Returns
     -------
     Item
+        With ``sha256``, or with a ``problem``.
 
     Raises
     ------

@@ -33,7 +33,7 @@ def spawned(recipe: Recipe, count: int, device: str) -> Runner:
     recipe : Recipe
         From which each makes its own explainer.
     count : int
-        How many.
+        Processes at most: for fewer pictures there are fewer.
     device : {'cpu', 'cuda'}
         Where the model runs; each process then sees one GPU, in turn.
 
@@ -64,19 +64,7 @@ def _environment(index: int, count: int, device: str) -> dict[str, str]:
 
 
 def worker_died(job: Job, reason: str) -> Outcome:
-    """The failure of a picture whose workers die.
-
-    Parameters
-    ----------
-    job : Job
-        What they were at.
-    reason : str
-        What is known of it, in words.
-
-    Returns
-    -------
-    Outcome
-    """
+    """The failure of a picture whose workers die, with what is known of that, in words."""
     return Outcome(job, [], "WorkerDied", f"{job.item.name}: {reason}")
 
 

@@ -185,20 +185,7 @@ class Failure(_Part):
 
 
 def unlike(entry: dict[str, Any], kind: type[BaseModel] = Receipt) -> str:
-    """What keeps an object from being a manifest line, or a line of another kind.
-
-    Parameters
-    ----------
-    entry : dict
-        Parsed JSON, from `journal.read_lines`.
-    kind : type
-        `Receipt` or `Failure`.
-
-    Returns
-    -------
-    str
-        The first thing, in words; '' where there is none.
-    """
+    """The first thing, in words, that keeps parsed JSON from being a manifest line or a `Failure`; '' without one."""
     try:
         kind.model_validate(entry)
     except ValidationError as error:
@@ -210,15 +197,7 @@ def unlike(entry: dict[str, Any], kind: type[BaseModel] = Receipt) -> str:
 def unlike_receipt(entry: dict[str, Any]) -> str:
     """What keeps an object from being a receipt: its form, or fingerprints that are not those of what it says.
 
-    Parameters
-    ----------
-    entry : dict
-        Parsed JSON.
-
-    Returns
-    -------
-    str
-        The first thing, in words; '' where there is none.
+    The first thing, in words; '' where there is none.
     """
     if wrong := unlike(entry):
         return wrong
@@ -235,12 +214,7 @@ def unlike_receipt(entry: dict[str, Any]) -> str:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a manifest line.
-
-    Returns
-    -------
-    dict
-    """
+    """The JSON Schema of a manifest line."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Receipt.model_json_schema(by_alias=True)}
 
 

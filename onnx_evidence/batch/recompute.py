@@ -33,29 +33,16 @@ TOLERANCE = 0.01
 
 
 class Verdict(NamedTuple):
-    """What became of a map when it was computed again.
-
-    Attributes
-    ----------
-    image, map : str
-        As in the manifest.
-    verdict : str
-        `IDENTICAL`: map, line and figure, bit for bit; `WITHIN` the tolerance; `DIFFERENT`; or `FAILED`.
-    deviation : float or None
-        Largest difference in bits: of a cell of a cut, of a patch in pixels, or of the log-odds; infinite where shapes
-        differ.
-    note : str
-        What else there is to say.
-    differences : tuple of Difference
-        Keys of the line, and sums of the map, that are further off than the tolerance.
-    """
+    """What became of a map when it was computed again; picture and map are called as in the manifest."""
 
     image: str
     map: str
-    verdict: str
+    verdict: str  # `IDENTICAL` (map, line and figure, bit for bit), `WITHIN`, `DIFFERENT`, `PARTLY` or `FAILED`
+    # Largest difference in bits: of a cell of a cut, of a patch in pixels, or of the log-odds; infinite where shapes
+    # differ.
     deviation: float | None
     note: str = ""
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[Difference, ...] = ()  # keys of the line, and sums of the map, off by more than the tolerance
 
 
 def recompute(
@@ -64,28 +51,10 @@ def recompute(
     picture: Callable[[dict[str, Any]], Path],
     tolerance: float = TOLERANCE,
 ) -> Iterator[Verdict]:
-    """Compute maps again, and with each its whole line and its figure.
+    """Compute the maps of manifest lines again, each with its whole line and its figure; verdicts as they are known.
 
-    Parameters
-    ----------
-    entries : iterable of dict
-        Manifest lines.
-    origin : Origin
-        Where their maps, and what these are made from, are.
-    picture : callable
-        From a line to the picture's file.
-    tolerance : float
-        Bits that may be between a map and the one computed again.
-
-    Returns
-    -------
-    iterator of Verdict
-        As they are known.
-
-    Raises
-    ------
-    RefusedError
-        As `reopen`.
+    ``picture`` gives a line's picture file; ``tolerance`` bits may be between a map and the one computed again.
+    RefusedError is as of `reopen`.
     """
     opened: tuple[str, Explainer] | None = None
     for entry in entries:
@@ -256,7 +225,7 @@ def recompute_all(
     Parameters
     ----------
     checked : Checked
-        What the hashes say.
+        From `verify.check_hashes`.
     entries : Sample
         Lines of it; where there are none, that the model is theirs is tried all the same.
     origin, picture, tolerance
@@ -297,7 +266,7 @@ def finder(folder: Path, given: Sequence[Path]) -> Callable[[dict[str, Any]], Pa
     folder : Path
         Of the results.
     given : sequence of Path
-        Files and folders.
+        Pictures, and folders of them.
 
     Returns
     -------
@@ -330,9 +299,9 @@ def verification(
     Parameters
     ----------
     checked : Checked
-        What the hashes say.
+        From `verify.check_hashes`.
     verdicts : sequence of Verdict
-        What the maps say.
+        From `recompute_all`, as is ``refused``.
     tolerance : float
         In bits.
     refused : str, optional

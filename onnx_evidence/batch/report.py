@@ -12,19 +12,7 @@ from onnx_evidence.files import fit, shown
 
 
 def run_summary(pictures: int, done: int, before: int, failed: int) -> str:
-    """What became of all pictures of a run.
-
-    Parameters
-    ----------
-    pictures : int
-        Asked for.
-    done, before, failed : int
-        Explained now, finished before, and neither.
-
-    Returns
-    -------
-    str
-    """
+    """What became of all pictures asked for: explained now, finished before, or failed."""
     parts = [f"{done} explained"]
     parts += [f"{before} finished before"] * (before > 0)
     parts += [f"{failed} failed: failures.jsonl says why"] * (failed > 0)
@@ -32,18 +20,7 @@ def run_summary(pictures: int, done: int, before: int, failed: int) -> str:
 
 
 def summary_table(classes: Sequence[Group], totals: Sequence[Group]) -> str:
-    """Means over a cohort for people: a line per class, the most frequent first, and one for all.
-
-    Parameters
-    ----------
-    classes, totals : sequence of Group
-        From `batch.summary.Cohort`.
-
-    Returns
-    -------
-    str
-        Several lines; of many classes, the first 20.
-    """
+    """Means over a `Cohort` for people: a line for each of the 20 most frequent classes, and those over all maps."""
     heads = [f"{head:>{width}}" for _, head, width, _ in _MEANS]
     lines = [f"{'class':24} {'maps':>6} {' '.join(heads)}"]
     for each in [*classes[:20], *totals]:
@@ -70,37 +47,14 @@ _MEANS = (
 
 
 def merge_summary(merged: Merged, out: Path) -> str:
-    """What a merge did, in a line.
-
-    Parameters
-    ----------
-    merged : Merged
-        From `batch.merge`.
-    out : Path
-        The folder.
-
-    Returns
-    -------
-    str
-    """
+    """What a merge into a folder did, in a line."""
     there = f", {merged.before} were there" if merged.before else ""
     failed = f", {merged.failures} failures listed" if merged.failures else ""
     return shown(f"{out}: {merged.maps} maps added{there}{failed}")
 
 
 def verification_table(report: dict[str, Any]) -> str:
-    """The report of ``verify`` for people: what is wrong, then the verdict.
-
-    Parameters
-    ----------
-    report : dict
-        From `batch.recompute.verification`.
-
-    Returns
-    -------
-    str
-        Several lines.
-    """
+    """The report of ``verify``, from `recompute.verification`, for people: what is wrong, then the verdict."""
     lines = [f"{each['place']}: {each['what']}" for each in report["problems"]]
     lines += _more(report, "problems", "things are not as they were written")
     lines += [f"{image}: the picture is not there: pass --images DIR" for image in report["absent"]]

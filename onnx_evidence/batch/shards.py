@@ -22,17 +22,11 @@ _LINES = 32
 
 
 class Merged(NamedTuple):
-    """What a merge did.
+    """What a merge did."""
 
-    Attributes
-    ----------
-    maps, before, failures : int
-        Maps that were added, that were there already, and pictures in the list of failures now.
-    """
-
-    maps: int
-    before: int
-    failures: int
+    maps: int  # that were added
+    before: int  # maps that were there already
+    failures: int  # pictures in the list of failures now
 
 
 class _Found(NamedTuple):
@@ -85,15 +79,7 @@ def merge(sources: Sequence[Path], out: Path, progress: Callable[[int], object] 
 
 
 class _Order:
-    """The lines of all sources, as the merged manifest has them: by picture, then by map.
-
-    Parameters
-    ----------
-    out : Path
-        What messages name.
-    sources : sequence of Path
-        Folders of results.
-    """
+    """The lines of all sources, as the merged manifest has them: by picture, then by map; messages name ``out``."""
 
     def __init__(self, out: Path, sources: Sequence[Path]) -> None:
         self._sources = sorted(set(sources))

@@ -30,15 +30,7 @@ class Some(Generic[T]):
         self._first += things[: NAMED - len(self._first)] if len(self._first) < NAMED else ()
 
     def add_sorted(self, things: Iterable[T], by: Callable[[T], Any]) -> None:
-        """Take some in another order than they come in, of which the first are kept.
-
-        Parameters
-        ----------
-        things : iterable
-            Very many, maybe.
-        by : callable
-            From one to what they are sorted by.
-        """
+        """Take some, maybe very many, in the order of ``by`` and not as they come in; the first are kept."""
 
         def counted() -> Iterator[T]:
             for each in things:
@@ -57,13 +49,7 @@ class Some(Generic[T]):
 
 
 class Sound:
-    """Lines of a manifest that can be computed again; they are read once more when they are.
-
-    Parameters
-    ----------
-    path : Path
-        The manifest.
-    """
+    """Lines of a manifest that can be computed again; they are read once more when they are."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -85,22 +71,7 @@ class Sound:
         return (work for (work,) in self._scratch.each("SELECT work FROM line ORDER BY number"))
 
     def entries(self, places: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
-        """Lines, parsed, as they were when they were noted.
-
-        Parameters
-        ----------
-        places : iterable of int, optional
-            Which, from 0; default: all.
-
-        Yields
-        ------
-        dict
-
-        Raises
-        ------
-        StoreError
-            If the manifest was changed meanwhile.
-        """
+        """Lines, parsed, at some places from 0 or at all; StoreError where one was changed since it was noted."""
         for place in range(len(self)) if places is None else places:
             ((start, seal),) = self._scratch.do("SELECT start, seal FROM line WHERE number = ?", (place + 1,))
             line = read_at(self._path, start)

@@ -31,15 +31,7 @@ _SUBFOLDER = re.compile(r".+-([0-9a-f]{12})")
 
 
 class Stray(NamedTuple):
-    """Something that no run leaves there.
-
-    Attributes
-    ----------
-    name : str
-        Relative to the folder.
-    what : str
-        In words.
-    """
+    """Something that no run leaves there: its name relative to the folder, and what it is, in words."""
 
     name: str
     what: str
@@ -48,19 +40,8 @@ class Stray(NamedTuple):
 def strays(folder: Path, known: Names, inputs: Names) -> Iterator[Stray]:
     """Whatever is in a folder of results that no line tells of: files, folders, links, pipes; hidden ones too.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the results.
-    known : Names
-        Maps and figures, relative to it.
-    inputs : Names
-        Pictures, models and backgrounds, without links: where results are written beside them, they are no strays.
-
-    Yields
-    ------
-    Stray
-        As the system lists them.
+    ``known`` are maps and figures, relative to it; ``inputs`` pictures, models and backgrounds, without links: where
+    results are written beside them, they are no strays. The order is the system's.
     """
     for path in _listed(folder):
         name = printable(path.name)
@@ -134,18 +115,7 @@ def _start(path: Path) -> bytes:
 
 
 def of_others(folder: Path) -> Iterator[Stray]:
-    """What commands put into a folder of results and `verify` does not look at.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the results.
-
-    Yields
-    ------
-    Stray
-        As the system lists them.
-    """
+    """What commands put into a folder of results and `verify` does not look at, in the system's order."""
     for path in _listed(folder):
         name = printable(path.name)
         if _is_subfolder(path):

@@ -21,41 +21,22 @@ _MAPS = ("input_pixels", "pixels", "stderr")
 
 
 class Row(NamedTuple):
-    """A map in numbers; None where there is none.
-
-    Attributes
-    ----------
-    image, map : str
-        Picture, and map relative to the folder.
-    target : int
-        The class explained.
-    label, versus : str
-        Its name, and that of the class that it is held against; '' without one.
-    probability, log_odds_bits : float
-        Of the class.
-    for_bits, against_bits, gap_share : float or None
-        Of the budget.
-    inside : float or None
-        Share of the evidence, by its magnitude, inside the central quarter of what the model saw, or inside the mask.
-    unresolved : float or None
-        Share of the map that cannot be told from zero; None where nothing was sampled.
-    seconds : float
-        For all maps of the picture together.
-    """
+    """A map in numbers; None where there is none."""
 
     image: str
-    map: str
+    map: str  # its path, relative to the folder
     target: int
     label: str
-    versus: str
+    versus: str  # the name of the class that it is held against; '' without one
     probability: float
     log_odds_bits: float
     for_bits: float | None
     against_bits: float | None
     gap_share: float | None
+    # Share of the evidence, by its magnitude, inside the central quarter of what the model saw, or inside the mask.
     inside: float | None
-    unresolved: float | None
-    seconds: float
+    unresolved: float | None  # share of the map that cannot be told from zero; None where nothing was sampled
+    seconds: float  # for all maps of the picture together
 
 
 def summarise(
@@ -118,24 +99,7 @@ def _row(folder: Path, entry: dict[str, Any], masks: Path | None) -> Row:
 
 
 def load_map(folder: Path, name: str) -> dict[str, FloatArray]:
-    """The arrays of a map's file.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the results.
-    name : str
-        Of the .npz file, relative to it.
-
-    Returns
-    -------
-    dict of str to ndarray
-
-    Raises
-    ------
-    StoreError
-        If it cannot be read.
-    """
+    """The arrays of a map's .npz file, named relative to the folder of results; StoreError where it cannot be read."""
     try:
         with open_inside(folder, name, most=MOST) as stream:
             arrays = unpack_arrays(stream)
@@ -157,17 +121,7 @@ def _of_other_shapes(arrays: dict[str, FloatArray]) -> list[str]:
 
 
 def central(shape: tuple[int, ...]) -> Mask:
-    """The central quarter of an area: half of each side.
-
-    Parameters
-    ----------
-    shape : (int, int)
-        Height and width.
-
-    Returns
-    -------
-    ndarray of bool, shape (height, width)
-    """
+    """The central quarter of an area of some (height, width): half of each side, as a mask of the whole."""
     mask = np.zeros(shape, np.bool_)
     height, width = shape
     mask[height // 4 : height - height // 4, width // 4 : width - width // 4] = True
@@ -206,7 +160,7 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
     Parameters
     ----------
     path : Path
-        The file.
+        Its folder is made where it is missing.
     rows : iterable of Row
         From `summarise`; written as they come, and there when all are.
 
@@ -228,21 +182,11 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
 
 
 class Group(NamedTuple):
-    """Means over the maps of one class, or of all.
+    """Means over the maps of one class, or of all."""
 
-    Attributes
-    ----------
-    name : str
-        The class, 'A rather than B' where it was held against one.
-    maps : int
-        How many.
-    means : dict of str to float
-        By the fields of `Row`; those that no map has are left out.
-    """
-
-    name: str
+    name: str  # the class, 'A rather than B' where it was held against one
     maps: int
-    means: dict[str, float]
+    means: dict[str, float]  # by the fields of `Row`; those that no map has are left out
 
 
 _MEANT = ("probability", "log_odds_bits", "for_bits", "against_bits", "gap_share", "inside", "unresolved", "seconds")

@@ -25,15 +25,7 @@ _OTHERS = 10
 
 
 class Problem(NamedTuple):
-    """Something that is not as it was written.
-
-    Attributes
-    ----------
-    place : str
-        A line or a file.
-    what : str
-        What is wrong, in words.
-    """
+    """Something that is not as it was written: a line or a file, and what is wrong with it, in words."""
 
     place: str
     what: str
@@ -41,39 +33,20 @@ class Problem(NamedTuple):
 
 @dataclass
 class Checked:
-    """What the hashes say.
+    """What the hashes say."""
 
-    Attributes
-    ----------
-    entries : Sound
-        Lines that can be computed again.
-    problems : Some of Problem
-        What is not as it was written.
-    unexpected : list of Problem
-        What is another than it was said to be: see `expect`.
-    absent : Some of str
-        Pictures that are not where they were.
-    unchecked : Some of Problem
-        What may lie there and was not looked at: results of other configurations, tables of `summary`.
-    lines, failures : int
-        Of the manifest, and of the list of pictures that could not be explained.
-    files : int
-        Files whose hashes were taken.
-    models : list of str
-        SHA-256 of the models that lines tell of: one, where they are of one run; of very many the first.
-    head : str or None
-        The seal of the last line: whoever noted it when the run ended knows that no line is missing at the end.
-    """
-
-    entries: Sound
-    problems: Some[Problem] = field(default_factory=Some)
-    unexpected: list[Problem] = field(default_factory=list)
-    absent: Some[str] = field(default_factory=Some)
+    entries: Sound  # lines that can be computed again
+    problems: Some[Problem] = field(default_factory=Some)  # what is not as it was written
+    unexpected: list[Problem] = field(default_factory=list)  # what is another than it was said to be: see `expect`
+    absent: Some[str] = field(default_factory=Some)  # pictures that are not where they were
+    # What may lie there and was not looked at: results of other configurations, tables of `summary`.
     unchecked: Some[Problem] = field(default_factory=Some)
-    lines: int = 0
-    failures: int = 0
-    files: int = 0
+    lines: int = 0  # of the manifest
+    failures: int = 0  # lines of the list of pictures that could not be explained
+    files: int = 0  # whose hashes were taken
+    # SHA-256 of the models that lines tell of: one, where they are of one run; of very many the first.
     models: list[str] = field(default_factory=list)
+    # The seal of the last line: whoever noted it when the run ended knows that no line is missing at the end.
     head: str | None = None
 
     @property
@@ -86,13 +59,7 @@ class Checked:
         self.entries.close()
 
     def expect(self, model: str | None, seal: str | None) -> None:
-        """Hold the model and the last seal against what they should be.
-
-        Parameters
-        ----------
-        model, seal : str or None
-            In hexadecimal; None where nothing is expected.
-        """
+        """Hold the model's SHA-256 and the last seal, in hexadecimal, against what they should be; None may be any."""
         for other in [each for each in self.models or ["none"] if model not in (None, each)]:
             what = f"the receipts are of the model with SHA-256 {other}, not of the one expected, {model}"
             self.unexpected.append(Problem("model", what))

@@ -43,15 +43,7 @@ def _wrong(found: os.stat_result, mode: str) -> str:
 
 
 class Folder:
-    """A folder that is open, and what is done to the names in it.
-
-    Parameters
-    ----------
-    path : Path
-        Where it is.
-    handle : int or None
-        Of the open folder; None where the system has no such thing.
-    """
+    """A folder that is open, and what is done to the names in it; its handle is None where systems have none."""
 
     def __init__(self, path: Path, handle: int | None) -> None:
         self.path, self._handle = path, handle
@@ -131,23 +123,8 @@ class Folder:
 def opened(folder: Path, name: str, *, make: bool = False) -> Iterator[tuple[Folder, str]]:
     """The folder that holds a file below another one, open, and the file's last name.
 
-    Parameters
-    ----------
-    folder : Path
-        There already.
-    name : str
-        Of the file, relative to it, with '/' between names.
-    make : bool
-        Whether folders between are made where they are missing.
-
-    Yields
-    ------
-    (Folder, str)
-
-    Raises
-    ------
-    OSError
-        If a step is missing, a link, or no folder.
+    ``name`` is relative to ``folder``, with '/' between names; ``make`` says whether folders between are made where
+    they are missing. OSError if a step is missing, a link, or no folder.
     """
     *steps, leaf = PurePosixPath(name).parts or ("",)
     if leaf in ("", "..") or name.startswith("/") or ".." in steps or "\0" in name:
@@ -208,7 +185,6 @@ def open_regular(path: Path, most: int = MOST) -> BinaryIO:
     Parameters
     ----------
     path : Path
-        The file.
     most : int
         Bytes that it may have.
 

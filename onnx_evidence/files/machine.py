@@ -34,12 +34,9 @@ def available_threads() -> int:
 
 
 def free_memory() -> int | None:
-    """Memory that this process may still take.
+    """Bytes of memory that this process may still take; None where that is not told.
 
-    Returns
-    -------
-    int or None
-        Bytes: what the system has, less where the process or its container may take less; None where that is not told.
+    They are what the system has, less where the process or its container may take less.
     """
     found = [_number(Path("/proc/meminfo"), r"MemAvailable:\s+(\d+) kB", 1024), _left_of_limit()]
     most = _number(_CGROUP / "memory.max", r"(\d+)")

@@ -26,7 +26,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Parameters
     ----------
     path : Path
-        The file; its folder is made where it is missing.
+        Its folder is made where it is missing.
     write : callable
         Writes the content to an open binary file.
 
@@ -72,9 +72,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     Parameters
     ----------
     path : Path
-        The file; its folder is made where it is missing.
+        Its folder is made where it is missing.
     data : bytes
-        What it will hold.
 
     Raises
     ------
@@ -145,7 +144,6 @@ def sync_folder(folder: Path) -> None:
     Parameters
     ----------
     folder : Path
-        A folder.
 
     Raises
     ------
@@ -167,7 +165,7 @@ def write_arrays(path: Path, arrays: Mapping[str, AnyArray]) -> None:
     Parameters
     ----------
     path : Path
-        The file; its folder is made where it is missing.
+        Its folder is made where it is missing.
     arrays : mapping of str to ndarray
         By the names that they get in the file.
 

@@ -10,7 +10,6 @@ def visible(text: str) -> str:
     Parameters
     ----------
     text : str
-        Anything.
 
     Returns
     -------
@@ -28,7 +27,6 @@ def csv_text(text: str) -> str:
     Parameters
     ----------
     text : str
-        Anything.
 
     Returns
     -------
@@ -44,7 +42,6 @@ def shown(*lines: str) -> str:
     Parameters
     ----------
     *lines : str
-        Anything.
 
     Returns
     -------
@@ -60,7 +57,6 @@ def fit(text: str, width: int = 24) -> str:
     Parameters
     ----------
     text : str
-        Anything.
     width : int
         Characters.
 

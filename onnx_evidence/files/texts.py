@@ -21,9 +21,8 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     Parameters
     ----------
     path : Path
-        The file; links are followed.
+        Links are followed.
     encoding : str
-        Its encoding.
 
     Returns
     -------

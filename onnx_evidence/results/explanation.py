@@ -77,7 +77,6 @@ def write_figure(figure: "Figure", stream: BinaryIO) -> None:
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        What to write.
     stream : binary file
         Open for writing.
     """
@@ -274,7 +273,6 @@ class Explanation:
         Parameters
         ----------
         sign : {1, -1}
-            Which side.
 
         Returns
         -------
@@ -309,7 +307,7 @@ class Explanation:
         Parameters
         ----------
         path : str or Path
-            The .npz file; its folder is made where it is missing.
+            Of the .npz file; its folder is made where it is missing.
 
         Raises
         ------

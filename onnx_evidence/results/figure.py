@@ -27,40 +27,16 @@ _LONGEST = 1000
 
 
 def colorize(values: AnyArray, limit: float) -> AnyArray:
-    """Colours of a map.
-
-    Parameters
-    ----------
-    values : ndarray of float32, shape (H, W)
-        Bits.
-    limit : float
-        Bits at full red; full blue is at -limit.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 4)
-        RGBA; 0 is exactly white.
-    """
+    """Colours, uint8 RGBA (H, W, 4), of bits (H, W): 0 is exactly white, ``limit`` full red and -limit full blue."""
     colours: AnyArray = COLORS(Normalize(-limit, limit)(values), bytes=True)
     return colours
 
 
 def overlay(pixels: Pixels, values: Features, limit: float) -> AnyArray:
-    """The grey photograph under the map; the stronger the evidence, the more colour.
+    """The grey photograph under the map, uint8 RGB (H, W, 3); the stronger the evidence, the more colour.
 
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3)
-        The photograph, RGB.
-    values : ndarray of float32, shape (H, W)
-        Bits.
-    limit : float
-        Bits at which colour is strongest, on either side; above 0.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 3)
-        RGB; the grey photograph where the map is 0.
+    ``pixels`` are the same of the photograph, ``values`` are bits (H, W); where they are 0 the grey photograph stays,
+    and at ``limit`` bits (above 0), on either side, colour is strongest.
     """
     # Lightened, so that colour shows on dark cloth too.
     grey = 60 + 0.75 * (pixels @ np.array([0.299, 0.587, 0.114]))[..., None]
@@ -72,21 +48,10 @@ def overlay(pixels: Pixels, values: Features, limit: float) -> AnyArray:
 
 
 def draw(explanation: "Explanation", limit: float | None = None) -> Figure:
-    """Photograph, evidence and overlay side by side, with a colour bar in bits.
+    """Photograph, evidence and overlay side by side, with a colour bar in the unit shown, which ends at ``limit``.
 
-    Where something was sampled, a fourth picture has the standard error, and evidence whose 95 % interval holds 0 is
-    hatched.
-
-    Parameters
-    ----------
-    explanation : Explanation
-        What to draw.
-    limit : float, optional
-        In the unit shown, at the ends of the colour bar; the largest magnitude of the map by default.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    Without it, it ends at the largest magnitude of the map. Where something was sampled, a fourth picture has the
+    standard error, and evidence whose 95 % interval holds 0 is hatched.
     """
     pixels = explanation.photograph.pixels[:: _step(explanation), :: _step(explanation)]
     values = _in_photograph(explanation, explanation.shown)

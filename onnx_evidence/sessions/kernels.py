@@ -32,22 +32,10 @@ def without_source(said: str) -> str:
 
 
 def why_not(model: onnx.ModelProto, error: Exception, device: str) -> str:
-    """What a session's refusal means.
+    """What it means, in one line, that ONNX Runtime refused a graph with an error on a device, 'cpu' or 'cuda'.
 
-    Parameters
-    ----------
-    model : onnx.ModelProto
-        The graph that was refused.
-    error : Exception
-        What ONNX Runtime raised.
-    device : {'cpu', 'cuda'}
-        Where it was to run.
-
-    Returns
-    -------
-    str
-        One line: where a provider lacks a kernel the operator, the type and the remedy; else the first line of the
-        runtime's own message, without the place in its source. Of an opset below 7 it says so.
+    Where a provider lacks a kernel: the operator, the type and the remedy; else the first line of the runtime's own
+    message, without the place in its source. Of an opset below 7 it says so.
     """
     said = without_source(one_line(error))
     found = re.search(r"Could not find an implementation for (\w+)\(\d+\) node with name '(.*?)'", said)
