@@ -35,7 +35,7 @@ def focus(values: FloatArray) -> float:
 def energy_inside(values: FloatArray, mask: Mask) -> float:
     """The share of the positive evidence that lies on the object (Wang et al. 2020, Score-CAM, section 4.3).
 
-    0..1, higher is better; a constant map gets the object's share of the area, one without positive values NaN.
+    0..1, higher is better; a constant map gets the object's share of the area, one with nothing positive NaN.
     """
     _refuse_empty(mask)
     positive = np.maximum(values, 0.0)

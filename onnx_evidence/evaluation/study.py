@@ -93,7 +93,6 @@ def plan_study(
     out : Path
         Where files will go; pictures inside are left out.
     plan : Plan
-        What is measured.
     methods : sequence of str, optional
         As in `mappers.make_mappers`, like ``background`` and ``left_out``.
     background : str, optional

@@ -37,7 +37,7 @@ def column(results: Sequence[Scored], method: str, metric: str) -> FloatArray:
 
 
 def summarise(results: Sequence[Scored], plan: Plan, reference: str, *, judged: bool = False) -> dict[str, Any]:
-    """Everything that is said of a run, of a picture at least, as plain values; null where something is not defined."""
+    """Everything that is said of a run of one picture or more, as plain values; null where a number is not defined."""
     methods = list(results[0].numbers)
     check_reference(reference, methods)
     metrics = list(results[0].numbers[reference])

@@ -83,7 +83,7 @@ def blur(values: Features, sigma: float) -> Features:
     Parameters
     ----------
     values : ndarray of float32, shape (C, H, W)
-        A picture.
+        In any unit; channels are blurred each by itself.
     sigma : float
         Standard deviation in pixels.
 

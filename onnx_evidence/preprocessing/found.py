@@ -41,7 +41,7 @@ class Found:
     labels : tuple of str or None
         Class names from beside the model; those of the metadata's own key are not looked at.
     labels_source : str or None
-        Where they come from.
+        Where they come from, in words.
     classes : {'exclusive', 'independent'} or None
         What ``problem_type`` says of them; None where it says nothing.
     """

@@ -58,7 +58,7 @@ class InputRange:
         Parameters
         ----------
         inputs : ndarray of float32, shape (channels, H, W)
-            The model's input.
+            A preprocessed picture.
 
         Returns
         -------
