@@ -9,12 +9,7 @@ _SUMS = frozenset({"Add", "Sum"})
 
 
 def meet(reading: Reading) -> Layout | None:
-    """Any operator that works value by value.
-
-    Values of one and the same cell meet. A gate, one value for all cells, may come from anywhere. So may what is added
-    to a whole grid in its own shape: the sum is still where the grid was, which is how blocks that reorder cells
-    inside end.
-    """
+    """Any operator that works value by value: values of one and the same cell meet."""
     known: list[Layout] = []
     lost: list[Shape | None] = []
     for name in reading.data:
@@ -32,6 +27,8 @@ def meet(reading: Reading) -> Layout | None:
     if axes is None:
         return None
     layout = together(known, axes)
+    # A gate, one value for all cells, may come from anywhere. So may what is added to a whole grid in its own shape:
+    # the sum is still where the grid was, which is how blocks that reorder cells inside end.
     for shape in lost:
         if summed and whole and shape == reading.result:
             layout = replace(layout, added=f"a branch is added cell by cell at {reading.output!r}", field=None)
@@ -49,20 +46,7 @@ def spread(reading: Reading) -> Layout | None:
 
 
 def together(layouts: list[Layout], axes: tuple[Axis, ...]) -> Layout:
-    """The layout of values that several tensors have a part in.
-
-    Parameters
-    ----------
-    layouts : list of Layout
-        Of the tensors.
-    axes : tuple of tuple of Part
-        What their axes mean in common.
-
-    Returns
-    -------
-    Layout
-        What has no place in the grid lets every cell see everything.
-    """
+    """The layout of what tensors make together; one that has no place in the grid lets every cell see everything."""
     cells = [layout for layout in layouts if layout.is_placed] or layouts
     layout = replace(
         cells[0],
@@ -76,34 +60,13 @@ def together(layouts: list[Layout], axes: tuple[Axis, ...]) -> Layout:
 
 
 def alike(layouts: list[Layout]) -> list[Layout]:
-    """The same layouts, all counted in cells where some count in cells and others in what lies inside them.
-
-    Parameters
-    ----------
-    layouts : list of Layout
-        That meet.
-
-    Returns
-    -------
-    list of Layout
-    """
+    """The same layouts, all counted in cells where some count in cells and others in what lies inside them."""
     extents = {layout.extent for layout in layouts if layout.is_placed}
     return layouts if len(extents) < 2 else [layout.settled() for layout in layouts]
 
 
 def shared_axes(layouts: list[Layout]) -> tuple[Axis, ...] | None:
-    """Axes that all of some layouts have.
-
-    Parameters
-    ----------
-    layouts : list of Layout
-        With as many axes each.
-
-    Returns
-    -------
-    tuple of tuple of Part, or None
-        None where two contradict each other, or there are none.
-    """
+    """Axes that all layouts have, of as many each; None where two contradict each other, or there are none."""
     if not layouts or len({layout.extent for layout in layouts if layout.is_placed}) > 1:
         return None
     axes = list(layouts[0].axes)
@@ -117,19 +80,7 @@ def shared_axes(layouts: list[Layout]) -> tuple[Axis, ...] | None:
 
 
 def widen(reading: Reading, layout: Layout) -> Layout:
-    """The layout where constants made long axes of single values.
-
-    Parameters
-    ----------
-    reading : Reading
-        The node.
-    layout : Layout
-        With as many axes as its output.
-
-    Returns
-    -------
-    Layout
-    """
+    """The layout, of as many axes as the output, where constants made long axes of single values."""
     pairs = zip(layout.axes, reading.result, strict=False)
     return layout.with_axes(axis or channels(side or 1, SPREAD) for axis, side in pairs)
 

@@ -149,22 +149,7 @@ def _picture(layout: Layout, batch: Axis, mixed: Axis, shape: Shape, field: Fiel
 
 
 def resized(layout: Layout, shape: Shape, field: Field | None) -> Layout | None:
-    """The layout with other sides along channels, and along axes that are all rows or all columns.
-
-    Parameters
-    ----------
-    layout : Layout
-        Settled.
-    shape : tuple of (int or None)
-        The new one.
-    field : Field or None
-        The new one.
-
-    Returns
-    -------
-    Layout or None
-        None where another axis would change its length.
-    """
+    """A settled layout with other sides along channels, all rows or all columns; None where another would change."""
     axes, extent = [], list(layout.extent)
     for axis, side in zip(layout.axes, shape, strict=True):
         length = side or 1

@@ -12,27 +12,13 @@ from onnx_evidence.types import AnyArray
 
 @dataclass(frozen=True)
 class Reading:
-    """One node and what is known of what it reads.
-
-    Attributes
-    ----------
-    node : onnx.NodeProto
-        The node.
-    layouts : mapping of str to (Layout or None)
-        Of all tensors that carry data.
-    shapes : dict
-        Shapes of all tensors.
-    values : callable
-        The numbers of a constant; None where a tensor is none.
-    output : str
-        The output that is asked about.
-    """
+    """One node and what is known of what it reads."""
 
     node: onnx.NodeProto
-    layouts: Mapping[str, Layout | None]
-    shapes: dict[str, Shape]
-    values: Callable[[str], AnyArray | None]
-    output: str
+    layouts: Mapping[str, Layout | None]  # of all tensors that carry data
+    shapes: dict[str, Shape]  # of all tensors
+    values: Callable[[str], AnyArray | None]  # the numbers of a constant; None where a tensor is none
+    output: str  # the one that is asked about
 
     @property
     def result(self) -> Shape:

@@ -28,12 +28,12 @@ def find_layouts(
         In topological order.
     data : frozenset of str
         Tensors that carry values of the input.
-    shapes : dict
-        Shapes of all tensors.
+    shapes : dict of str to Shape
+        Of all tensors.
     values : callable
         The numbers of a constant; None where a tensor is none.
     source : (str, Layout)
-        The input.
+        The input's name, and what its axes mean.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def find_unread(nodes: Sequence[onnx.NodeProto], layouts: Mapping[str, Layout | 
     layouts : mapping of str to (Layout or None)
         From `find_layouts`.
     target : str
-        The logits.
+        Name of the logits.
 
     Returns
     -------

@@ -67,18 +67,7 @@ LOCAL = frozenset(name for name, rule in _RULES.items() if rule in (meeting.meet
 
 
 def follow(reading: Reading) -> Layout | None:
-    """The layout of a node's output.
-
-    Parameters
-    ----------
-    reading : Reading
-        The node.
-
-    Returns
-    -------
-    Layout or None
-        None where rows and columns cannot be followed.
-    """
+    """The layout of a node's output; None where rows and columns cannot be followed."""
     rule = _RULES.get(reading.node.op_type)
     layout = rule(reading) if rule is not None and reading.result else None
     return layout if layout is not None and fits(layout, reading.result) else None

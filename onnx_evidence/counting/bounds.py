@@ -9,17 +9,7 @@ Rule = Callable[[Call], list[Held]]
 
 
 def broadcast(shapes: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | None:
-    """The shape that numpy's broadcasting gives; None where it gives none, or one is not known.
-
-    Parameters
-    ----------
-    shapes : sequence of (tuple of int or None)
-        What is read.
-
-    Returns
-    -------
-    tuple of int or None
-    """
+    """The shape that numpy's broadcasting gives; None where it gives none, or one is not known."""
     known = [shape for shape in shapes if shape is not None]
     if len(known) < len(shapes):
         return None

@@ -19,30 +19,14 @@ FEW, MOST = 64, 4096
 
 
 class Held(NamedTuple):
-    """What is known of a tensor, or of a sequence of tensors.
+    """What is known of a tensor, or of a sequence of tensors."""
 
-    Attributes
-    ----------
-    shape : tuple of int or None
-        How long its sides are at most.
-    size : int or None
-        How many numbers it has at most.
-    exact : bool
-        Whether the sides are as long as that.
-    kind : {PICTURE, LOST, STORED, TOLD}
-        What its values come from.
-    value : ndarray or None
-        Its values, where they are few and known.
-    length : int or None
-        How many tensors a sequence has at most.
-    """
-
-    shape: tuple[int, ...] | None = None
-    size: int | None = None
-    exact: bool = False
-    kind: int = PICTURE
-    value: AnyArray | None = None
-    length: int | None = None
+    shape: tuple[int, ...] | None = None  # how long its sides are at most
+    size: int | None = None  # how many numbers it has at most
+    exact: bool = False  # whether the sides are as long as that
+    kind: int = PICTURE  # what its values come from: PICTURE, LOST, STORED or TOLD
+    value: AnyArray | None = None  # where they are few and known
+    length: int | None = None  # how many tensors a sequence has at most
 
 
 UNKNOWN = Held()
@@ -53,19 +37,7 @@ class Open(Exception):  # noqa: N818 - caught by who counts, and never seen by u
 
 
 def of_shape(shape: Sequence[int], *, exact: bool = True) -> Held:
-    """A tensor of that shape; sides below 0 count as 0.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        Its sides, of any size.
-    exact : bool
-        Whether they are no more than bounds.
-
-    Returns
-    -------
-    Held
-    """
+    """A tensor of that shape, its sides exact or no more than bounds; those below 0 count as 0."""
     sides = tuple(max(int(side), 0) for side in shape)
     return Held(sides, prod(sides), exact)
 
@@ -76,17 +48,7 @@ def of_size(size: int | None) -> Held:
 
 
 def stored(tensor: onnx.TensorProto) -> Held:
-    """A tensor that the file stores.
-
-    Parameters
-    ----------
-    tensor : onnx.TensorProto
-        Its sides are what it says.
-
-    Returns
-    -------
-    Held
-    """
+    """A tensor that the file stores, with the sides that it says."""
     held = of_shape(tensor.dims)
     if held.size is None or held.size > MOST or uses_external_data(tensor):
         return held._replace(kind=STORED)
@@ -94,17 +56,7 @@ def stored(tensor: onnx.TensorProto) -> Held:
 
 
 def constant(node: onnx.NodeProto) -> Held:
-    """What a Constant node holds.
-
-    Parameters
-    ----------
-    node : onnx.NodeProto
-        A node of that operator.
-
-    Returns
-    -------
-    Held
-    """
+    """What a Constant node holds."""
     for attribute in node.attribute:
         if attribute.name == "value":
             return stored(attribute.t)
@@ -123,32 +75,16 @@ def _valued(value: AnyArray) -> Held:
 
 
 class Call:
-    """One node with what it reads: what the rules of `table` are asked about.
-
-    Parameters
-    ----------
-    node : onnx.NodeProto
-        The node.
-    inputs : sequence of Held or None
-        What it reads; None where an input is left out.
-    opset : int
-        Version of the node's operators.
-    given : mapping of str to onnx.AttributeProto
-        Attributes of the function that the node is inside.
-
-    Attributes
-    ----------
-    adds : int
-        Multiply-adds, as far as a rule has counted any.
-    """
+    """One node with what it reads: what the rules of `table` are asked about."""
 
     def __init__(
         self,
         node: onnx.NodeProto,
-        inputs: Sequence[Held | None],
+        inputs: Sequence[Held | None],  # None where one is left out
         opset: int,
-        given: Mapping[str, onnx.AttributeProto] | None = None,
+        given: Mapping[str, onnx.AttributeProto] | None = None,  # of the function that the node is inside
     ) -> None:
+        # ``adds`` are multiply-adds, as far as a rule has counted any.
         self.node, self.inputs, self.opset, self.adds = node, inputs, opset, 0
         self._given = given or {}
         self.attributes = {each.name: each for each in node.attribute}
@@ -178,13 +114,7 @@ class Call:
         return list(value) if isinstance(value, Sequence) and not isinstance(value, bytes) else value
 
     def numbers(self, place: int, name: str = "") -> list[Any] | None:
-        """The values of an input, or else of an attribute; None where both are left out.
-
-        Raises
-        ------
-        Open
-            If the input is there and its values are not known.
-        """
+        """An input's values, or else an attribute's, None where both are left out; `Open` where they are not known."""
         held = self.held(place)
         if held is None:
             value = self.attr(name) if name else None

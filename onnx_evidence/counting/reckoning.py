@@ -49,22 +49,7 @@ _PASSED_OVER = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantize
 
 
 def reckoned(call: Call, made: Sequence[Held], opsets: Sequence[onnx.OperatorSetIdProto]) -> list[AnyArray] | None:
-    """The values of a node's outputs, where they are few and all that it reads is known.
-
-    Parameters
-    ----------
-    call : Call
-        The node and what it reads.
-    made : sequence of Held
-        How much it makes.
-    opsets : sequence of onnx.OperatorSetIdProto
-        Of the model.
-
-    Returns
-    -------
-    list of ndarray or None
-        None where they are not known.
-    """
+    """The values of a node's outputs, where they are few and all that it reads is known; otherwise None."""
     operator, first = call.node.op_type, call.held(0)
     if operator in ("Shape", "Size"):
         return None if first is None else _sides(call, first)

@@ -19,21 +19,8 @@ _RULES = (
 
 
 def grown(call: Call) -> list[Held]:
-    """What a node makes, kinds and values left aside.
+    """What a node makes, kinds and values left aside: one for each output, or one for all of them.
 
-    Parameters
-    ----------
-    call : Call
-        The node and what it reads; its multiply-adds are counted.
-
-    Returns
-    -------
-    list of Held
-        One for each output, or one for all of them.
-
-    Raises
-    ------
-    Open
-        If that hangs on a value that is not known.
+    Multiply-adds are put to ``call.adds``; `Open` is raised where it hangs on a value that is not known.
     """
     return _RULES.get(call.node.op_type, first)(call)

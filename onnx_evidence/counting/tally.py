@@ -29,27 +29,14 @@ _PLAIN = 10**6
 
 @dataclass
 class Work:
-    """What a part of a model computes.
+    """What a part of a model computes."""
 
-    Attributes
-    ----------
-    run : int
-        Multiply-adds, numbers that are written, and `NODE` for each time that a node is run; turns are multiplied.
-    made : int
-        Numbers that are made of constants.
-    told : int
-        Those of them that shape inference reckons with.
-    most : int
-        What the most costly node counts.
-    where : str
-        That node, in words.
-    """
-
+    # Multiply-adds, numbers that are written, and `NODE` for each time that a node is run; turns are multiplied.
     run: int = 0
-    made: int = 0
-    told: int = 0
-    most: int = 0
-    where: str = ""
+    made: int = 0  # numbers that are made of constants
+    told: int = 0  # those of them that shape inference reckons with
+    most: int = 0  # what the most costly node counts
+    where: str = ""  # that node, in words
 
     def add(self, other: "Work", turns: int = 1) -> None:
         """Put the work of a body to this, done so many times."""
@@ -65,36 +52,16 @@ class Work:
 
 @dataclass
 class Limits:
-    """How much a model may compute.
+    """How much a model may compute."""
 
-    Attributes
-    ----------
-    work : int
-        For one picture.
-    rows : int
-        Pictures that one run is of.
-    picture : int
-        Numbers that the inputs have.
-    only_told : bool
-        Only what inference reckons with counts.
-    stored : int
-        Numbers that the file stores.
-    layer : int
-        Numbers that one layer may hold.
-    at_once : int
-        Numbers that all layers may hold that are still to be read.
-    nodes : int
-        Nodes that may be written out, or followed.
-    """
-
-    work: int
-    rows: int
-    picture: int
-    only_told: bool = False
-    stored: int = 0
-    layer: int = field(init=False)
-    at_once: int = field(init=False)
-    nodes: int = field(init=False)
+    work: int  # multiply-adds for one picture
+    rows: int  # pictures that one run is of
+    picture: int  # numbers that the inputs have
+    only_told: bool = False  # only what inference reckons with counts
+    stored: int = 0  # numbers that the file stores
+    layer: int = field(init=False)  # numbers that one layer may hold
+    at_once: int = field(init=False)  # numbers that all layers may hold that are still to be read
+    nodes: int = field(init=False)  # that may be written out, or followed
 
     def __post_init__(self) -> None:
         each = _LAYER_EACH * self.picture * self.work // MAX_WORK
@@ -103,18 +70,7 @@ class Limits:
         self.nodes = self.work // (_WRITTEN * NODE)
 
     def count(self, work: Work) -> int:
-        """What it counts as a whole.
-
-        Parameters
-        ----------
-        work : Work
-            Of one run.
-
-        Returns
-        -------
-        int
-            In multiply-adds for one picture.
-        """
+        """What the work of one run counts as a whole, in multiply-adds for one picture."""
         if self.only_told:
             return work.told * _TOLD_OF_BATCH
         made = max(0, work.made - _COPIES * self.stored)
@@ -122,17 +78,7 @@ class Limits:
 
 
 def in_words(number: int) -> str:
-    """A number as people read it: '65536', '7.5e+08'.
-
-    Parameters
-    ----------
-    number : int
-        Of any size.
-
-    Returns
-    -------
-    str
-    """
+    """A number of any size as people read it: '65536', '7.5e+08'."""
     if number < _PLAIN:
         return str(number)
     # Larger ones than floating point has are there, too.

@@ -33,19 +33,7 @@ class Unsettled(Exception):  # noqa: N818 - caught where a Loop is followed
 
 
 class Walk:
-    """A way through a model.
-
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model.
-    path : Path
-        Its file, for messages.
-    limits : Limits
-        How much it may compute.
-    settled : bool
-        Whether the sizes of the picture are known; what hangs on them is let pass otherwise.
-    """
+    """A way through a model; unless it is ``settled``, what hangs on the sizes of the picture is let pass."""
 
     def __init__(self, proto: onnx.ModelProto, path: Path, limits: Limits, *, settled: bool) -> None:
         self.path, self._proto, self.limits, self.settled = path, proto, limits, settled
@@ -57,22 +45,7 @@ class Walk:
         limits.stored = sum(prod(max(side, 0) for side in tensor.dims) for tensor in tensors_of(proto))
 
     def whole(self, given: Mapping[str, Held]) -> Work:
-        """What the whole model computes.
-
-        Parameters
-        ----------
-        given : mapping of str to Held
-            What is known of its inputs.
-
-        Returns
-        -------
-        Work
-
-        Raises
-        ------
-        ModelError
-            If it is more than the limits allow.
-        """
+        """What the whole model computes; `ModelError` where that is more than the limits allow."""
         self._refuse_written_out()
         work = Work()
         self.graph(self._proto.graph, given, work, ChainMap())
@@ -121,24 +94,7 @@ class Walk:
     # --- graphs and nodes ---------------------------------------------------------------------------------------------
 
     def graph(self, graph: onnx.GraphProto, given: Mapping[str, Held], work: Work, outer: Scope) -> list[Held]:
-        """Follow a graph, or the body of a node.
-
-        Parameters
-        ----------
-        graph : onnx.GraphProto
-            Its nodes are in order.
-        given : mapping of str to Held
-            Its inputs.
-        work : Work
-            What it computes is put to this.
-        outer : Scope
-            What it may read of the graph around it.
-
-        Returns
-        -------
-        list of Held
-            Its outputs.
-        """
+        """Follow a graph, its nodes in order, or a body; what it computes is put to ``work``, its outputs come back."""
         scope = outer.new_child(dict(given))
         for tensor in graph.initializer:
             scope[tensor.name] = _stored(tensor)
@@ -302,17 +258,7 @@ class Walk:
 
 
 def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """The graphs inside a node, in the order of its attributes.
-
-    Parameters
-    ----------
-    node : onnx.NodeProto
-        Any node.
-
-    Returns
-    -------
-    list of onnx.GraphProto
-    """
+    """The graphs inside a node, in the order of its attributes."""
     found: list[onnx.GraphProto] = []
     for attribute in node.attribute:
         found += [attribute.g] if attribute.HasField("g") else attribute.graphs

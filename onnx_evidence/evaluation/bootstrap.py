@@ -15,54 +15,26 @@ _CHUNK = 1 << 20
 
 
 class Interval(NamedTuple):
-    """A statistic over pictures, and how far it can be trusted.
+    """A statistic over pictures, and how far it can be trusted."""
 
-    Attributes
-    ----------
-    value : float
-        The statistic of the pictures; NaN where there are none.
-    low, high : float
-        Its interval; NaN where fewer than two pictures have a number.
-    pictures : int
-        Pictures that have one.
-    """
-
-    value: float
-    low: float
+    value: float  # the statistic of the pictures; NaN where there are none
+    low: float  # ends of its interval; NaN where fewer than two pictures have a number
     high: float
-    pictures: int
+    pictures: int  # that have a number
 
 
 def interval(
-    values: FloatArray,
+    values: FloatArray,  # (N,): one of each picture; NaN where a picture has none
     *,
-    statistic: Callable[..., AnyArray] = np.mean,
+    statistic: Callable[..., AnyArray] = np.mean,  # takes an array and ``axis``
     draws: int = DRAWS,
-    level: float = LEVEL,
-    seed: int = 0,
+    level: float = LEVEL,  # coverage that is meant, in (0, 1); for few pictures (below 20) the true one is smaller
+    seed: int = 0,  # equal for all columns of a table, so that their numbers of pictures decide alone
 ) -> Interval:
-    """The percentile interval of a statistic over pictures (Efron & Tibshirani 1993, eq. 13.4).
+    """The percentile interval of a statistic over pictures (Efron & Tibshirani 1993, eq. 13.4), in the values' unit.
 
     For a paired difference, give the differences of the pictures: the same pictures are then drawn for both sides, so
     that what is hard about a picture for every method cancels.
-
-    Parameters
-    ----------
-    values : ndarray of float64, shape (N,)
-        One number per picture; those that are NaN have none.
-    statistic : callable
-        Such as `numpy.mean` or `numpy.median`; takes an array and ``axis``.
-    draws : int
-        Bootstrap samples.
-    level : float
-        Coverage that is meant, in (0, 1); for few pictures (below 20) the true one is smaller.
-    seed : int
-        Key of the draws; equal for all columns of a table, so that their numbers of pictures decide alone.
-
-    Returns
-    -------
-    Interval
-        In the unit of the values.
     """
     known = values[~np.isnan(values)]
     if not known.size:

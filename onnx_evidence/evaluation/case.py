@@ -10,28 +10,14 @@ from onnx_evidence.types import Features, FloatArray
 
 @dataclass(frozen=True)
 class Case:
-    """A picture and a class.
+    """A picture and a class."""
 
-    Attributes
-    ----------
-    path : Path
-        Where the picture came from.
-    photograph : Photograph
-        The picture; where it was changed (see `seen`), the changed one.
-    inputs : ndarray of float32, shape (C, H, W)
-        What the model makes its logits of.
-    target : int
-        The class that is explained.
-    seed : int
-        Key of all randomness of the method.
-    """
-
-    path: Path
-    photograph: Photograph
-    inputs: Features
-    target: int
-    seed: int = 0
+    path: Path  # where the picture came from
+    photograph: Photograph  # where the picture was changed (see `seen`), the changed one
+    inputs: Features  # (C, H, W): what the model makes its logits of
+    target: int  # the class that is explained
+    seed: int = 0  # key of all randomness of the method
 
 
-# A method: a case to a map (H, W), float64, positive for the class, in any unit.
+# A method: a case to a map (H, W), float64, in pixels of the model's input, positive for the class, in any unit.
 Mapper = Callable[[Case], FloatArray]

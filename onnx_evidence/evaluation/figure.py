@@ -17,16 +17,8 @@ _LABELS = {"probability": "probability of the class", "bits": "log-odds of the c
 def draw_curves(results: Sequence[Scored]) -> Figure:
     """Mean curves over pictures with their 95 % bands: a column per substrate, a row per scale, a colour per method.
 
-    Parameters
-    ----------
-    results : sequence of Scored
-        At least one picture.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Solid lines remove the most relevant blocks first, dashed ones the least relevant: between the two lines of a
-        method lies its symmetric relevance gain.
+    Solid lines remove the most relevant blocks first, dashed ones the least relevant: between the two lines of a method
+    lies its symmetric relevance gain.
     """
     flips = results[0].flips
     methods, substrates = list(flips), list(next(iter(flips.values())))

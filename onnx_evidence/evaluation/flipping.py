@@ -21,133 +21,68 @@ SCALES = ("probability", "bits")
 
 
 class Curve(NamedTuple):
-    """What the model says of the class while pixels are removed.
+    """What the model says of the class while pixels are removed."""
 
-    Attributes
-    ----------
-    probability : ndarray of float64, shape (P,)
-        0..1.
-    bits : ndarray of float64, shape (P,)
-        Log2 odds.
-    """
-
-    probability: FloatArray
-    bits: FloatArray
+    probability: FloatArray  # (P,): 0..1
+    bits: FloatArray  # (P,): log2 odds
 
 
 @dataclass(frozen=True)
 class Flips:
-    """Both curves of one map; they start at the picture and end where everything is removed.
+    """Both curves of one map; they start at the picture and end where everything is removed."""
 
-    Attributes
-    ----------
-    removed : ndarray of float64, shape (P,)
-        Share of the blocks removed, from 0 to 1.
-    most, least : Curve
-        While the most relevant blocks are removed first (MIF), and the least relevant (LIF).
-    """
-
-    removed: FloatArray
-    most: Curve
-    least: Curve
+    removed: FloatArray  # (P,): share of the blocks removed, from 0 to 1
+    most: Curve  # while the most relevant blocks are removed first (MIF)
+    least: Curve  # while the least relevant ones are (LIF)
 
     def areas(self) -> dict[str, float]:
-        """Areas under the curves, as means over their points.
-
-        Returns
-        -------
-        dict of str to float
-            For each of `SCALES`: ``deletion``, the area under MIF (lower is better); ``insertion``, that while the most
-            relevant blocks are restored, which is LIF read backwards (higher is better; Petsiuk et al. 2018); ``srg``,
-            the symmetric relevance gain, area(LIF) - area(MIF) (higher is better, 0 expected of a random order;
-            Bluecher et al. 2024, "Decoupling pixel flipping and occlusion strategy for consistent XAI benchmarks",
-            TMLR). Both curves have the same points, so the gain is insertion - deletion.
-        """
+        """Areas under the curves, as means over their points: deletion, insertion and gain on each of `SCALES`."""
         found: dict[str, float] = {}
         for scale in SCALES:
+            # The area under MIF (lower is better), and that while the most relevant blocks are restored, which is LIF
+            # read backwards (higher is better; Petsiuk et al. 2018).
             deletion, insertion = (float(getattr(each, scale).mean()) for each in (self.most, self.least))
             found |= {
                 f"deletion.{scale}": deletion,
                 f"insertion.{scale}": insertion,
+                # The symmetric relevance gain, area(LIF) - area(MIF): both curves have the same points. Higher is
+                # better, 0 expected of a random order (Bluecher et al. 2024, "Decoupling pixel flipping and occlusion
+                # strategy for consistent XAI benchmarks", TMLR).
                 f"srg.{scale}": insertion - deletion,
             }
         return found
 
 
 class Ranking(NamedTuple):
-    """The blocks of a map in order.
+    """The blocks of a map in order."""
 
-    Attributes
-    ----------
-    ranks : ndarray of int64, shape (H, W)
-        Place of each pixel's block, from 0 for the most relevant.
-    blocks : int
-        How many there are.
-    """
-
-    ranks: IntArray
-    blocks: int
+    ranks: IntArray  # (H, W): place of each pixel's block, from 0 for the most relevant
+    blocks: int  # how many there are
 
 
 def rank_blocks(values: FloatArray, grid: int, rng: np.random.Generator) -> Ranking:
-    """Rank the blocks of a regular grid by the sum of the map in each.
-
-    Parameters
-    ----------
-    values : ndarray of float64, shape (H, W)
-        A map; higher is more relevant.
-    grid : int
-        Blocks on each side; no more than there are pixels.
-    rng : numpy.random.Generator
-        Breaks ties: a map with no preference must not be judged by the order of rows.
-
-    Returns
-    -------
-    Ranking
-    """
+    """Rank the blocks of a regular grid, so many on each side, by the sum in each of a map, (H, W), of relevance."""
     height, width = (min(grid, side) for side in values.shape)
     row, col = (np.arange(side) * blocks // side for side, blocks in zip(values.shape, (height, width), strict=True))
     block = row[:, None] * width + col[None, :]
     total = np.bincount(block.ravel(), values.ravel(), minlength=height * width)
     ranks = np.empty(total.size, dtype=np.int64)
+    # Chance breaks ties: a map with no preference must not be judged by the order of rows.
     ranks[np.lexsort((rng.random(total.size), -total))] = np.arange(total.size)
     return Ranking(ranks[block], total.size)
 
 
 def flip(
     predict: Predict,
-    fill: Fill,
+    fill: Fill,  # of several draws, probability and log-odds are averaged
     ranking: Ranking,
     target: int,
     *,
-    steps: int = 32,
-    batch_size: int = 32,
+    steps: int = 32,  # points of each curve, without the first; no more than there are blocks
+    batch_size: int = 32,  # rows per run of the model; changes no number
     class_kind: ClassKind = EXCLUSIVE,
 ) -> Flips:
-    """Remove blocks in both orders and ask the model each time.
-
-    Parameters
-    ----------
-    predict : Predict
-        The model: inputs (N, C, H, W) to logits.
-    fill : callable
-        Makes the picture with some pixels removed; of several draws, probability and log-odds are averaged.
-    ranking : Ranking
-        Of the map.
-    target : int
-        The class.
-    steps : int
-        Points of each curve, without the first; no more than there are blocks.
-    batch_size : int
-        Rows per run of the model; changes no number.
-    class_kind : ClassKind
-        What the logits mean.
-
-    Returns
-    -------
-    Flips
-        From ``2 * steps`` pictures (times draws).
-    """
+    """Remove blocks in both orders and ask the model each time, of ``2 * steps`` pictures, times draws."""
     ranks, blocks = ranking
     counts = np.linspace(0, blocks, min(steps, blocks) + 1).round().astype(np.int64)
     masks = [ranks < count for count in counts] + [ranks >= blocks - count for count in counts[1:-1]]

@@ -22,31 +22,13 @@ Marker = Callable[[Path, Placement], Mask]
 def choose_pictures(
     folder: Path, limit: int | None = None, leave_out: Sequence[Path] = ()
 ) -> tuple[list[Path], list[Path]]:
-    """The pictures of a folder that are measured, and all of them.
-
-    Parameters
-    ----------
-    folder : Path
-        Searched with its sub-folders.
-    limit : int, optional
-        How many are measured: spread evenly over the sorted list, since neighbours in it are often alike.
-    leave_out : sequence of Path
-        Folders inside that hold no photographs: figures, masks.
-
-    Returns
-    -------
-    chosen, found : list of Path
-
-    Raises
-    ------
-    DataError
-        If there is no such folder, or no picture in it.
-    """
+    """The pictures of a folder and those inside it, but for some left out, that are measured, and all of them."""
     if not folder.exists():
         raise DataError(f"{folder}: there is no such folder of pictures")
     found = list_images([folder], leave_out, tell=True)
     if limit is None or limit >= len(found):
         return found, found
+    # Spread evenly over the sorted list: neighbours in it are often alike.
     return [found[number * len(found) // limit] for number in range(limit)], found
 
 
@@ -99,25 +81,7 @@ def read_truth(
 ) -> dict[Path, int]:
     """The true classes, from a CSV file with a picture's file name and a class number or name per line.
 
-    Parameters
-    ----------
-    table : Path
-        UTF-8. Lines about other pictures, and so a header, are passed over.
-    pictures : sequence of Path
-        Those that must be in it.
-    folder : Path
-        That their names may be given from.
-    find_class : callable
-        From a class number or name to the number; raises TargetError.
-
-    Returns
-    -------
-    dict of Path to int
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read, misses a picture, names an unknown class or contradicts itself.
+    Lines about other pictures, and so a header, are passed over.
     """
     names = _Names(pictures, folder)
     truth: dict[Path, int] = {}
@@ -137,24 +101,7 @@ def read_truth(
 def find_masks(masks: Path, pictures: Sequence[Path], folder: Path) -> Marker:
     """Objects from a folder of PNG files that are named like the pictures.
 
-    Parameters
-    ----------
-    masks : Path
-        Holds ``NAME.png`` for every picture ``NAME.*``, in the same sub-folder or in none; not zero on the object.
-    pictures : sequence of Path
-        Those that must have one.
-    folder : Path
-        Where the pictures are.
-
-    Returns
-    -------
-    Marker
-        Raises DataError for a mask that cannot be used.
-
-    Raises
-    ------
-    DataError
-        If a picture has none.
+    It holds ``NAME.png`` for every picture ``NAME.*``, in the same sub-folder or in none; not zero on the object.
     """
     found: dict[Path, Path] = {}
     for path in pictures:
@@ -178,25 +125,7 @@ def find_masks(masks: Path, pictures: Sequence[Path], folder: Path) -> Marker:
 def read_boxes(table: Path, pictures: Sequence[Path], folder: Path) -> Marker:
     """Objects from a CSV file: a picture's file name, left, top, right and bottom, in pixels of the photograph.
 
-    Parameters
-    ----------
-    table : Path
-        UTF-8. Several lines of one picture are several objects; lines about other pictures, and so a header, are
-        passed over. Right and bottom lie outside of the box.
-    pictures : sequence of Path
-        Those that must be in it.
-    folder : Path
-        That their names may be given from.
-
-    Returns
-    -------
-    Marker
-        Raises DataError for boxes outside of what the model sees.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read, misses a picture or has a box without area.
+    Several lines of one picture are several objects; lines about other pictures, and so a header, are passed over.
     """
     names = _Names(pictures, folder)
     boxes: dict[Path, list[Box]] = {}

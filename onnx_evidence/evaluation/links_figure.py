@@ -10,21 +10,9 @@ from onnx_evidence.types import Pixels
 
 
 def draw_links(links: Links, inputs: Pixels, title: str) -> Figure:
-    """The walk of `evaluation.walk`: one map per step over the picture, with what was simplified between them.
+    """The walk of `evaluation.walk`: one map per step over what the model saw, with what was simplified between them.
 
-    Parameters
-    ----------
-    links : Links
-        What to draw.
-    inputs : ndarray of uint8, shape (H, W, 3)
-        The part of the photograph that the model saw, at its size.
-    title : str
-        Headline.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Every map is scaled to its own largest magnitude: steps have different units.
+    Every map is scaled to its own largest magnitude: steps have different units.
     """
     columns = 4
     rows = -(-len(links.steps) // columns)

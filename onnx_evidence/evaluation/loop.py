@@ -88,27 +88,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Scored:
-    """What was measured on one picture.
-
-    Attributes
-    ----------
-    path : Path
-        The picture.
-    target : int
-        The class that was explained.
-    top : int
-        The class that the model gives.
-    numbers : dict of str to dict of str to float
-        Per method, per metric (see `summary.METRICS`); NaN where a metric is not defined.
-    flips : dict of str to dict of str to Flips
-        Per method, per substrate.
-    """
+    """What was measured on one picture."""
 
     path: Path
-    target: int
-    top: int
+    target: int  # the class that was explained
+    top: int  # the class that the model gives
+    # Per method, per metric (see `summary.METRICS`); NaN where a metric is not defined.
     numbers: dict[str, dict[str, float]] = field(default_factory=dict)
-    flips: dict[str, dict[str, Flips]] = field(default_factory=dict)
+    flips: dict[str, dict[str, Flips]] = field(default_factory=dict)  # per method, per substrate
 
 
 def _raise(path: Path, error: EvidenceError) -> None:
@@ -118,49 +105,16 @@ def _raise(path: Path, error: EvidenceError) -> None:
 def evaluate(
     deployed: DeployedModel,
     pictures: Sequence[Path],
-    mappers: Mapping[str, Mapper],
-    plan: Plan | None = None,
+    mappers: Mapping[str, Mapper],  # for stability they are also given changed pixels, and another seed
+    plan: Plan | None = None,  # by default everything
     *,
-    truth: Mapping[Path, int] | None = None,
-    objects: Marker | None = None,
-    others: Sequence[Path] | None = None,
-    failed: Callable[[Path, EvidenceError], object] = _raise,
-    progress: Callable[[], object] = lambda: None,
+    truth: Mapping[Path, int] | None = None,  # the class to explain; by default the one that the model gives
+    objects: Marker | None = None,  # for localisation
+    others: Sequence[Path] | None = None,  # what the substrate 'pictures' draws from; by default ``pictures``
+    failed: Callable[[Path, EvidenceError], object] = _raise,  # told of pictures that are left out, and why
+    progress: Callable[[], object] = lambda: None,  # called after every map that was measured
 ) -> Iterator[Scored]:
-    """Measure maps of some methods on some pictures.
-
-    Parameters
-    ----------
-    deployed : DeployedModel
-        The model.
-    pictures : sequence of Path
-        Files.
-    mappers : mapping of str to callable
-        Methods: each makes a map (H, W) of a `Case`, in pixels of the model's input, positive for the class. With
-        `Plan.stability` it is also given cases with changed pixels, and another seed.
-    plan : Plan, optional
-        What is measured; by default everything.
-    truth : mapping of Path to int, optional
-        The class to explain, per picture; by default the one that the model gives.
-    objects : Marker, optional
-        Marks the object in pixels of the input, for localisation.
-    others : sequence of Path, optional
-        Pictures that the substrate 'pictures' draws from; by default ``pictures``.
-    failed : callable
-        Told of pictures that cannot be used, which are left out; by default the error is raised.
-    progress : callable
-        Called after every map that was measured.
-
-    Yields
-    ------
-    Scored
-        One per picture, in their order.
-
-    Raises
-    ------
-    EvidenceError
-        One of its leaves, if the plan, the model or a method cannot be used.
-    """
+    """Measure maps of some methods on some pictures, in their order, one after the other."""
     plan = plan or Plan()
     pool = pictures if others is None else others
     plan.check(len(pool))

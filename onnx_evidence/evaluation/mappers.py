@@ -16,34 +16,13 @@ DEFAULT_METHODS = ("integrated", "window", "occlusion")
 
 
 def random_map(case: Case) -> FloatArray:
-    """Control: noise, without any knowledge of model or picture.
-
-    Parameters
-    ----------
-    case : Case
-        Only its size, its seed and its pixels' hash are used.
-
-    Returns
-    -------
-    ndarray of float64, shape (H, W)
-        Standard normal; another picture or seed gives an independent one.
-    """
+    """Control: noise, standard normal, without any knowledge of model or picture."""
+    # Another picture or seed gives an independent one.
     return generator(case.seed, key_of(case.inputs.tobytes())).normal(size=case.inputs.shape[1:])
 
 
 def centre_prior(case: Case) -> FloatArray:
-    """Control: photographers put things in the middle.
-
-    Parameters
-    ----------
-    case : Case
-        Only its size is used.
-
-    Returns
-    -------
-    ndarray of float64, shape (H, W)
-        How much nearer to the centre than the corners a pixel is, in pixels; at least 0.
-    """
+    """Control: photographers put things in the middle; how much nearer to it than the corners a pixel is, in pixels."""
     rows, cols = (np.arange(side) - (side - 1) / 2 for side in case.inputs.shape[1:])
     distance: FloatArray = np.hypot(rows[:, None], cols[None, :])
     nearness: FloatArray = distance.max() - distance
@@ -54,24 +33,11 @@ CONTROLS: Mapping[str, Mapper] = {"random map": random_map, "centre prior": cent
 
 
 class MethodMapper:
-    """A method of `explain` at its defaults, or one of its qualities.
-
-    Parameters
-    ----------
-    make : callable
-        Makes the explainer for a seed.
-    seed : int
-        The first one: its explainer is made at once, so that what cannot be used is refused early.
-
-    Raises
-    ------
-    EvidenceError
-        One of its leaves, if the method cannot be used on the model.
-    """
+    """A method of `explain` at its defaults, or one of its qualities."""
 
     def __init__(self, make: Callable[[int], Explainer], seed: int = 0) -> None:
         self._make = make
-        self._explainers = {seed: make(seed)}
+        self._explainers = {seed: make(seed)}  # at once, so that what cannot be used is refused early
 
     def __call__(self, case: Case) -> FloatArray:
         """The map of one case, in the unit of the method; float64, shape (H, W)."""
@@ -88,31 +54,10 @@ def make_mappers(
     seed: int,
     left_out: Callable[[str, CutError | GradientError], object],
 ) -> dict[str, Mapper]:
-    """Methods and controls, ready to map.
+    """Methods in the order given, then the controls, ready to map; an `EvidenceError` where one cannot be used.
 
-    Parameters
-    ----------
-    deployed : DeployedModel
-        The model.
-    names : sequence of str or None
-        Keys of `methods.METHODS` or `methods.QUALITIES`; None for those of `DEFAULT_METHODS` that the model's
-        operators allow.
-    background : str or None
-        A fitted background, for the methods that need one.
-    seed : int
-        Key of all randomness.
-    left_out : callable
-        Told of default methods that the model does not allow.
-
-    Returns
-    -------
-    dict of str to callable
-        The methods in the order given, then the controls.
-
-    Raises
-    ------
-    EvidenceError
-        One of its leaves, if a method cannot be used.
+    Without ``names`` they are those of `DEFAULT_METHODS` that the model's operators allow; ``left_out`` is told of
+    others.
     """
     wanted = list(dict.fromkeys(DEFAULT_METHODS if names is None else names))
     check_methods(wanted, background)
@@ -128,20 +73,7 @@ def make_mappers(
 
 
 def check_methods(names: Sequence[str], background: str | None) -> None:
-    """Refuse methods that are not there, and a background that none of them needs.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Methods; at least one.
-    background : str or None
-        A fitted background.
-
-    Raises
-    ------
-    SettingError
-        With the value, the rule and the remedy.
-    """
+    """Refuse methods that are not there, or none at all, and a background that none of them needs."""
     if not names:
         raise SettingError(f"no methods: take some of {', '.join(METHODS)}")
     for name in names:
@@ -156,28 +88,7 @@ def check_methods(names: Sequence[str], background: str | None) -> None:
 
 
 def method_mapper(deployed: DeployedModel, name: str, background: str | None = None, seed: int = 0) -> MethodMapper:
-    """A method of `explain`, ready to map.
-
-    Parameters
-    ----------
-    deployed : DeployedModel
-        The model.
-    name : str
-        A key of `methods.METHODS`, or of `methods.QUALITIES`.
-    background : str, optional
-        A fitted background; used where the method needs one.
-    seed : int
-        Key of its randomness.
-
-    Returns
-    -------
-    MethodMapper
-
-    Raises
-    ------
-    EvidenceError
-        One of its leaves, if the method cannot be used on the model.
-    """
+    """A method of `explain`, or a quality, ready to map; an `EvidenceError` where it cannot be used on the model."""
     if name in QUALITIES:
         return MethodMapper(lambda key: Explainer(deployed, quality=name, seed=key), seed)
     given = background if METHODS[name].needs_file else None

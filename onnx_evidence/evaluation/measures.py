@@ -10,20 +10,10 @@ UNDEFINED = float("nan")
 
 
 def total_variation(values: FloatArray) -> float:
-    """Noise: the total variation of a map as a share of its size.
+    """Noise: the total variation of a map, (H, W), as a share of its size; lower is smoother, NaN for one of zeros.
 
     ``TV(E) / sum |E|``, with TV the sum of absolute differences of neighbours along rows and columns (the anisotropic
     form of Rudin, Osher & Fatemi 1992, eq. 2.2).
-
-    Parameters
-    ----------
-    values : ndarray of float64, shape (H, W)
-        A map of any unit.
-
-    Returns
-    -------
-    float
-        At least 0, without unit; 0 for a constant map, NaN for one of zeros; lower is smoother.
     """
     variation = sum(float(np.abs(np.diff(values, axis=axis)).sum()) for axis in (0, 1))
     size = float(np.abs(values).sum())
@@ -31,17 +21,9 @@ def total_variation(values: FloatArray) -> float:
 
 
 def focus(values: FloatArray) -> float:
-    """The smallest share of the area that holds half of the positive evidence.
+    """The smallest share of the area of a map, (H, W), that holds half of the positive evidence.
 
-    Parameters
-    ----------
-    values : ndarray of float64, shape (H, W)
-        A map of any unit.
-
-    Returns
-    -------
-    float
-        1 / (H W) to 1/2, lower is more focused; NaN where nothing is positive.
+    1 / (H W) to 1/2, lower is more focused; NaN where nothing is positive.
     """
     positive = np.sort(values[values > 0])[::-1]
     if not positive.size:
@@ -53,22 +35,7 @@ def focus(values: FloatArray) -> float:
 def energy_inside(values: FloatArray, mask: Mask) -> float:
     """The share of the positive evidence that lies on the object (Wang et al. 2020, Score-CAM, section 4.3).
 
-    Parameters
-    ----------
-    values : ndarray of float64, shape (H, W)
-        A map of any unit.
-    mask : ndarray of bool, shape (H, W)
-        Where the object is.
-
-    Returns
-    -------
-    float
-        0..1, higher is better; a constant map gets the object's share of the area. NaN where nothing is positive.
-
-    Raises
-    ------
-    DataError
-        If the mask is empty.
+    0..1, higher is better; a constant map gets the object's share of the area, one with nothing positive NaN.
     """
     _refuse_empty(mask)
     positive = np.maximum(values, 0.0)
@@ -79,42 +46,15 @@ def energy_inside(values: FloatArray, mask: Mask) -> float:
 def pointing(values: FloatArray, mask: Mask, tolerance: float) -> float:
     """The pointing game: whether the largest value lies on the object, or near it (Zhang et al. 2018, section 4.1).
 
-    Parameters
-    ----------
-    values : ndarray of float64, shape (H, W)
-        A map of any unit.
-    mask : ndarray of bool, shape (H, W)
-        Where the object is.
-    tolerance : float
-        Pixels that the largest value may lie beside it.
-
-    Returns
-    -------
-    float
-        1 for a hit, 0 for a miss; of several largest values, the share that hit.
-
-    Raises
-    ------
-    DataError
-        If the mask is empty.
+    1 for a hit, at most ``tolerance`` pixels beside the object, 0 for a miss; of several largest values, the share that
+    hit.
     """
     _refuse_empty(mask)
     return float(dilate(mask, tolerance)[values == values.max()].mean())
 
 
 def dilate(mask: Mask, radius: float) -> Mask:
-    """The pixels whose centres are at most ``radius`` from one of the mask.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (H, W)
-    radius : float
-        Pixels, at least 0.
-
-    Returns
-    -------
-    ndarray of bool, shape (H, W)
-    """
+    """The pixels (H, W) whose centres are at most ``radius`` pixels from one of the mask's."""
     height, width = mask.shape
     found = mask.copy()
     # A disc is a stack of rows: each is a run of pixels, found by a running count of the mask's.

@@ -32,62 +32,27 @@ _CASCADE = {"last quarter": 0.25, "last half": 0.5, "last three quarters": 0.75,
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight of the network that can be re-drawn.
+    """A weight of the network that can be re-drawn."""
 
-    Attributes
-    ----------
-    name : str
-        The initialiser, or the output of the Constant node that holds it.
-    layer : str
-        Output of the first node that it is a weight of.
-    position : int
-        Of that node in `Graph.nodes`.
-    axis : int
-        Of its output units (filters, or columns of a matrix); entries are shuffled inside each.
-    """
-
-    name: str
-    layer: str
-    position: int
-    axis: int
+    name: str  # the initialiser, or the output of the Constant node that holds it
+    layer: str  # output of the first node that it is a weight of
+    position: int  # of that node in `Graph.nodes`
+    axis: int  # of its output units (filters, or columns of a matrix); entries are shuffled inside each
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the network that is re-drawn together.
+    """A part of the network that is re-drawn together."""
 
-    Attributes
-    ----------
-    name : str
-        'last layer', 'last quarter', 'last half', 'last three quarters', 'all layers', 'tail only' or 'head only'.
-    weights : tuple of Weight
-        What is re-drawn.
-    """
-
+    # 'last layer', 'last quarter', 'last half', 'last three quarters', 'all layers', 'tail only' or 'head only'.
     name: str
     weights: tuple[Weight, ...]
 
 
 def find_weights(graph: Graph) -> tuple[Weight, ...]:
-    """The weights of all convolutions and matrix products, in graph order.
+    """The weights of all convolutions and matrix products, in graph order, each at the first layer that reads it.
 
     Biases and the parameters of normalisations stay: each was fitted to the scale of one unit, which `redraw` keeps.
-    So does a kernel whose entries are all equal, as in upsampling: nothing was learnt there, and no order changes it.
-
-    Parameters
-    ----------
-    graph : Graph
-        Of the model.
-
-    Returns
-    -------
-    tuple of Weight
-        Each tensor once, at the first layer that reads it.
-
-    Raises
-    ------
-    ModelError
-        If weights are quantised, or the model has none to re-draw.
     """
     quantised = sorted({node.op_type for node in graph.nodes} & _QUANTISED)
     if quantised:
@@ -112,47 +77,13 @@ def find_weights(graph: Graph) -> tuple[Weight, ...]:
 
 
 def behind(graph: Graph, weights: Sequence[Weight], cut: str) -> tuple[Weight, ...]:
-    """The weights of the tail of a cut; all others are its head's.
-
-    Parameters
-    ----------
-    graph : Graph
-        Of the model.
-    weights : sequence of Weight
-        From `find_weights`.
-    cut : str
-        Name of a cut; at the model's input all weights are behind it.
-
-    Returns
-    -------
-    tuple of Weight
-        In the order given.
-    """
+    """The weights of the tail of a cut, all of them at the model's input; all others are its head's."""
     place = next((number for number, node in enumerate(graph.nodes) if cut in node.output), -1)
     return tuple(weight for weight in weights if weight.position > place)
 
 
 def choose_stages(deployed: DeployedModel, cuts: Sequence[str]) -> list[Stage]:
-    """What is re-drawn in turn.
-
-    Parameters
-    ----------
-    deployed : DeployedModel
-        The model.
-    cuts : sequence of str
-        The cuts that are explained, in graph order. At the model's input, where no weight lies before it, or behind
-        the last weight, the last cut of the graph with weights behind it takes their place.
-
-    Returns
-    -------
-    list of Stage
-        The last layer, then ever larger parts, all layers; the tail alone and the head alone.
-
-    Raises
-    ------
-    ModelError
-        If the model has no weights to re-draw.
-    """
+    """What is re-drawn in turn, for cuts in graph order: ever larger parts, all layers; the tail and the head alone."""
     graph = deployed.graph
     weights = find_weights(graph)
     tails = {name: behind(graph, weights, name) for name in (*cuts, *(cut.name for cut in graph.cuts))}
@@ -161,6 +92,8 @@ def choose_stages(deployed: DeployedModel, cuts: Sequence[str]) -> list[Stage]:
     sizes = {"last layer": 1} | {name: max(1, round(share * len(weights))) for name, share in _CASCADE.items()}
     stages = [Stage(name, weights[-size:]) for name, size in sizes.items()]
     if inside:
+        # Where no explained cut has weights on both sides (the model's input has none before it), the last cut of the
+        # graph that has them takes its place.
         first, last = (explained[0], explained[-1]) if explained else (inside[-1], inside[-1])
         head = tuple(weight for weight in weights if weight not in tails[first])
         stages += [Stage("tail only", tails[last]), Stage("head only", head)]
@@ -196,6 +129,7 @@ def _follow(graph: Graph, name: str, axis: int) -> tuple[str, int] | None:
     if values.data_type not in _FLOATS or len(values.dims) < 2:
         return None
     axis %= len(values.dims)
+    # A kernel whose entries are all equal, as in upsampling, stays: nothing was learnt there, and no order changes it.
     units = _by_unit(numpy_helper.to_array(values), axis)
     return (name, axis) if bool((units != units[:, :1]).any()) else None
 
@@ -210,25 +144,10 @@ def _held(graph: Graph, name: str) -> TensorProto | None:
 
 
 def redraw(deployed: DeployedModel, weights: Iterable[Weight], seed: int = 0) -> DeployedModel:
-    """The model with some of its weights re-drawn, ready to run.
+    """The model with some of its weights re-drawn, ready to run; the one given stays as it is, and shares all else.
 
     Entries are shuffled inside each output unit: its mean, its spread and every other moment stay exactly what they
     were, so do the scales that biases and normalisations were fitted to, and activations stay finite.
-
-    Parameters
-    ----------
-    deployed : DeployedModel
-        The model; it is left as it is, and shares all else with what is returned.
-    weights : iterable of Weight
-        What to re-draw.
-    seed : int
-        With the tensor's name, the key of the new order: whatever else is re-drawn changes no tensor's draw.
-
-    Returns
-    -------
-    DeployedModel
-        `DeployedModel.model` still describes the file. Fields that were measured are kept: maps of both are laid out
-        alike, and differ in their values alone.
     """
     _ = deployed.graph.cuts  # found once, for all models that are made of this one
     graph = copy.copy(deployed.graph)
@@ -244,6 +163,8 @@ def redraw(deployed: DeployedModel, weights: Iterable[Weight], seed: int = 0) ->
     }
     graph.nodes = [replaced.get(node.output[0], node) for node in graph.nodes]
     graph.producer = {**graph.producer, **replaced}
+    # `DeployedModel.model` still describes the file. Fields that were measured are kept: maps of both are laid out
+    # alike, and differ in their values alone.
     return deployed.of_graph(graph)
 
 
@@ -254,6 +175,7 @@ def _by_unit(values: AnyArray, axis: int) -> AnyArray:
 
 def _shuffle(values: AnyArray, axis: int, seed: int, name: str) -> AnyArray:
     """A copy with the entries of every unit along ``axis`` in an order of its own."""
+    # Keyed by the tensor's name: whatever else is re-drawn changes no tensor's draw.
     drawn = generator(seed, key_of(name.encode())).permuted(_by_unit(values, axis), axis=1)
     moved = np.moveaxis(values, axis, 0).shape
     return np.ascontiguousarray(np.moveaxis(drawn.reshape(moved), 0, axis))

@@ -20,18 +20,7 @@ COLUMNS = ("picture", "class", "method", "metric", "value")
 
 
 def numbers_csv(results: Sequence[Scored]) -> str:
-    """All numbers: one line per picture, method and metric.
-
-    Parameters
-    ----------
-    results : sequence of Scored
-        What was measured.
-
-    Returns
-    -------
-    str
-        CSV with the header `COLUMNS`; the value is empty where a metric is not defined. Numbers are exact.
-    """
+    """All numbers, exactly: a line per picture, method and metric; the value is empty where a metric is not defined."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -119,22 +108,7 @@ def _number(value: float, sign: str) -> str:
 
 
 def write_report(out: Path, results: Sequence[Scored], summary: dict[str, Any]) -> None:
-    """Write numbers.csv, summary.json and curves.png, each whole or not at all.
-
-    Parameters
-    ----------
-    out : Path
-        The folder.
-    results : sequence of Scored
-        What was measured; at least one picture.
-    summary : dict
-        Plain values, all numbers finite; see `summary.summarise`.
-
-    Raises
-    ------
-    StoreError
-        If a file cannot be written.
-    """
+    """Write numbers.csv, summary.json and curves.png, each whole or not at all."""
     from onnx_evidence.evaluation.figure import draw_curves  # matplotlib is slow to import; only pictures need it
 
     texts = {"numbers.csv": numbers_csv(results), "summary.json": finite_json(summary, indent=2) + "\n"}

@@ -9,25 +9,7 @@ from onnx_evidence.types import Features, Pixels
 
 
 def grey_levels(inputs: Features, preprocess: Preprocess) -> Pixels:
-    """The picture that the model sees, before scale, mean and standard deviation.
-
-    Parameters
-    ----------
-    inputs : ndarray of float32, shape (C, H, W)
-        A preprocessed picture.
-    preprocess : Preprocess
-        How it was made.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 3)
-        RGB; a grey picture three times.
-
-    Raises
-    ------
-    SettingError
-        If the model sees no 8-bit picture.
-    """
+    """The picture that the model sees, before scale, mean and standard deviation: RGB, or a grey one three times."""
     if preprocess.white != WHITE or preprocess.color in ("BANDS", "INPUT"):
         raise SettingError(
             f"inpainting and stability change pictures of 8 bits and the model sees others (color {preprocess.color}, "
@@ -41,54 +23,18 @@ def grey_levels(inputs: Features, preprocess: Preprocess) -> Pixels:
 
 
 def as_seen(pixels: Pixels, preprocess: Preprocess) -> Photograph:
-    """A photograph of which the model sees exactly ``pixels``: preprocessing resizes nothing and crops the rest.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3)
-        RGB, of the size of the model's input.
-    preprocess : Preprocess
-        How photographs are preprocessed.
-
-    Returns
-    -------
-    Photograph
-        With a black frame where the preprocessing crops.
-    """
+    """A photograph of which the model sees exactly ``pixels``: preprocessing resizes nothing and crops the rest."""
     return as_photograph(apply.as_seen(pixels, preprocess))
 
 
 def jitter(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Change every value by one grey level, up or down.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8
-        A picture.
-    rng : numpy.random.Generator
-        Decides which.
-
-    Returns
-    -------
-    ndarray of uint8
-        Of the same shape, within 0..255.
-    """
+    """Change every value by one grey level, up or down, within 0..255."""
     signs = rng.integers(2, size=pixels.shape) * 2 - 1
     changed: Pixels = np.clip(pixels.astype(np.int64) + signs, 0, 255).astype(np.uint8)
     return changed
 
 
 def shift(pixels: Pixels) -> Pixels:
-    """Move a picture by one pixel to the right; the first column stays in place as well.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3)
-        A picture.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 3)
-    """
+    """Move a picture by one pixel to the right; the first column stays in place as well."""
     moved: Pixels = np.concatenate([pixels[:, :1], pixels[:, :-1]], axis=1)
     return moved

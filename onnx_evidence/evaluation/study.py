@@ -19,33 +19,15 @@ from onnx_evidence.pictures import printable
 
 @dataclass(frozen=True)
 class Study:
-    """What is measured, on what.
-
-    Attributes
-    ----------
-    deployed : DeployedModel
-        The model.
-    mappers : dict of str to callable
-        Methods and controls.
-    pictures, others : list of Path
-        Those that are measured, and those that the substrate 'pictures' draws from.
-    plan : Plan
-        What is measured.
-    reference : str
-        The method that the others are compared with.
-    truth : mapping of Path to int, or None
-        The class to explain, per picture.
-    objects : Marker or None
-        Where the objects are.
-    """
+    """What is measured, on what."""
 
     deployed: DeployedModel
     mappers: dict[str, Mapper]
     pictures: list[Path]
-    others: list[Path]
+    others: list[Path]  # that the substrate 'pictures' draws from
     plan: Plan
-    reference: str
-    truth: Mapping[Path, int] | None
+    reference: str  # the method that the others are compared with
+    truth: Mapping[Path, int] | None  # the class to explain
     objects: Marker | None
 
     @property
@@ -56,27 +38,7 @@ class Study:
     def run(
         self, failed: Callable[[Path, EvidenceError], object], progress: Callable[[], object] = lambda: None
     ) -> list[Scored]:
-        """Measure; see `loop.evaluate`.
-
-        Parameters
-        ----------
-        failed : callable
-            Told of pictures that cannot be used, which are left out.
-        progress : callable
-            Called after every map.
-
-        Returns
-        -------
-        list of Scored
-            At least one.
-
-        Raises
-        ------
-        EvidenceError
-            One of its leaves, if a method cannot be used.
-        DataError
-            If no picture could be measured.
-        """
+        """What was measured, on one picture at least; see `loop.evaluate`."""
         results = evaluate(
             self.deployed,
             self.pictures,
@@ -93,25 +55,7 @@ class Study:
         raise DataError(f"none of {len(self.pictures)} pictures could be measured: nothing was written")
 
     def write(self, out: Path, results: Sequence[Scored]) -> dict[str, Any]:
-        """Write numbers.csv, summary.json and curves.png.
-
-        Parameters
-        ----------
-        out : Path
-            The folder.
-        results : sequence of Scored
-            From `run`.
-
-        Returns
-        -------
-        dict
-            What is in summary.json; see `summary.summarise`.
-
-        Raises
-        ------
-        StoreError
-            If they cannot be written.
-        """
+        """Write numbers.csv, summary.json, which is also returned (see `summary.summarise`), and curves.png."""
         model, device = self.deployed.model, self.deployed.device
         summary = {
             "model": printable(model.path),
@@ -144,29 +88,28 @@ def plan_study(
     Parameters
     ----------
     deployed : DeployedModel
-        The model.
     folder : Path
-        Of pictures.
+        Of pictures; those in folders inside are measured too.
     out : Path
         Where files will go; pictures inside are left out.
     plan : Plan
-        What is measured.
     methods : sequence of str, optional
         As in `mappers.make_mappers`, like ``background`` and ``left_out``.
     background : str, optional
-        A fitted background.
+        A fitted background, for the methods that need one.
     reference : str, optional
         The method that the others are compared with; by default the first.
     limit : int, optional
         As in `given.choose_pictures`.
     truth, masks, boxes : Path, optional
-        Files of `given`.
+        What is known of the pictures: see `given.read_truth`, `given.find_masks` and `given.read_boxes`.
     left_out : callable
         Told of default methods that the model does not allow.
 
     Returns
     -------
     Study
+        Nothing of it is measured yet.
 
     Raises
     ------

@@ -27,64 +27,25 @@ _DRAWS = 2
 
 @dataclass(frozen=True)
 class Scene:
-    """What a substrate is made from, once per picture.
+    """What a substrate is made from, once per picture."""
 
-    Attributes
-    ----------
-    inputs : ndarray of float32, shape (C, H, W)
-        The preprocessed picture.
-    preprocess : Preprocess
-        How it was made.
-    others : sequence of ndarray of float32, shape (C, H, W)
-        Other pictures, as many as the substrate draws.
-    """
-
-    inputs: Features
-    preprocess: Preprocess
-    others: Sequence[Features] = ()
+    inputs: Features  # (C, H, W)
+    preprocess: Preprocess  # how they were made
+    others: Sequence[Features] = ()  # inputs of other pictures, as many as the substrate draws
 
 
 @dataclass(frozen=True)
 class Substrate:
-    """A row of the table of substrates.
+    """A row of the table of substrates."""
 
-    Attributes
-    ----------
-    summary : str
-        What removed pixels become, in words.
-    make : callable
-        From a `Scene` to what fills removed pixels.
-    grid : int
-        Blocks on each side.
-    steps : int
-        Points of each curve, without the first.
-    draws : int
-        Other pictures that it needs.
-    """
-
-    summary: str
+    summary: str  # what removed pixels become, in words
     make: Callable[[Scene], Fill]
-    grid: int = 32
-    steps: int = 32
-    draws: int = 0
+    grid: int = 32  # blocks on each side
+    steps: int = 32  # points of each curve, without the first
+    draws: int = 0  # other pictures that it needs
 
     def fill(self, scene: Scene) -> Fill:
-        """What fills removed pixels of a picture; made once per picture.
-
-        Parameters
-        ----------
-        scene : Scene
-            The picture.
-
-        Returns
-        -------
-        Fill
-
-        Raises
-        ------
-        SettingError
-            If there are fewer other pictures than are drawn.
-        """
+        """What fills removed pixels of a picture; made once per picture."""
         if len(scene.others) < self.draws:
             raise SettingError(f"{len(scene.others)} other pictures given where {self.draws} are drawn: give as many")
         return self.make(scene)
@@ -139,30 +100,9 @@ def flip_map(
     batch_size: int = 32,
     class_kind: ClassKind = EXCLUSIVE,
 ) -> Flips:
-    """Pixel flipping of one map on one substrate, with the substrate's grid and steps.
-
-    Parameters
-    ----------
-    predict : Predict
-        The model: inputs (N, C, H, W) to logits.
-    fill : callable
-        From `Substrate.fill`.
-    case : Case
-        Picture and class; ties between blocks are broken by its seed and pixels.
-    values : ndarray of float64, shape (H, W)
-        The map.
-    substrate : str
-        A key of `SUBSTRATES`.
-    batch_size : int
-        Rows per run of the model; changes no number.
-    class_kind : ClassKind
-        What the logits mean.
-
-    Returns
-    -------
-    Flips
-    """
+    """Pixel flipping of one map on one substrate, with the substrate's grid and steps."""
     row = SUBSTRATES[substrate]
+    # Picture and seed alone break ties between blocks.
     ties = generator(case.seed, key_of(case.inputs.tobytes()), key_of(b"ties"))
     ranking = rank_blocks(values, row.grid, ties)
     return flip(predict, fill, ranking, case.target, steps=row.steps, batch_size=batch_size, class_kind=class_kind)

@@ -32,53 +32,17 @@ _MEDIANS = ("seconds", "passes")
 
 
 def column(results: Sequence[Scored], method: str, metric: str) -> FloatArray:
-    """The numbers of one method and metric.
-
-    Parameters
-    ----------
-    results : sequence of Scored
-        N pictures.
-    method, metric : str
-        Names.
-
-    Returns
-    -------
-    ndarray of float64, shape (N,)
-        NaN where it is not defined.
-    """
+    """The numbers of one method and metric, one per picture; NaN where it is not defined."""
     return np.array([each.numbers[method][metric] for each in results])
 
 
 def summarise(results: Sequence[Scored], plan: Plan, reference: str, *, judged: bool = False) -> dict[str, Any]:
-    """Everything that is said of a run, as plain values.
-
-    Parameters
-    ----------
-    results : sequence of Scored
-        At least one picture.
-    plan : Plan
-        What was measured.
-    reference : str
-        The method that the others are compared with.
-    judged : bool
-        Whether targets are true classes, so that an accuracy can be told.
-
-    Returns
-    -------
-    dict
-        ``pictures``, ``accuracy`` (or null), ``plan``, ``substrates``, ``metrics`` (what they mean), ``reference``,
-        ``interval`` (how intervals were made), ``methods`` and ``differences``: per method and metric ``value``,
-        ``low``, ``high`` (null where it is not defined) and ``pictures``. Differences are method - reference, paired.
-
-    Raises
-    ------
-    SettingError
-        If there is no such reference.
-    """
+    """Everything that is said of a run of one picture or more, as plain values; null where a number is not defined."""
     methods = list(results[0].numbers)
     check_reference(reference, methods)
     metrics = list(results[0].numbers[reference])
     found = {method: {metric: column(results, method, metric) for metric in metrics} for method in methods}
+    # Where targets are the true classes.
     accuracy = float(np.mean([each.top == each.target for each in results])) if judged else None
     return {
         "schema": SCHEMA,
@@ -90,7 +54,7 @@ def summarise(results: Sequence[Scored], plan: Plan, reference: str, *, judged: 
         "interval": {"level": LEVEL, "draws": DRAWS, "kind": "percentile bootstrap over pictures", "seed": plan.seed},
         "reference": reference,
         "methods": {method: _intervals(numbers, plan.seed) for method, numbers in found.items()},
-        "differences": {
+        "differences": {  # method - reference, paired
             method: _intervals({metric: numbers[metric] - found[reference][metric] for metric in metrics}, plan.seed)
             for method, numbers in found.items()
             if method != reference
@@ -99,20 +63,7 @@ def summarise(results: Sequence[Scored], plan: Plan, reference: str, *, judged: 
 
 
 def check_reference(reference: str, methods: Sequence[str]) -> None:
-    """Refuse a reference that is not among the methods.
-
-    Parameters
-    ----------
-    reference : str
-        What was asked for.
-    methods : sequence of str
-        What is compared.
-
-    Raises
-    ------
-    SettingError
-        With the remedy.
-    """
+    """Refuse a reference that is not among the methods."""
     if reference not in methods:
         raise SettingError(f"reference {reference!r} is not compared: take one of {', '.join(methods)}")
 
@@ -136,23 +87,6 @@ def _plain(found: Interval) -> dict[str, Any]:
 
 
 def mean_curves(results: Sequence[Scored], method: str, substrate: str, order: str, scale: str) -> AnyArray:
-    """The mean curve over pictures and its interval, point by point.
-
-    Parameters
-    ----------
-    results : sequence of Scored
-        N pictures.
-    method, substrate : str
-        Names.
-    order : {'most', 'least'}
-        What is removed first.
-    scale : {'probability', 'bits'}
-        A key of `flipping.SCALES`.
-
-    Returns
-    -------
-    ndarray of float64, shape (3, P)
-        Value, low and high; NaN for the latter two where there is one picture.
-    """
+    """The mean curve over pictures and its interval, point by point, (3, P): value, low and high."""
     curves = np.array([getattr(getattr(each.flips[method][substrate], order), scale) for each in results])
     return np.array([interval(points)[:3] for points in curves.T]).T

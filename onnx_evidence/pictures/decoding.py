@@ -23,18 +23,10 @@ _PNG_DEPTH, _PNG_KIND, _GREY_ALPHA = 24, 25, 4
 
 
 class Decoded(NamedTuple):
-    """Samples of a picture.
+    """Samples of a picture."""
 
-    Attributes
-    ----------
-    samples : ndarray, shape (H, W, C)
-        As the file holds them.
-    white : int
-        Largest number that the file can hold: 255, 65535, or less than that where the file says so.
-    """
-
-    samples: AnyArray
-    white: int
+    samples: AnyArray  # (H, W, C), as the file holds them
+    white: int  # the largest number that the file can hold: 255, 65535, or less than that where the file says so
 
 
 class Source(NamedTuple):
@@ -46,39 +38,10 @@ class Source(NamedTuple):
 
 
 def decode(path: Path, most: int = MAX_PIXELS, *, bands: bool = False) -> tuple[bytes, Decoded]:
-    """Decode a picture in its own depth.
+    """A file's bytes, and its picture in its own depth: upright, RGB or grey; with ``bands`` as it lies there.
 
-    The header decides which reader it takes:
-
-    * netpbm of more than 8 bits, PAM and PFM: `netpbm`;
-    * TIFF of whole bytes per sample, grey, RGB or of more channels, not compressed as JPEG: `tiff`;
-    * PNG and JPEG 2000 of more than 8 bits: OpenCV;
-    * everything else: Pillow.
-
-    Of animations and files of several pages the first one is taken; with ``bands`` the pages of a TIFF are channels.
-    Colour profiles, gamma and the depth of AVIF beyond 8 bits are passed over, as trainers' libraries do.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    most : int
-        Pixels of the largest picture that is taken.
-    bands : bool
-        Take channels as the file has them, without EXIF's orientation. By default the picture is made upright, and is
-        RGB, or grey of one channel; alpha is dropped.
-
-    Returns
-    -------
-    data : bytes
-        Of the file.
-    decoded : Decoded
-
-    Raises
-    ------
-    DataError
-        If the file is missing, empty, truncated, damaged, no picture that is read, or larger than ``most``, which is
-        known before it is decoded, or `MAX_PIXELS`.
+    Raises `DataError` where the file is missing, empty, truncated, damaged, no picture that is read, or larger than
+    ``most`` or `MAX_PIXELS`, which is known before it is decoded.
     """
     try:
         with open_regular(path) as stream:
@@ -194,26 +157,16 @@ def _by_opencv(source: Source, name: str, bands: bool) -> AnyArray:
     return np.ascontiguousarray(pillow.turned(samples[:, :, : 3 if samples.shape[2] > 2 else 1], turn))
 
 
+# The header decides which reader a file takes: netpbm of more than 8 bits, PAM and PFM go to `netpbm`; TIFF of whole
+# bytes per sample, grey, RGB or of more channels, not compressed as JPEG, to `tiff`; PNG and JPEG 2000 of more than 8
+# bits to OpenCV; everything else to Pillow. Of animations and files of several pages the first one is taken; with bands
+# the pages of a TIFF are channels. Colour profiles, gamma and the depth of AVIF beyond 8 bits are passed over, as
+# trainers' libraries do.
 _READERS = {formats.TIFF: _tiff, formats.NETPBM: _netpbm, formats.PNG: _png, formats.JPEG_2000: _jpeg_2000}
 
 
 def refuse_large(path: Path, size: tuple[int, ...], most: int) -> None:
-    """Refuse a picture of more pixels than are wanted.
-
-    Parameters
-    ----------
-    path : Path
-        Names it.
-    size : tuple of int
-        Height and width first.
-    most : int
-        Pixels of the largest picture that is taken.
-
-    Raises
-    ------
-    DataError
-        If it has more, or more than there is memory for.
-    """
+    """Refuse a picture, its size height and width first, of more pixels than ``most``, or than there is memory for."""
     if size[0] * size[1] > most:
         if most == MAX_PIXELS:
             raise too_large(path)
@@ -229,16 +182,6 @@ def refuse_large(path: Path, size: tuple[int, ...], most: int) -> None:
 
 
 def too_large(path: str | Path) -> DataError:
-    """What to raise for a picture of more than `MAX_PIXELS`.
-
-    Parameters
-    ----------
-    path : str or Path
-        Names it.
-
-    Returns
-    -------
-    DataError
-    """
+    """What to raise for a picture of more than `MAX_PIXELS`."""
     limit = f"at most {MAX_PIXELS / 1e6:.0f} million pixels are read"
     return DataError(f"{path}: the picture is absurdly large: {limit}")

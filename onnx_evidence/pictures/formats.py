@@ -118,18 +118,7 @@ _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 
 
 def format_of(data: bytes) -> str | None:
-    """The format of a picture, told by its first bytes.
-
-    Parameters
-    ----------
-    data : bytes
-        The file.
-
-    Returns
-    -------
-    str or None
-        A key of `FORMATS`; None where it is none of them.
-    """
+    """The format of a picture, a key of `FORMATS`, told by its first bytes; None where it is none of them."""
     if data.startswith(b"RIFF"):
         return WEBP if data[8:12] == b"WEBP" else None
     if data[8:12] == b"CR\x02\0":  # these files begin as TIFF does, with a preview
@@ -150,20 +139,7 @@ def _brands(data: bytes) -> list[bytes]:
 
 
 def stranger(data: bytes, suffix: str) -> Stranger | None:
-    """What a file is that is no picture of a format that is read.
-
-    Parameters
-    ----------
-    data : bytes
-        The file.
-    suffix : str
-        How its name ends.
-
-    Returns
-    -------
-    Stranger or None
-        None where nothing is known.
-    """
+    """What a file, by bytes and suffix, is that is no picture of a format that is read; None where nothing is known."""
     if data[4:8] == b"ftyp":
         brands = set(_brands(data))
         kinds = ((_HEIC, _HEIF_BRANDS), (RAW, frozenset({b"crx "})), (_VIDEO, _VIDEO_BRANDS))
@@ -190,19 +166,9 @@ def _text(head: bytes) -> Stranger | None:
 
 
 def damage_of(data: bytes) -> str:
-    """What is wrong with the parts of a PNG file, before any room is made for what they claim.
+    """What is wrong with the parts of a PNG file, before any room is made for what they claim; empty where nothing is.
 
     Decoders pass over checksums, and make room for a part before they see that the file is shorter.
-
-    Parameters
-    ----------
-    data : bytes
-        A PNG file.
-
-    Returns
-    -------
-    str
-        Empty where nothing is.
     """
     place = len(_PNG_START)
     while place + 8 <= len(data):
@@ -219,17 +185,7 @@ def damage_of(data: bytes) -> str:
 
 
 def still_of(data: bytes) -> bytes:
-    """A PNG file without its animation: some readers show a frame of that in place of the picture.
-
-    Parameters
-    ----------
-    data : bytes
-        A PNG file without `damage_of`.
-
-    Returns
-    -------
-    bytes
-    """
+    """An undamaged PNG file without its animation: some readers show a frame of that in place of the picture."""
     place, kept = len(_PNG_START), [_PNG_START]
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
@@ -240,18 +196,7 @@ def still_of(data: bytes) -> bytes:
 
 
 def scans_of(data: bytes) -> int:
-    """How often a JPEG file goes over its picture: every time costs as much as decoding it once.
-
-    Parameters
-    ----------
-    data : bytes
-        A JPEG file.
-
-    Returns
-    -------
-    int
-        Scans before the end of the first picture.
-    """
+    """How often a JPEG file goes over its first picture: every time costs as much as decoding it once."""
     place, scans = 2, 0
     while found := _MARKER.search(data, place):
         kind, place = found[1][0], found.end()
@@ -265,18 +210,7 @@ def scans_of(data: bytes) -> int:
 
 
 def jpeg_2000_depth(data: bytes) -> int:
-    """Bits of the deepest component of a JPEG 2000 file.
-
-    Parameters
-    ----------
-    data : bytes
-        The file, or a codestream alone.
-
-    Returns
-    -------
-    int
-        8 where the header is not whole.
-    """
+    """Bits of the deepest component of a JPEG 2000 file, or of a codestream alone; 8 where the header is not whole."""
     place = data.find(b"\xff\x4f\xff\x51")  # the codestream: what is decoded, whatever boxes say
     try:
         count = struct.unpack_from(">H", data, place + 40)[0] if place >= 0 else 0

@@ -37,23 +37,7 @@ class Header(NamedTuple):
 
 
 def header_of(data: bytes) -> Header | None:
-    """The header of a file that is read here.
-
-    Parameters
-    ----------
-    data : bytes
-        The file.
-
-    Returns
-    -------
-    Header or None
-        None for P1 to P6 of 8 bits.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged.
-    """
+    """The header of a file that is read here, None for P1 to P6 of 8 bits; `ValueError` where it is damaged."""
     head = data[:_HEAD]
     if found := _PLAIN_OR_BINARY.match(head):
         kind, width, height, white = (int(each) for each in found.groups())
@@ -89,24 +73,9 @@ def _pam(data: bytes) -> Header:
 
 
 def read(data: bytes, header: Header) -> AnyArray:
-    """The samples as the file has them.
+    """The samples as the file has them, (H, W, C): uint8 or uint16 of 0..``header.white``, or float32.
 
-    Parameters
-    ----------
-    data : bytes
-        The file.
-    header : Header
-        From `header_of`.
-
-    Returns
-    -------
-    ndarray of uint8, uint16 or float32, shape (H, W, C)
-        0..``header.white``, or floats.
-
-    Raises
-    ------
-    ValueError
-        If the file is truncated, or a sample is above white.
+    Raises `ValueError` where the file is truncated, or a sample is above white.
     """
     count = header.height * header.width * header.channels
     shape = (header.height, header.width, header.channels)

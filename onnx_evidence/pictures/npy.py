@@ -16,24 +16,9 @@ MAX_BYTES = 1 << 32
 
 
 def read_array(path: Path) -> tuple[bytes, AnyArray]:
-    """Read a .npy file.
+    """Read a .npy file: its bytes, and an array of `KINDS`, in C order and native bytes, not empty and all finite.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    data : bytes
-        Of the file.
-    array : ndarray of uint8, uint16, int16 or float32
-        In C order, native bytes; at least one sample, all finite.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, no such array, truncated, or larger than `MAX_BYTES`.
+    Raises `DataError` where the file is missing, no such array, truncated, or larger than `MAX_BYTES`.
     """
     try:
         with open_regular(path, MAX_BYTES) as stream:

@@ -32,28 +32,11 @@ _INTERPOLATION = {
 
 
 def decode(data: bytes) -> AnyArray:
-    """Decode a picture of 16 bits with the channels that it has, alpha among them, as it lies in the file.
-
-    `IMREAD_UNCHANGED` alone: with its flags for colour and depth, version 5.0 leaves some pictures unwritten.
-
-    Parameters
-    ----------
-    data : bytes
-        Of the file.
-
-    Returns
-    -------
-    ndarray, shape (H, W, C)
-        Red first; grey with alpha as four channels.
-
-    Raises
-    ------
-    ValueError
-        If the file is truncated, damaged, or larger than `MAX_PIXELS`.
-    """
+    """Decode a picture of 16 bits as it lies in the file, (H, W, C), alpha too: red first; grey with alpha has four."""
     try:
+        # `IMREAD_UNCHANGED` alone: with its flags for colour and depth, version 5.0 leaves some pictures unwritten.
         found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
+    except cv2.error as error:  # truncated, damaged, or larger than `MAX_PIXELS`
         raise ValueError(one_line(error)) from error
     if found is None:
         raise ValueError("it cannot be decoded")
@@ -80,21 +63,7 @@ def silence() -> Iterator[None]:
 
 
 def resize(samples: AnyArray, size: tuple[int, int], name: str) -> AnyArray:
-    """Resize a picture as OpenCV does, without antialiasing but in 'area'.
-
-    Parameters
-    ----------
-    samples : ndarray of uint8, uint16, int16 or float32, shape (H, W, C)
-        A picture.
-    size : (int, int)
-        Height and width wanted.
-    name : {'bilinear', 'bicubic', 'area', 'nearest', 'lanczos'}
-        The interpolation.
-
-    Returns
-    -------
-    ndarray of the same dtype, shape (height, width, C)
-    """
+    """Resize (H, W, C) of uint8, uint16, int16 or float32 to height and width, without antialiasing but in 'area'."""
     samples = np.ascontiguousarray(samples)
     flag, channels = _INTERPOLATION[name], samples.shape[2]
     if channels <= _AT_ONCE:
@@ -104,17 +73,7 @@ def resize(samples: AnyArray, size: tuple[int, int], name: str) -> AnyArray:
 
 
 def grey(levels: AnyArray) -> AnyArray:
-    """Luma of ITU-R 601 as OpenCV computes it.
-
-    Parameters
-    ----------
-    levels : ndarray of uint8 or uint16, shape (H, W, 3)
-        RGB.
-
-    Returns
-    -------
-    ndarray of the same dtype, shape (H, W, 1)
-    """
+    """Luma of ITU-R 601 as OpenCV computes it, of RGB (H, W, 3), uint8 or uint16, to (H, W, 1) of the same type."""
     return cv2.cvtColor(levels, cv2.COLOR_RGB2GRAY)[:, :, None]
 
 
@@ -124,7 +83,7 @@ def blur(values: Features, sigma: float) -> Features:
     Parameters
     ----------
     values : ndarray of float32, shape (C, H, W)
-        A picture.
+        In any unit; channels are blurred each by itself.
     sigma : float
         Standard deviation in pixels.
 
@@ -141,7 +100,7 @@ def inpaint(pixels: Pixels, removed: Mask, radius: float = 3.0) -> Pixels:
     Parameters
     ----------
     pixels : ndarray of uint8, shape (H, W, 3)
-        A picture.
+        RGB.
     removed : ndarray of bool, shape (H, W)
         What is missing; not everything.
     radius : float

@@ -163,7 +163,7 @@ def read_photograph(
     Parameters
     ----------
     path : Path
-        Colour, grey, alpha, palette, 8 or 16 bits, as `pictures.decode` reads them; or .npy of shape (H, W) or
+        Colour, grey, alpha, palette, 8 or 16 bits, as `decoding.decode` reads them; or .npy of shape (H, W) or
         (H, W, C).
     most : int
         Pixels of the largest picture that is taken.
@@ -288,11 +288,12 @@ def read_mask(path: Path) -> Mask:
     Parameters
     ----------
     path : Path
-        The file.
+        A picture file, of any format that is read.
 
     Returns
     -------
     ndarray of bool, shape (H, W)
+        Upright, as the photograph is.
 
     Raises
     ------

@@ -62,25 +62,9 @@ _RAISED = (
 
 @contextmanager
 def opened(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
-    """A picture of which the header is read: nothing is decoded yet.
+    """A picture, its format a key of `formats.FORMATS`, of which the header is read: nothing is decoded yet.
 
     Whatever Pillow raises meanwhile becomes `ValueError`; its warnings and its log stay inside.
-
-    Parameters
-    ----------
-    data : bytes
-        The file.
-    name : str
-        A key of `formats.FORMATS`.
-
-    Returns
-    -------
-    context manager of ImageFile
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, or of a kind that Pillow does not read.
     """
     log = logging.getLogger(TiffImagePlugin.__name__)  # the one reader that logs what it then raises
     before, log.disabled = log.disabled, True
@@ -98,71 +82,29 @@ def opened(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
 
 
 def size_of(image: ImageFile.ImageFile) -> tuple[int, int]:
-    """Height and width as the header says them.
-
-    Parameters
-    ----------
-    image : ImageFile
-        From `opened`.
-
-    Returns
-    -------
-    (int, int)
-    """
+    """Height and width as the header says them."""
     return image.size[1], image.size[0]
 
 
 def orientation_of(image: ImageFile.ImageFile) -> int:
-    """EXIF's orientation as `ImageOps.exif_transpose` finds it: in EXIF, in XMP, or in AVIF's own boxes.
-
-    Parameters
-    ----------
-    image : ImageFile
-        From `opened`.
-
-    Returns
-    -------
-    int
-        1..8; 1 where there is none, or where EXIF is damaged, as nearly all readers have it.
-    """
+    """EXIF's orientation, 1..8, as `ImageOps.exif_transpose` finds it: in EXIF, in XMP, or in AVIF's own boxes."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
-    except _RAISED:
+    except _RAISED:  # damaged EXIF is none, as nearly all readers have it
         return 1
     return found if found in range(1, 9) else 1
 
 
 def orientation_in_xmp(text: bytes) -> int:
-    """The orientation that XMP says, found as Pillow finds it.
-
-    Parameters
-    ----------
-    text : bytes
-        XMP, or nothing.
-
-    Returns
-    -------
-    int
-        1 where it says none.
-    """
+    """The orientation that XMP says, found as Pillow finds it; 1 where it says none."""
     found = _IN_XMP.search(text)
     return int(found[1]) if found else 1
 
 
 def decode(image: ImageFile.ImageFile, *, bands: bool) -> AnyArray:
-    """Decode a picture, upright: the first frame or page.
+    """Decode the first frame or page, (H, W, C): upright, RGB, alpha dropped, or with ``bands`` as it lies in the file.
 
-    Parameters
-    ----------
-    image : ImageFile
-        From `opened`.
-    bands : bool
-        Channels as the file has them, as it lies there; otherwise RGB, alpha dropped, colour profiles passed over.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, C)
-        Or of int32, float32 or uint16 where Pillow takes the file so.
+    Samples are uint8, or int32, float32 or uint16 where Pillow takes the file so; colour profiles are passed over.
     """
     image.load()
     turn = 1 if bands else orientation_of(image)
@@ -196,20 +138,7 @@ def _block(image: Image.Image, mode: str, top: int, bottom: int) -> AnyArray:
 
 
 def turned(samples: AnyArray, orientation: int) -> AnyArray:
-    """A picture as it lies in the file, made upright.
-
-    Parameters
-    ----------
-    samples : ndarray, shape (H, W, C)
-        As the file has them.
-    orientation : int
-        1..8, as EXIF has it.
-
-    Returns
-    -------
-    ndarray
-        A view.
-    """
+    """A picture (H, W, C) as it lies in the file, made upright by EXIF's orientation, 1..8: a view."""
     if orientation > 4:  # rows are columns
         samples = samples.swapaxes(0, 1)
     flip_rows, flip_cols = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
@@ -217,28 +146,11 @@ def turned(samples: AnyArray, orientation: int) -> AnyArray:
 
 
 def expand(data: bytes, compression: int, size: int) -> bytes:
-    """Undo a compression of TIFF that is about bytes, whatever they mean.
+    """Undo a compression, as TIFF numbers it, of a strip's or tile's bytes, whatever they mean, to ``size`` of them.
 
-    The bytes are given to libtiff as a picture of theirs: one row of grey pixels of 8 bits.
-
-    Parameters
-    ----------
-    data : bytes
-        A strip or tile.
-    compression : int
-        As TIFF numbers it.
-    size : int
-        Bytes that come out.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    ValueError
-        If there are fewer, or the data are damaged.
+    Raises `ValueError` where there are fewer, or the data are damaged.
     """
+    # The bytes are given to libtiff as a picture of theirs: one row of grey pixels of 8 bits.
     entries = [
         (256, size),
         (257, 1),

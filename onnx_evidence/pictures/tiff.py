@@ -107,24 +107,10 @@ class Page:
 
 
 def pages_of(data: bytes, most: int = _MOST_PAGES) -> list[Page]:
-    """The directories of pages; none is decoded.
+    """The directories of at most ``most`` pages, at least one, of a TIFF or BigTIFF file; none is decoded.
 
-    Parameters
-    ----------
-    data : bytes
-        The file: TIFF or BigTIFF.
-    most : int
-        How many are wanted.
-
-    Returns
-    -------
-    list of Page
-        At least one.
-
-    Raises
-    ------
-    ValueError, OverflowError, struct.error
-        If a directory is not whole, or all of them claim more than the file has.
+    Raises `ValueError`, `OverflowError` or `struct.error` where a directory is not whole, or all of them claim more
+    than the file has.
     """
     order, big = "<" if data.startswith(b"II") else ">", data[2:4] in (b"+\0", b"\0+")
     place = struct.unpack_from(f"{order}Q" if big else f"{order}I", data, 8 if big else 4)[0]
@@ -164,24 +150,9 @@ def _directory(data: bytes, place: int, order: str, big: bool) -> tuple[dict[int
 
 
 def read(data: bytes, page: Page) -> AnyArray:
-    """Every sample of a page, as it lies there; white is made the largest number.
+    """Every sample of a plain page, (H, W, C), as it lies there, in native bytes; white is made the largest number.
 
-    Parameters
-    ----------
-    data : bytes
-        The file.
-    page : Page
-        A plain one, from `pages_of`.
-
-    Returns
-    -------
-    ndarray of the file's kind, shape (H, W, C)
-        In native bytes.
-
-    Raises
-    ------
-    ValueError
-        If the page is truncated, damaged, or claims more than `MOST_BYTES`.
+    Raises `ValueError` where the page is truncated, damaged, or claims more than `MOST_BYTES`.
     """
     (height, width), channels, kind = page.size, page.channels, page.kind
     if not 0 < height * width * channels * kind.itemsize <= MOST_BYTES:
@@ -251,19 +222,7 @@ def _floats(unpacked: AnyArray, kind: "np.dtype[Any]", shape: tuple[int, int, in
 
 
 def as_colours(samples: AnyArray, page: Page) -> AnyArray:
-    """RGB or grey of all channels, upright: colours that were multiplied by alpha are divided by it.
-
-    Parameters
-    ----------
-    samples : ndarray, shape (H, W, C)
-        From `read`.
-    page : Page
-        Theirs.
-
-    Returns
-    -------
-    ndarray of the same kind, shape (H, W, 3) or (H, W, 1)
-    """
+    """RGB or grey, (H, W, 3) or (H, W, 1), of all channels, upright: colours multiplied by alpha are divided by it."""
     colours = page.colours
     alpha = samples[:, :, colours : colours + 1]
     shown = samples[:, :, :colours]

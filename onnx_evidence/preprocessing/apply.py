@@ -40,7 +40,7 @@ def read_picture(
     Raises
     ------
     DataError
-        If the image cannot be used.
+        As `read_photograph` and `as_photograph`.
     """
     if isinstance(image, Photograph):
         return image
@@ -57,14 +57,15 @@ def to_input(photograph: Photograph, preprocess: Preprocess) -> tuple[Features, 
     Parameters
     ----------
     photograph : Photograph
-        The picture.
+        From `read_picture`, with the same preprocessing.
     preprocess : Preprocess
-        What to do with it.
 
     Returns
     -------
     input : ndarray of float32, shape (channels, height, width)
+        Channels in the order of ``preprocess.color``.
     placement : Placement
+        Where the input lies in the photograph.
 
     Raises
     ------
@@ -81,23 +82,9 @@ def to_input(photograph: Photograph, preprocess: Preprocess) -> tuple[Features, 
 
 
 def channels_of(photograph: Photograph, preprocess: Preprocess) -> AnyArray:
-    """The samples that are resized: in the input's order of channels, 0..``white``.
+    """The samples that are resized, (H, W, channels): in the input's order of channels, 0..``white``.
 
-    Parameters
-    ----------
-    photograph : Photograph
-        The picture.
-    preprocess : Preprocess
-        Its ``color`` and ``white``.
-
-    Returns
-    -------
-    ndarray of uint8, uint16 or float32, shape (H, W, channels)
-
-    Raises
-    ------
-    DataError
-        If the picture has other channels or samples.
+    uint8, uint16 or float32; raises `DataError` where the picture has other channels or samples.
     """
     if preprocess.color in ("BANDS", "INPUT"):
         return _bands(photograph, preprocess)
@@ -155,13 +142,14 @@ def how_taken(photograph: Photograph, preprocess: Preprocess) -> str:
     Parameters
     ----------
     photograph : Photograph
-        The picture.
+        From `read_picture`.
     preprocess : Preprocess
-        Its preprocessing.
+        Its ``color`` and ``white``.
 
     Returns
     -------
     str
+        Such as 'uint16, 3 channels, reduced to 8 bits: value * 255 / 65535, to the nearest'.
     """
     raw = photograph.raw
     kind = f"{raw.dtype}, {raw.shape[2]} channels"
@@ -174,21 +162,7 @@ def how_taken(photograph: Photograph, preprocess: Preprocess) -> str:
 
 
 def cut_out(samples: AnyArray, placement: Placement, pad: tuple[float, ...]) -> Features:
-    """The part of a resized picture that the model sees, with padding where the picture ends.
-
-    Parameters
-    ----------
-    samples : ndarray, shape (H, W, C)
-        The resized picture.
-    placement : Placement
-        Where the input lies in it.
-    pad : tuple of float
-        One value, or one per channel.
-
-    Returns
-    -------
-    ndarray of float32, shape (height, width, C)
-    """
+    """The part of a resized picture (H, W, C) that the model sees, with ``pad``, of all or each channel, around it."""
     window = np.empty((*placement.size, samples.shape[2]), np.float32)
     window[:] = np.array(pad, np.float32)
     rows, cols = placement.inside()
@@ -200,17 +174,7 @@ def cut_out(samples: AnyArray, placement: Placement, pad: tuple[float, ...]) -> 
 def as_seen(pixels: Pixels, preprocess: Preprocess) -> AnyArray:
     """A picture of which the model sees exactly ``pixels``: nothing is resized, and the rest is cropped.
 
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3)
-        Of the size of the model's input.
-    preprocess : Preprocess
-        How pictures are preprocessed.
-
-    Returns
-    -------
-    ndarray of uint8, shape of ``preprocess.target``, 3 channels
-        With a black frame where the preprocessing crops. What it pads is cut off, and padded again.
+    RGB of ``preprocess.target``'s size, with a black frame where it crops; what it pads is cut off, and padded again.
     """
     canvas = np.zeros((*(preprocess.size if preprocess.resize in ("crop", "none") else preprocess.target), 3), np.uint8)
     placement = place(canvas.shape[:2], preprocess)

@@ -133,7 +133,7 @@ def make_preprocess(values: object, source: str) -> Preprocess:
     values : object
         A dictionary of `Preprocess`'s attributes; JSON as text or bytes.
     source : str
-        Where they came from.
+        Where they came from, for messages.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def make_preprocess(values: object, source: str) -> Preprocess:
     Raises
     ------
     DataError
-        If they are no valid preprocessing; ``source`` names where they came from.
+        If they are no valid preprocessing.
     """
     try:
         if isinstance(values, str | bytes):

@@ -41,7 +41,7 @@ class Found:
     labels : tuple of str or None
         Class names from beside the model; those of the metadata's own key are not looked at.
     labels_source : str or None
-        Where they come from.
+        Where they come from, in words.
     classes : {'exclusive', 'independent'} or None
         What ``problem_type`` says of them; None where it says nothing.
     """
@@ -65,9 +65,9 @@ def find_preprocess(
     metadata : dict
         Of the model's file.
     path : Path
-        The model's file.
+        The model's file, for what lies beside it and for messages.
     wanted : Wanted
-        Its input.
+        What its input takes.
 
     Returns
     -------
@@ -113,6 +113,7 @@ def not_recorded(path: Path) -> DataError:
     Returns
     -------
     DataError
+        With the ways to say what it is.
     """
     return DataError(
         f"{path}: the model does not record its preprocessing and it cannot be guessed; pass --preprocess FILE.toml "
@@ -141,24 +142,7 @@ def _given(given: str | Path | Preprocess, beside: "_Beside", path: Path, wanted
 
 
 def read_preprocess(path: Path, wanted: Wanted | None = None) -> Preprocess:
-    """Read a file: TOML; or JSON of Hugging Face, of timm, or with the keys of the TOML.
-
-    Parameters
-    ----------
-    path : Path
-        The file, in UTF-8.
-    wanted : Wanted, optional
-        The model's input.
-
-    Returns
-    -------
-    Preprocess
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read or is no valid preprocessing.
-    """
+    """Read a file in UTF-8: TOML; or JSON of Hugging Face, of timm, or with the keys of the TOML."""
     if path.suffix.lower() != ".json":
         return make_preprocess(_read_toml(path), str(path))
     values = _read_json(path)

@@ -20,23 +20,7 @@ from onnx_evidence.preprocessing.contract import Preprocess
 def place(original: tuple[int, int], preprocess: Preprocess) -> Placement:
     """Where the model's input will lie in a picture of height and width ``original``.
 
-    Parameters
-    ----------
-    original : (int, int)
-        Height and width of the picture in pixels.
-    preprocess : Preprocess
-        How it is resized and cropped.
-
-    Returns
-    -------
-    Placement
-        Its corner is negative where the input begins with padding.
-
-    Raises
-    ------
-    DataError
-        If resizing would make the picture absurdly large (a very long and narrow one), or it should have the size of
-        the input and has not.
+    Raises `DataError` where resizing makes it absurdly large, or it should have the size of the input and has not.
     """
     if preprocess.resize == "none" and original != preprocess.size:
         height, width = preprocess.size

@@ -23,15 +23,12 @@ _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.2613
 
 @dataclass(frozen=True)
 class _Processor:
-    """Defaults of one image processor.
-
-    ``square``: a size that is one number stands for both sides, not for the shorter one.
-    """
+    """Defaults of one image processor."""
 
     size: int
     crop: int | None = None
     resample: int = 3
-    square: bool = False
+    square: bool = False  # a size that is one number stands for both sides, not for the shorter one
     mean: tuple[float, ...] = _HALF
     std: tuple[float, ...] = _HALF
     crop_pct: float | None = None
@@ -59,39 +56,12 @@ _WARPED = 384
 
 
 def is_processor(values: dict[str, Any]) -> bool:
-    """Whether a JSON file describes an image processor.
-
-    Parameters
-    ----------
-    values : dict
-        The file.
-
-    Returns
-    -------
-    bool
-    """
+    """Whether a JSON file describes an image processor."""
     return "image_processor_type" in values or "feature_extractor_type" in values
 
 
 def from_huggingface(values: dict[str, Any], source: str) -> Preprocess:
-    """The preprocessing that an image processor does.
-
-    Parameters
-    ----------
-    values : dict
-        ``preprocessor_config.json``.
-    source : str
-        The file's name, for messages.
-
-    Returns
-    -------
-    Preprocess
-
-    Raises
-    ------
-    DataError
-        If the processor is not one of classifiers, or a value cannot be used.
-    """
+    """What an image processor does; `DataError` where it is none of classifiers, or a value cannot be used."""
     kind = _kind(values, source)
     known = _PROCESSORS[kind]
     if values.get("do_pad"):
@@ -221,25 +191,7 @@ def _normalisation(
 
 
 def labels_of(config: dict[str, Any], source: str) -> list[str] | None:
-    """Class names from a ``config.json``.
-
-    Parameters
-    ----------
-    config : dict
-        The file.
-    source : str
-        Its name, for messages.
-
-    Returns
-    -------
-    list of str or None
-        None where there are none, or only transformers' placeholders LABEL_0, LABEL_1, ...
-
-    Raises
-    ------
-    DataError
-        If their numbers are not 0, 1, 2, ...
-    """
+    """Class names from a ``config.json``; None where there are none, or transformers' LABEL_0, LABEL_1, ... alone."""
     names = config.get("id2label")
     if not isinstance(names, dict) or not names:
         return None

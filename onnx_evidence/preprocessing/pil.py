@@ -65,18 +65,10 @@ NAMES = frozenset({*_FILTERS, "nearest"})
 
 @dataclass(frozen=True)
 class Taps:
-    """What each pixel of one axis is made of.
+    """What each pixel of one axis is made of."""
 
-    Attributes
-    ----------
-    first : ndarray of int64, shape (n,)
-        The first input pixel of each.
-    weights : ndarray of float64, shape (n, k)
-        Of that pixel and those behind it; 0 where there are fewer.
-    """
-
-    first: IntArray
-    weights: FloatArray
+    first: IntArray  # (n,): the first input pixel of each
+    weights: FloatArray  # (n, k): of that pixel and those behind it; 0 where there are fewer
 
     def block(self, start: int, stop: int) -> tuple[int, FloatArray]:
         """The matrix of some output pixels, and the input pixel that its columns begin with."""
@@ -89,20 +81,7 @@ class Taps:
 
 
 def make_taps(before: int, after: int, name: str) -> Taps:
-    """Weights of one axis.
-
-    Parameters
-    ----------
-    before, after : int
-        Pixels along it, before and after.
-    name : str
-        A filter: 'box', 'bilinear', 'hamming', 'bicubic' or 'lanczos'.
-
-    Returns
-    -------
-    Taps
-        Each pixel's weights add up to 1.
-    """
+    """What ``after`` pixels are made of, of ``before``, by the name of a filter; the weights of each add up to 1."""
     function, width = _FILTERS[name]
     scale = before / after
     stretch = max(scale, 1.0)
@@ -117,22 +96,10 @@ def make_taps(before: int, after: int, name: str) -> Taps:
 
 
 def resize(samples: AnyArray, size: tuple[int, int], name: str) -> AnyArray:
-    """Resize a picture.
+    """Resize (H, W, C) to height and width, by one of `NAMES`; 'nearest' keeps every type.
 
-    Parameters
-    ----------
-    samples : ndarray of uint8, or of uint16 or float32, shape (H, W, C)
-        A picture.
-    size : (int, int)
-        Height and width wanted.
-    name : str
-        One of `NAMES`.
-
-    Returns
-    -------
-    ndarray, shape (height, width, C)
-        uint8 as Pillow's mode 'L' and 'RGB', rounded after each of the two passes; float32 for the others, as its mode
-        'F'. 'nearest' keeps every type.
+    uint8 becomes what Pillow makes of it in modes 'L' and 'RGB', rounded after each of the two passes; uint16 and
+    float32 become float32, as in its mode 'F'.
     """
     if name == "nearest":
         rows, cols = (_nearest(before, after) for before, after in zip(samples.shape[:2], size, strict=True))
@@ -202,17 +169,7 @@ def _rounded(sums: FloatArray, dtype: np.dtype[np.generic]) -> Pixels | Features
 
 
 def grey(pixels: Pixels) -> Pixels:
-    """Luma of ITU-R 601 in units of 2^-16, as Pillow's ``convert('L')``.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3)
-        RGB.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 1)
-    """
+    """Luma of ITU-R 601 in units of 2^-16, as Pillow's ``convert('L')``: RGB, (H, W, 3), to (H, W, 1)."""
     red, green, blue = (pixels[:, :, channel].astype(np.uint32) for channel in range(3))
     luma = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
     return luma.astype(np.uint8)[:, :, None]

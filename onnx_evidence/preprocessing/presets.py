@@ -53,21 +53,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Preset:
-    """A row of the table of presets.
+    """A row of the table of presets."""
 
-    Attributes
-    ----------
-    summary : str
-        What it does, in words.
-    make : callable
-        From size and channels to the preprocessing.
-    size : int or None
-        The side of inputs whose file leaves height and width open; None where these must be known.
-    """
-
-    summary: str
-    make: Callable[[tuple[int, int], int], Preprocess]
-    size: int | None = None
+    summary: str  # what it does, in words
+    make: Callable[[tuple[int, int], int], Preprocess]  # of size and channels
+    size: int | None = None  # of inputs whose file leaves height and width open; None where these must be known
 
 
 def _torchvision(size: tuple[int, int], channels: int) -> Preprocess:
@@ -139,7 +129,7 @@ def preset(name: str, wanted: Wanted, path: str) -> Preprocess:
     name : str
         A key of `PRESETS`, or 'preprocessed': the .npy file is the input itself.
     wanted : Wanted
-        The model's input.
+        What the model's input takes.
     path : str
         The model's file, for messages.
 

@@ -26,19 +26,7 @@ _REACH = 2.0
 
 
 def standardised(samples: AnyArray, preprocess: Preprocess) -> Features:
-    """The model's input of samples: ``(sample * scale - mean) / std``, channels first.
-
-    Parameters
-    ----------
-    samples : ndarray of float32, shape (H, W, channels)
-        In the input's order of channels, of its size.
-    preprocess : Preprocess
-        Its ``scale``, ``mean`` and ``std``.
-
-    Returns
-    -------
-    ndarray of float32, shape (channels, H, W)
-    """
+    """The input of samples, (H, W, channels) in its order: ``(sample * scale - mean) / std``, channels first."""
     mean, std = (np.array(values, np.float32) for values in (preprocess.mean, preprocess.std))
     scaled = (samples * np.float32(preprocess.scale) - mean) / std
     return np.ascontiguousarray(scaled.transpose(2, 0, 1), dtype=np.float32)
@@ -70,7 +58,7 @@ class InputRange:
         Parameters
         ----------
         inputs : ndarray of float32, shape (channels, H, W)
-            The model's input.
+            A preprocessed picture.
 
         Returns
         -------
@@ -151,18 +139,7 @@ def trials(ranges: Sequence[InputRange], size: tuple[int, int], count: int) -> I
 
 
 def known_range(preprocess: Preprocess | None) -> InputRange | None:
-    """The range of the input, where the preprocessing settles it.
-
-    Parameters
-    ----------
-    preprocess : Preprocess or None
-        What is done to pictures; None where it is not known.
-
-    Returns
-    -------
-    InputRange or None
-        None where samples are taken as the file has them, so that every picture has its own range.
-    """
+    """The range of the input, where the preprocessing settles it; None where every picture has its own."""
     if preprocess is None or preprocess.color in ("BANDS", "INPUT"):
         return None
     zero, white = np.zeros(preprocess.channels), np.full(preprocess.channels, float(preprocess.white))

@@ -17,41 +17,12 @@ _RESIZE = {"center": "short", "squash": "stretch", "border": "long"}
 
 
 def is_timm(config: dict[str, Any]) -> bool:
-    """Whether a ``config.json`` is timm's.
-
-    Parameters
-    ----------
-    config : dict
-        The file.
-
-    Returns
-    -------
-    bool
-    """
+    """Whether a ``config.json`` is timm's."""
     return isinstance(config.get(_KEY), dict)
 
 
 def from_timm(config: dict[str, Any], wanted: Wanted, source: str) -> Preprocess:
-    """The preprocessing that timm evaluates the model with.
-
-    Parameters
-    ----------
-    config : dict
-        The file.
-    wanted : Wanted
-        The model's input: where only ``test_input_size`` fits it, that and ``test_crop_pct`` are taken.
-    source : str
-        The file's name, for messages.
-
-    Returns
-    -------
-    Preprocess
-
-    Raises
-    ------
-    DataError
-        If a value cannot be used.
-    """
+    """The preprocessing that timm evaluates the model with; `DataError` where a value cannot be used."""
     values = config[_KEY]
     shape, share = _shape(values, wanted, source)
     crop = values.get("crop_mode") or "center"
@@ -90,6 +61,7 @@ def _shape(values: dict[str, Any], wanted: Wanted, source: str) -> tuple[list[in
     shape = values.get("input_size") or [3, 224, 224]
     share = values.get("crop_pct") or 0.875
     test = values.get("test_input_size")
+    # Where the size for tests alone fits the input that is wanted, it is taken, with its own share.
     if test and wanted.height and [wanted.height, wanted.width] == list(test)[1:] != list(shape)[1:]:
         shape, share = test, values.get("test_crop_pct") or share
     if not isinstance(shape, list) or len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
@@ -103,18 +75,7 @@ def _shape(values: dict[str, Any], wanted: Wanted, source: str) -> tuple[list[in
 
 
 def labels_of(config: dict[str, Any]) -> object:
-    """Class names, with descriptions in their place where there are some.
-
-    Parameters
-    ----------
-    config : dict
-        The file.
-
-    Returns
-    -------
-    object
-        A list of names, or None.
-    """
+    """Class names, with descriptions in their place where there are some; a list, or None."""
     values = config[_KEY]
     names = config.get("label_names") or values.get("label_names")
     words = config.get("label_descriptions") or values.get("label_descriptions")

@@ -29,20 +29,7 @@ _NOTES = {
 
 
 def as_toml(preprocess: Preprocess, source: str) -> str:
-    """A TOML file of all keys, each with what it may be.
-
-    Parameters
-    ----------
-    preprocess : Preprocess
-        The values.
-    source : str
-        Where they come from; said in the first line.
-
-    Returns
-    -------
-    str
-        Read back, it is the same preprocessing.
-    """
+    """A TOML file of all keys, each with what it may be; read back, it is the same preprocessing."""
     lines = [f"# {source}", ""]
     for key, value in preprocess.model_dump(mode="json").items():
         lines.append(f"# {_NOTES[key]}")
@@ -57,11 +44,11 @@ def recipe(found: Found, wanted: Wanted, path: Path, *, template: bool) -> str:
     Parameters
     ----------
     found : Found
-        What was found.
+        From `find_preprocess`.
     wanted : Wanted
-        The model's input.
+        What the model's input takes, for the template.
     path : Path
-        The model's file.
+        The model's file, for messages.
     template : bool
         Where nothing was found, a preset of the input's size to start from.
 
@@ -84,16 +71,16 @@ def recipe(found: Found, wanted: Wanted, path: Path, *, template: bool) -> str:
 
 
 def in_words(preprocess: Preprocess) -> str:
-    """One line for a report.
+    """A preprocessing in one line, for a report.
 
     Parameters
     ----------
     preprocess : Preprocess
-        The values.
 
     Returns
     -------
     str
+        Resizing and crop, order of channels, white where it is not 255, and the arithmetic.
     """
     if preprocess.color == "INPUT":
         return "none: .npy files of the input itself"
