@@ -167,8 +167,8 @@ def change(place: Place, folder: Folder) -> None:
         if step[0] in ("set", "say", "drop", "add", "lines"):
             _edit(entries, step)
         else:
-            # A later change may find that there is nothing left, a folder in the way, or no zip.
-            with suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
+            # A later change may find that there is nothing left, a folder in the way, no zip, or arrays of a terabyte.
+            with suppress(OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile):
                 _FILES[step[0]](place, *step[1:])
     if folder.sealing == "nothing" or "manifest.jsonl" in lists:
         return
