@@ -1,15 +1,20 @@
 """What is asked for, in which order, under which names; and what finished work is known by."""
 
+import inspect
 import os
 import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from onnx_evidence.batch import fingerprint
+from onnx_evidence.batch import ResultFolder, fingerprint
 from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard
 from onnx_evidence.batch.work import folder_name
 from onnx_evidence.errors import DataError, SettingError, TargetError
+from onnx_evidence.files import PARTIAL
 from onnx_evidence.files.text import csv_text, visible
 
 
@@ -104,6 +109,32 @@ def test_a_pattern_for_all_folders_goes_through_no_link_and_says_so(pictures, ca
     assert names(plan(pictures / "**" / "**" / "[ab].*"), pictures) == ["a.jpg", "b.png", "deep/a.png"]
     assert names(plan(pictures / "**" / "deep" / "*.png"), pictures) == ["deep/a.png", "deep/c.png"]
     assert names(plan(pictures / "**"), pictures) == sorted([*everywhere, "a.jpg", "notes.md"])
+
+
+@contextmanager
+def few_calls() -> Iterator[None]:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 150)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def test_folders_lie_deeper_inside_each_other_than_calls_may(tmp_path):
+    deep = tmp_path.joinpath(*"d" * 200)
+    deep.mkdir(parents=True)
+    picture, unfinished = deep / "x.png", deep / f".x{PARTIAL}"
+    picture.write_text("x")
+    unfinished.write_text("half")
+    with few_calls():
+        with pytest.raises(RecursionError):
+            list(tmp_path.rglob("*"))
+        assert [item.path for item in plan(tmp_path / "d")] == [picture]
+        assert [item.path for item in plan(tmp_path / "**" / "*.png")] == [picture]
+        with ResultFolder(tmp_path / "d") as held:
+            held.sweep()
+    assert not unfinished.exists()
 
 
 def test_a_pattern_for_all_folders_starts_where_one_works(pictures, monkeypatch):

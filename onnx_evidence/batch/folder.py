@@ -1,5 +1,6 @@
 """An output folder while a run holds it: locked, tidied up after a run that was killed, its lists open."""
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from onnx_evidence.batch.plan import Item
 from onnx_evidence.batch.work import Job, Outcome, folder_name
 from onnx_evidence.errors import StoreError
 from onnx_evidence.explainer import Explainer
-from onnx_evidence.files import PARTIAL, check_writable, write_files
+from onnx_evidence.files import PARTIAL, below, check_writable, write_files
 from onnx_evidence.pictures import MAX_PIXELS
 
 
@@ -74,7 +75,8 @@ class ResultFolder:
 
     def sweep(self) -> None:
         """Remove what killed processes left unfinished."""
-        for path in [path for path in self.path.rglob(f".*{PARTIAL}") if path.is_file()]:
+        unfinished = [path for path in below(self.path) if path.name.startswith(".") and path.name.endswith(PARTIAL)]
+        for path in filter(os.path.isfile, unfinished):
             path.unlink(missing_ok=True)
             if path.parent != self.path and not any(path.parent.iterdir()):
                 path.parent.rmdir()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line, short_of_handles
-from onnx_evidence.files import open_regular, read_text, sha256_of, visible
+from onnx_evidence.files import below, open_regular, read_text, sha256_of, visible
 from onnx_evidence.pictures import list_images, printable
 
 log = logging.getLogger(__name__)
@@ -113,21 +113,23 @@ def _pictures(path: Path, leave_out: Path | None) -> list[Path]:
     return list_images([path], [leave_out] if leave_out else [], tell=True)
 
 
-def _matching(pattern: Path, links: set[str]) -> set[str]:
+def _matching(pattern: Path, links: set[str], root: Path = Path()) -> set[str]:
     """What a pattern names; ``**`` goes through no link to a folder, which may lead in circles, but notes it."""
     parts = pattern.parts
     if "**" not in parts:
-        return set(glob.glob(str(pattern)))
+        return {str(root / each) for each in glob.glob(str(pattern), root_dir=root)}
     place = parts.index("**")
     behind = parts[place + 1 :] or ("*",)
     while behind[0] == "**" and len(behind) > 1:  # which would search every folder once for each of its ancestors
         behind = behind[1:]
     found = set()
-    for start in glob.glob(str(Path(*parts[:place]))):
-        for folder, inner, _ in os.walk(start):
-            inner[:] = [name for name in inner if not name.startswith(".")]  # as everywhere in patterns
-            links |= {str(Path(folder, name)) for name in inner if os.path.islink(os.path.join(folder, name))}
-            found |= _matching(Path(glob.escape(folder), *behind), links)
+    for start in glob.glob(str(Path(*parts[:place])), root_dir=root):
+        # Hidden names are left out as everywhere in patterns.
+        folders = [root / start, *filter(os.path.isdir, below(root / start, hidden=False))]
+        links |= {str(path) for path in folders[1:] if os.path.islink(path)}
+        for folder in folders:
+            if str(folder) not in links:
+                found |= _matching(Path(*behind), links, folder)
     return found
 
 

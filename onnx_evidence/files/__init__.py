@@ -21,12 +21,14 @@ from onnx_evidence.files.store import (
 )
 from onnx_evidence.files.text import csv_text, fit, shown, visible
 from onnx_evidence.files.texts import parse_json, parse_toml, read_text
+from onnx_evidence.files.walking import below
 
 __all__ = [
     "MOST",
     "MOST_BYTES",
     "PARTIAL",
     "available_threads",
+    "below",
     "check_writable",
     "count_gpus",
     "csv_text",

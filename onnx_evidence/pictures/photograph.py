@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from onnx_evidence.errors import DataError
-from onnx_evidence.files import visible
+from onnx_evidence.files import below, visible
 from onnx_evidence.pictures.decoding import decode, refuse_large, too_large
 from onnx_evidence.pictures.formats import SUFFIXES as PICTURES
 from onnx_evidence.pictures.limits import MAX_PIXELS
@@ -105,8 +105,7 @@ def list_images(paths: Sequence[Path], leave_out: Sequence[Path] = (), *, tell: 
 
 
 def _inside(folder: Path, without: set[Path], tell: bool) -> list[Path]:
-    every = sorted(folder.rglob("*"))  # which goes through no link to a folder
-    every = [path for path in every if not without & {_real(path), *_real(path).parents}] if without else every
+    every = [] if without & {_real(folder), *_real(folder).parents} else sorted(below(folder, without=without))
     files = [path for path in every if os.path.isfile(path)]
     closed = [path.relative_to(folder) for path in every if _is_closed(path)]
     closed = [path for path in closed if not _is_hidden(path)]
