@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from onnx_evidence.cli.commands import main
 from onnx_evidence.evaluation.bootstrap import interval
+from onnx_evidence.evaluation.measures import MEASURES
 from onnx_evidence.evaluation.summary import METRICS
 from tests import planted, tiny
 
@@ -67,13 +68,13 @@ def test_everything_at_its_defaults(tiny_model, gallery, tmp_path):
     found = numbers(out)
     areas = {f"{area}.{scale}.{substrate}" for area in ("deletion", "insertion", "srg")
              for scale in ("probability", "bits") for substrate in substrates}  # fmt: skip
-    others = {"variation", "focus", "stable.noise", "stable.shift", "stable.seed", "seconds", "passes"}
+    others = {"stable.noise", "stable.shift", "stable.seed", "seconds", "passes"}
+    others |= {name for name, row in MEASURES.items() if not row.of_object}
+    assert {"variation", "focus"} < others
     assert found.keys() == {(picture, method, metric) for picture in ("0.jpg", "2.jpg") for method in methods
                             for metric in areas | others}  # fmt: skip
-    assert {metric for metric in METRICS if not any(key[2].startswith(metric) for key in found)} == {
-        "pointing",
-        "energy",
-    }
+    of_objects = {name for name, row in MEASURES.items() if row.of_object}
+    assert {metric for metric in METRICS if not any(key[2].startswith(metric) for key in found)} == of_objects
     for (picture, method, metric), value in found.items():
         if metric.startswith("srg"):
             rest = metric.removeprefix("srg")
