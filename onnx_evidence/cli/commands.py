@@ -31,7 +31,7 @@ from onnx_evidence.cli.options import (
     versus_option,
 )
 from onnx_evidence.cli.options_methods import evaluation_options, method_options
-from onnx_evidence.cuts import resolve_layers
+from onnx_evidence.cuts import AUTO, resolve_layers
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import EvidenceError, StoreError, naming
 from onnx_evidence.evaluation import (
@@ -211,7 +211,13 @@ def sanity(
 @click.option("-o", "--out", type=PATH, required=True, help="Folder for links.png and links.json.")
 @click.option("--target", default=TOP, show_default=True, metavar="top1|ID|NAME", help="Class to explain.")
 @versus_option
-@click.option("--layer", metavar="NAME", help="Cut; default: the middle one of those that 'auto' takes.")
+@click.option(
+    "--layer",
+    default=AUTO,
+    show_default=True,
+    metavar="auto|deep|NAME",
+    help="Cut; of several the middle one.",
+)
 @model_options
 @translate_errors
 def links(
@@ -220,7 +226,7 @@ def links(
     out: Path,
     target: str,
     versus: str | None,
-    layer: str | None,
+    layer: str,
     opening: Opening,
 ) -> None:
     """Walk from removal of windows to the plain gradient on one IMAGE, one simplification at a time."""

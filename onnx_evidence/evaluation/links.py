@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_evidence.cuts import Cut, resolve_layers
+from onnx_evidence.cuts import AUTO, Cut, resolve_layers
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.evidence import (
     LN2,
@@ -131,7 +131,7 @@ class Walked:
         write_atomic(out / "links.json", lambda stream: stream.write(report))
 
 
-def walk_photograph(deployed: DeployedModel, image: Path, target: str, versus: str | None, layer: str | None) -> Walked:
+def walk_photograph(deployed: DeployedModel, image: Path, target: str, versus: str | None, layer: str) -> Walked:
     """Walk on one photograph, asking as people do.
 
     Parameters
@@ -144,8 +144,8 @@ def walk_photograph(deployed: DeployedModel, image: Path, target: str, versus: s
         The class, as `--target` takes it.
     versus : str or None
         The class that it is held against.
-    layer : str or None
-        The cut; None for the middle one of those that 'auto' takes.
+    layer : str
+        The cut, as `--layer` takes it; the middle one of several.
 
     Returns
     -------
@@ -156,9 +156,7 @@ def walk_photograph(deployed: DeployedModel, image: Path, target: str, versus: s
     EvidenceError
         One of its leaves, if anything given cannot be used.
     """
-    names = (
-        [layer] if layer else resolve_layers(["auto"], deployed.graph.cuts, integrate=True, is_read=deployed.is_read)
-    )
+    names = resolve_layers([layer or AUTO], deployed.graph.cuts, integrate=True, is_read=deployed.is_read)
     cut = deployed.graph.find(names[len(names) // 2])
     check_targets(deployed, [target], versus)
     photograph, inputs, placement = deployed.prepare(image)
