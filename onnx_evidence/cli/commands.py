@@ -196,7 +196,8 @@ def sanity(
     fails or cannot be made.
     """
     set_verbosity(quiet, verbose)
-    test = plan_sanity(DeployedModel(model, **opening), images, draws, layer=layers, **settings)
+    deployed = DeployedModel(model, **opening)
+    test = plan_sanity(deployed, images, draws, layer=layers, **settings)
     with progress_bar(test.maps, "map", quiet or as_json) as bar:
         report = test.run(bar.update)
     if as_json or not quiet:
@@ -230,7 +231,8 @@ def links(
     opening: Opening,
 ) -> None:
     """Walk from removal of windows to the plain gradient on one IMAGE, one simplification at a time."""
-    walked = walk_photograph(DeployedModel(model, **opening), image, target, versus, layer)
+    deployed = DeployedModel(model, **opening)
+    walked = walk_photograph(deployed, image, target, versus, layer)
     walked.write(out)
     click.echo(tables.links_table(walked.report()))
 
