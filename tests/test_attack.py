@@ -9,11 +9,6 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and witnesses are those of Linux")
 
 
-@pytest.fixture(autouse=True)
-def tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "tools"))
-
-
 def load(name: str):
     return importlib.import_module(name)
 
@@ -21,16 +16,16 @@ def load(name: str):
 @pytest.mark.parametrize("kind", ["models", "pictures", "backgrounds", "labels", "lists", "output folders", "streams"])
 def test_no_attack_that_is_quickly_tried_goes_through(kind):
     load("attack")
-    runner = load("attack_run").Runner()
-    tried = [each for each in load("attack_cases").CASES if each.kind == kind and each.quick]
+    runner = load("parts.attack.run").Runner()
+    tried = [each for each in load("parts.attack.cases").CASES if each.kind == kind and each.quick]
     assert tried
     verdicts = {each.name: runner.judge(each.make).through for each in tried}
     assert not any(verdicts.values()), verdicts
 
 
 def drawn(prepare, cases: int, tmp_path: Path):
-    watched = load("watched")
-    fuzz = watched.Fuzz("test", prepare, load("attack_folders").changed_folders(), tmp_path / "keep")
+    watched = load("parts.watched")
+    fuzz = watched.Fuzz("test", prepare, load("parts.attack.folders").changed_folders(), tmp_path / "keep")
     try:
         fuzz.block(0, cases, 0)
     finally:
@@ -39,14 +34,14 @@ def drawn(prepare, cases: int, tmp_path: Path):
 
 
 def test_no_reader_of_results_leaves_a_folder_that_was_changed(tmp_path):
-    folders = load("attack_folders")
+    folders = load("parts.attack.folders")
     fuzz = drawn(folders.reads(folders.EVERY), 12, tmp_path)
     assert fuzz.total == 12
     assert not fuzz.bad, fuzz.bad
 
 
 def test_a_reader_that_goes_through_links_is_seen(tmp_path):
-    assert "written or read outside the output folder" in drawn(load("attack_folders").careless, 20, tmp_path).bad
+    assert "written or read outside the output folder" in drawn(load("parts.attack.folders").careless, 20, tmp_path).bad
 
 
 MISDEEDS = {
@@ -70,10 +65,10 @@ MISDEEDS = {
 
 @pytest.mark.parametrize("misdeed", MISDEEDS)
 def test_whatever_goes_through_is_seen(misdeed, monkeypatch):
-    run = load("attack_run")
+    run = load("parts.attack.run")
     monkeypatch.setattr(run, "ASLEEP", 1.0)
     tried = run.Attack(((misdeed,),), (0, 1), seconds=0.5 if misdeed == "spin" else 10, memory=400 << 20)
-    found = run.Runner("attack_standin:main").judge(lambda place: tried).through
+    found = run.Runner("parts.attack.standin:main").judge(lambda place: tried).through
     assert MISDEEDS[misdeed] in found
     assert bool(found) == bool(MISDEEDS[misdeed])
 
@@ -91,7 +86,7 @@ VULNERABLE = {
 @pytest.mark.parametrize("name", VULNERABLE)
 def test_attacks_go_through_where_a_program_trusts_its_files(name, monkeypatch):
     load("attack")
-    run = load("attack_run")
+    run = load("parts.attack.run")
     monkeypatch.setattr(run, "ASLEEP", 1.0)
-    (tried,) = [each for each in load("attack_cases").CASES if each.name == name]
-    assert VULNERABLE[name] in run.Runner("attack_standin:main").judge(tried.make).through
+    (tried,) = [each for each in load("parts.attack.cases").CASES if each.name == name]
+    assert VULNERABLE[name] in run.Runner("parts.attack.standin:main").judge(tried.make).through

@@ -40,9 +40,8 @@ def out(made, tmp_path):
 
 
 @pytest.fixture
-def forging(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "tools"))
-    import forgeries
+def forging():
+    from parts import forgeries
 
     return forgeries
 

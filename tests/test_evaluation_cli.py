@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 
 from onnx_evidence.cli.commands import main
 from onnx_evidence.evaluation.bootstrap import interval
+from onnx_evidence.evaluation.measures import MEASURES
+from onnx_evidence.evaluation.substrates import SUBSTRATES
 from onnx_evidence.evaluation.summary import METRICS
 from tests import planted, tiny
 
@@ -63,17 +65,18 @@ def test_everything_at_its_defaults(tiny_model, gallery, tmp_path):
     assert files(out) == FILES
     assert result.stderr == ""
     methods = ["integrated", "window", "occlusion", "random map", "centre prior"]
-    substrates = ["blur", "mean", "inpaint", "pictures"]
+    substrates = list(SUBSTRATES)
+    assert {"blur", "mean", "inpaint", "pictures"} <= {*substrates}
     found = numbers(out)
     areas = {f"{area}.{scale}.{substrate}" for area in ("deletion", "insertion", "srg")
              for scale in ("probability", "bits") for substrate in substrates}  # fmt: skip
-    others = {"variation", "focus", "stable.noise", "stable.shift", "stable.seed", "seconds", "passes"}
+    others = {"stable.noise", "stable.shift", "stable.seed", "seconds", "passes"}
+    others |= {name for name, row in MEASURES.items() if not row.of_object}
+    assert {"variation", "focus"} < others
     assert found.keys() == {(picture, method, metric) for picture in ("0.jpg", "2.jpg") for method in methods
                             for metric in areas | others}  # fmt: skip
-    assert {metric for metric in METRICS if not any(key[2].startswith(metric) for key in found)} == {
-        "pointing",
-        "energy",
-    }
+    of_objects = {name for name, row in MEASURES.items() if row.of_object}
+    assert {metric for metric in METRICS if not any(key[2].startswith(metric) for key in found)} == of_objects
     for (picture, method, metric), value in found.items():
         if metric.startswith("srg"):
             rest = metric.removeprefix("srg")
@@ -186,7 +189,7 @@ def test_truth_masks_and_boxes_on_the_planted_model(tmp_path):
         (("--methods", "pda"), 2, "pass --background FILE.npz"),
         (("--background", "b.npz"), 2, "none of the methods integrated, window, occlusion needs a fitted background"),
         (("--methods", "pda", "--background", "b.npz"), 1, "b.npz"),
-        (("--substrates", "fog"), 2, "substrate 'fog' is unknown: take some of blur, mean, inpaint, pictures"),
+        (("--substrates", "fog"), 2, f"substrate 'fog' is unknown: take some of {', '.join(SUBSTRATES)}"),
         (("--reference", "rice"), 2, "reference 'rice' is not compared: take one of integrated, window, occlusion"),
         (("--limit", "0"), 2, "Invalid value for '--limit'"),
         (("--tolerance", "-1"), 2, "Invalid value for '--tolerance'"),

@@ -147,7 +147,7 @@ def test_pictures_that_fail_are_named_and_left_out(deployed, pictures, tmp_path)
 @pytest.mark.parametrize(
     ("plan", "rule"),
     [
-        ({"substrates": ("blur", "fog")}, "substrate 'fog' is unknown: take some of blur, mean, inpaint, pictures"),
+        ({"substrates": ("blur", "fog")}, f"substrate 'fog' is unknown: take some of {', '.join(SUBSTRATES)}"),
         ({"substrates": ()}, "no substrates: take some of blur"),
         ({"seed": -1}, "seed -1 is too small: at least 0"),
         ({"tolerance": -2.5}, "tolerance -2.5 is too small"),

@@ -3,23 +3,16 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
+from parts.fuzz import seeds
 
 from onnx_evidence import Explainer
 from onnx_evidence.pictures.photograph import read_photograph
 
 
-@pytest.fixture(autouse=True)
-def tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "tools"))
-
-
 def test_every_model_is_explained_and_the_one_that_the_picture_decides_in_pixels(tmp_path: Path):
-    import fuzz_seeds
-
     picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
     in_pixels = []
-    for name, files in fuzz_seeds.model_seeds().items():
+    for name, files in seeds.model_seeds().items():
         for file, data in files.items():
             (tmp_path / file).write_bytes(data)
         explainer = Explainer(tmp_path / "mutated.onnx", device="cpu", quality="fast")
@@ -29,10 +22,8 @@ def test_every_model_is_explained_and_the_one_that_the_picture_decides_in_pixels
 
 
 def test_every_picture_is_read(tmp_path: Path):
-    import fuzz_seeds
-
-    seeds = fuzz_seeds.picture_seeds([])
-    for name, data in seeds.items():
+    pictures = seeds.picture_seeds([])
+    for name, data in pictures.items():
         (tmp_path / name).write_bytes(data)
         assert read_photograph(tmp_path / name).pixels.std() > 1
         if "several-pages" not in name:

@@ -189,6 +189,8 @@ def test_classes_belong_to_pictures_in_turn(place: Path):
         (["EMPTY.csv"], 0, DataError, "no expectations"),
         (["ONE.csv"], 0, DataError, "'red.png' is not 'picture,label"),
         (["BAD.json"], 0, DataError, "a list of objects"),
+        (["NULL.json"], 0, DataError, "a list of objects"),
+        (["TWO.json"], 0, DataError, "a list of objects"),
         (["HALF.json"], 0, DataError, "cannot read the expectations"),
         (["BINARY.csv"], 0, DataError, "cannot read the expectations"),
     ],
@@ -198,6 +200,8 @@ def test_what_is_no_expectation_is_refused(place: Path, given: list[str], count:
         "EMPTY.csv": b"\n",
         "ONE.csv": b"red.png\n",
         "BAD.json": b'{"red.png": "red"}',
+        "NULL.json": b'[{"picture": "red.png", "label": null}]',
+        "TWO.json": b'[{"picture": "red.png", "label": null, "probability": 0.5}]',
         "HALF.json": b"[{",
         "BINARY.csv": bytes(range(128, 256)),
     }

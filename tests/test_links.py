@@ -175,7 +175,16 @@ def test_links_takes_the_models_answer_and_a_middle_cut_by_default(tiny_model, d
     report = json.loads((tmp_path / "links.json").read_text())
     top = int(deployed.logits(deployed.prepare(photograph)[1][None]).argmax())
     assert report["question"] == deployed.label(top)
-    assert report["cut"] in {cut.name for cut in deployed.graph.cuts[1:]}
+    taken = Explainer(deployed, method="integrated").engines
+    assert report["cut"] == taken[len(taken) // 2].cut.name
+
+
+@pytest.mark.parametrize("word", ["auto", "deep"])
+def test_layers_of_links_are_those_of_explain(word, tiny_model, deployed, photograph, tmp_path):
+    result = run("links", tiny_model, photograph, "-o", tmp_path, "--layer", word)
+    assert result.exit_code == 0, result.output
+    taken = Explainer(deployed, method="integrated", layer=word).engines
+    assert json.loads((tmp_path / "links.json").read_text())["cut"] == taken[len(taken) // 2].cut.name
 
 
 @pytest.mark.parametrize(

@@ -69,12 +69,11 @@ def bits(logits: np.ndarray) -> float:
 
 
 @pytest.fixture
-def study(monkeypatch):
+def study():
     """The class that the study measures RISE with."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "tools"))
-    import study_integrated
+    import integrated
 
-    return study_integrated.Rise
+    return integrated.Rise
 
 
 def test_rise_is_the_one_of_the_study(study, deployed, picture, inputs):

@@ -1,18 +1,16 @@
 """Every format and layout is read as it was made, as Pillow reads it where that is right; what is none is named."""
 
-import importlib.util
 import io
 import itertools
 import struct
-import sys
 import warnings
 import zlib
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
+from parts import picture_cases as pc
 from PIL import Image, ImageOps, PngImagePlugin
 
 from onnx_evidence.errors import DataError
@@ -21,16 +19,6 @@ from onnx_evidence.pictures.photograph import SUFFIXES, list_images, read_mask, 
 from onnx_evidence.preprocessing.apply import how_taken, to_input
 from onnx_evidence.preprocessing.contract import Preprocess
 
-
-def _tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.parent / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where its dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
-
-
-pc = _tool("picture_cases")
 CASES = {case.name: case for case in pc.every_case()}
 EVERY = pytest.mark.parametrize("name", CASES)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from make_preprocess_references import PICTURES, SIZES, picture
 
 from onnx_evidence.pictures.photograph import as_photograph
 from onnx_evidence.preprocessing import pil
@@ -18,7 +19,6 @@ from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.huggingface import from_huggingface
 from onnx_evidence.preprocessing.presets import Wanted, preset
 from onnx_evidence.preprocessing.timm import from_timm
-from tools.make_preprocess_references import PICTURES, SIZES, picture
 
 PATH = Path(__file__).parent / "data" / "preprocess.npz"
 

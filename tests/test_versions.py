@@ -16,8 +16,7 @@ PAGE = (ROOT / "docs" / "versions.md").read_text()
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+def tool() -> ModuleType:
     return importlib.import_module("check_versions")
 
 

@@ -1,5 +1,6 @@
 """The logic of the tools that check real models: what a row amounts to, and how a file is held against the package."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -13,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_evidence.evidence.field import CellField
 from tests import tiny
 
-TOOLS = Path(__file__).parent.parent / "tools"
 GOOD = {"share": 0.6, "chance": 0.2, "elsewhere": 0.3, "distance": 0.1, "other": 0.2}
 EXPLAINED = {
     "end": "explained",
@@ -35,10 +35,9 @@ def placed(whole: dict, *cuts: dict | None) -> dict:
 
 
 @pytest.fixture
-def tool(monkeypatch):
+def tool():
     """Imports a module of tools/."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return __import__
+    return importlib.import_module
 
 
 # Verdicts
@@ -79,7 +78,7 @@ def tool(monkeypatch):
     ],
 )
 def test_what_a_row_amounts_to(tool, change: dict, refused: bool, kind: str):
-    verdict = tool("zoo_verdict").judge({**EXPLAINED, **change}, refusal_expected=refused)
+    verdict = tool("parts.zoo.verdict").judge({**EXPLAINED, **change}, refusal_expected=refused)
     assert (verdict.kind, verdict.defect) == (kind, kind.isupper())
     assert verdict.words.startswith(kind)
     assert "\n" not in verdict.words
@@ -87,7 +86,7 @@ def test_what_a_row_amounts_to(tool, change: dict, refused: bool, kind: str):
 
 def test_the_last_line_of_a_traceback_is_told(tool):
     row = {"end": "traceback", "reason": "Traceback\n  x\nKeyError: 7\n"}
-    assert tool("zoo_verdict").judge(row, refusal_expected=False).words == "FAILURE: traceback: KeyError: 7"
+    assert tool("parts.zoo.verdict").judge(row, refusal_expected=False).words == "FAILURE: traceback: KeyError: 7"
 
 
 # Rows that are kept
@@ -159,7 +158,7 @@ def test_a_row_that_fails_to_be_made_leaves_none(tool, tmp_path):
 
 
 def test_inputs_are_fed_in_the_layout_and_type_of_the_file(tool):
-    row = tool("zoo_row")
+    row = tool("parts.zoo.row")
     x = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5) + 0.4
     np.testing.assert_array_equal(row.as_fed(x, "tensor(float)", ["N", 3, 4, 5]), x)
     last = row.as_fed(x, "tensor(float)", ["N", 4, 5, 3])
@@ -170,7 +169,7 @@ def test_inputs_are_fed_in_the_layout_and_type_of_the_file(tool):
 
 
 def test_logits_as_the_file_gives_them(tool):
-    row = tool("zoo_row")
+    row = tool("parts.zoo.row")
     z = np.array([[1.0, -2.0, 0.5], [3.0, 3.0, -1.0]])
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     q = 1 / (1 + np.exp(-z))
@@ -186,7 +185,7 @@ def test_logits_as_the_file_gives_them(tool):
 
 
 def test_what_a_file_says_of_itself(tool, tmp_path):
-    row = tool("zoo_row")
+    row = tool("parts.zoo.row")
     weight = numpy_helper.from_array(np.zeros((2, 3), np.float16), "w")
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
@@ -213,8 +212,8 @@ def test_a_row_of_a_deployed_model(tool, tmp_path, monkeypatch, tiny_model, hopp
     path.write_bytes(b"no model" if broken else tiny_model.read_bytes())
     job = {"model": str(path), "picture": str(hopper), "layer": "auto", "quality": "fast"}
     (tmp_path / "job.json").write_text(json.dumps(job))
-    monkeypatch.setattr(sys, "argv", ["zoo_row.py", str(tmp_path / "job.json"), str(tmp_path / "row.json")])
-    tool("zoo_row").main()
+    monkeypatch.setattr(sys, "argv", ["row.py", str(tmp_path / "job.json"), str(tmp_path / "row.json")])
+    tool("parts.zoo.row").main()
     row = json.loads((tmp_path / "row.json").read_text())
     if broken:
         assert (row["end"], row["error"]) == ("refused", "ModelError")
@@ -225,19 +224,21 @@ def test_a_row_of_a_deployed_model(tool, tmp_path, monkeypatch, tiny_model, hopp
 
 def test_a_model_that_is_explained_on_pixels_is_not_shallow_without_a_word(tool, tmp_path, hopper):
     path = tiny.branching(tmp_path / "branching.onnx")
-    row = tool("zoo_row").make_row({"model": str(path), "picture": str(hopper), "layer": "auto", "quality": "fast"})
+    row = tool("parts.zoo.row").make_row(
+        {"model": str(path), "picture": str(hopper), "layer": "auto", "quality": "fast"}
+    )
     assert (row["used"], row["left"], row["method"], row["shallow"]) == (["input"], 1.0, "occlusion", True)
     assert [set(place) for place in row["places"]] == [{"bits", "map", "cuts"}] * 2
     judged = {"end": "explained", "reduced": False, **row, "places": []}
-    words = tool("zoo_verdict").judge(judged, refusal_expected=False).words
+    words = tool("parts.zoo.verdict").judge(judged, refusal_expected=False).words
     assert words.startswith("explained; 'integrated' cannot be computed: no cut inside the model")
     # Control: without the reason it would be.
     silent = {**judged, "instead": "", "shallow": False}
-    assert tool("zoo_verdict").judge(silent, refusal_expected=False).kind == "SHALLOW"
+    assert tool("parts.zoo.verdict").judge(silent, refusal_expected=False).kind == "SHALLOW"
 
 
 def test_control_another_file_is_told_from_the_model_taken_in(tool, tmp_path, tiny_model, rng):
-    row = tool("zoo_row")
+    row = tool("parts.zoo.row")
     model = onnx.load(tiny_model)
     shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
     x = rng.normal(size=(2, *shape)).astype(np.float32)
@@ -264,7 +265,7 @@ def near(mask: np.ndarray) -> np.ndarray:
 
 
 def test_evidence_at_the_patch_is_well_placed(tool):
-    location = tool("zoo_location")
+    location = tool("parts.zoo.location")
     place = location.judge_place(near(PLACED), PLACED, (12, 16))._asdict()
     assert place["chance"] == pytest.approx((12 + 10) * (15 + 10) / 4800)
     assert place["share"] > 0.9
@@ -276,7 +277,7 @@ def test_evidence_at_the_patch_is_well_placed(tool):
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_evidence_at_an_image_of_the_patch_is_misplaced(tool, turns: int, mirrored: bool):
-    location = tool("zoo_location")
+    location = tool("parts.zoo.location")
     square = np.zeros((60, 60), bool)
     square[6:18, 31:43] = True
     values = np.rot90(near(square), turns)
@@ -288,7 +289,7 @@ def test_evidence_at_an_image_of_the_patch_is_misplaced(tool, turns: int, mirror
 
 
 def test_evidence_that_is_everywhere_or_nowhere_is_misplaced(tool):
-    location = tool("zoo_location")
+    location = tool("parts.zoo.location")
     even = location.judge_place(np.ones(PLACED.shape, np.float32), PLACED, (12, 16))._asdict()
     assert location.lift(even) == pytest.approx(1)
     assert location.misplaced(even)
@@ -299,7 +300,7 @@ def test_evidence_that_is_everywhere_or_nowhere_is_misplaced(tool):
 
 
 def test_the_patch_is_far_from_its_own_images(tool):
-    location = tool("zoo_location")
+    location = tool("parts.zoo.location")
     masks = []
     for swapped in (False, True):
         picture, plain = location.patch_pictures((100, 100), swapped=swapped)
@@ -313,7 +314,7 @@ def test_the_patch_is_far_from_its_own_images(tool):
 
 
 def test_log_odds_in_bits_of_what_a_file_gives(tool):
-    log_odds = tool("zoo_location").log_odds
+    log_odds = tool("parts.zoo.location").log_odds
     z = np.array([[1.0, -2.0, 0.5], [30.0, 3.0, -1.0]])
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     rest = np.stack([z[:, [1, 2]], z[:, [0, 2]], z[:, [0, 1]]], axis=1)
@@ -368,14 +369,16 @@ def test_control_cells_in_the_wrong_place_are_found(tool, tmp_path, monkeypatch,
     path = textured(tmp_path / "textured.onnx")
     right = CellField.spread
     monkeypatch.setattr(CellField, "spread", lambda self, bits: right(self, change(bits)))
-    row = tool("zoo_row").make_row({"model": str(path), "picture": str(hopper), "layer": "auto", "quality": "fast"})
+    row = tool("parts.zoo.row").make_row(
+        {"model": str(path), "picture": str(hopper), "layer": "auto", "quality": "fast"}
+    )
     assert [place["bits"] > 1 for place in row["places"]] == [True, True]
     row = {"end": "explained", "reduced": False, **row, "shallow": True}
-    assert tool("zoo_verdict").judge(row, refusal_expected=False).kind == kind
+    assert tool("parts.zoo.verdict").judge(row, refusal_expected=False).kind == kind
 
 
 def test_a_key_that_a_record_holds_anywhere(tool):
-    says = tool("zoo_row").says
+    says = tool("parts.zoo.row").says
     assert says({"cuts": [{"name": "a"}, {"shallow_because": "no grid"}]}, "shallow")
     assert says({"shallow": True}, "shallow")
     assert not says({"cuts": [{"shallow": None}], "why": "shallow"}, "shallow")
@@ -385,7 +388,7 @@ def test_a_key_that_a_record_holds_anywhere(tool):
 
 
 def test_what_is_missing_is_built_whole_or_not_at_all(tool, tmp_path, capsys):
-    zoo = tool("zoo")
+    zoo = tool("parts.zoo.spec")
     made: list[str] = []
 
     def make(spec, path: Path) -> None:
@@ -411,7 +414,7 @@ def test_what_is_missing_is_built_whole_or_not_at_all(tool, tmp_path, capsys):
 
 
 def test_every_model_of_the_catalogue_has_its_own_name(tool):
-    modules = [tool(name) for name in ("zoo_torch", "zoo_tf", "zoo_packages")]
+    modules = [tool(f"parts.zoo.{name}") for name in ("torch_models", "tf_models", "packages")]
     names = [(spec.source, spec.name) for module in modules for spec in module.SPECS]
     assert len(set(names)) == len(names) > 60
 
@@ -420,7 +423,7 @@ def test_every_model_of_the_catalogue_has_its_own_name(tool):
 
 
 def test_correlation_of_maps(tool):
-    correlation = tool("study_precision").correlation
+    correlation = tool("precision").correlation
     one, other = np.random.default_rng(0).normal(size=(2, 6, 7))
     assert correlation(one, 3 * one + 5) == pytest.approx(1)
     assert correlation(one, -one) == pytest.approx(-1)

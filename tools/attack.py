@@ -5,16 +5,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import attack_files  # noqa: F401 - enters its cases
-import attack_models  # noqa: F401
-import attack_outputs  # noqa: F401
-import attack_pictures  # noqa: F401
-import attack_streams  # noqa: F401
 import click
-from attack_cases import CASES, Case
-from attack_folders import READERS, REAL, changed_folders, reads
-from attack_run import Runner, Verdict
-from watched import BLOCK, Fuzz
+from parts.attack import files, models, outputs, pictures, streams  # noqa: F401 - enter their cases
+from parts.attack.cases import CASES, Case
+from parts.attack.folders import READERS, REAL, changed_folders, reads
+from parts.attack.run import Runner, Verdict
+from parts.watched import BLOCK, Fuzz
 
 _KINDS = list(dict.fromkeys(each.kind for each in CASES))
 

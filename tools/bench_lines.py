@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from small_model import write_model, write_pictures
+from parts.small_model import write_model, write_pictures
 
 from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.journal import sealed

@@ -29,9 +29,7 @@ import sys
 import tempfile
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +37,9 @@ import click
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
+from parts.float64 import in_float64
+from parts.torch_networks import NETWORKS, Network, build, export, pictures, session
 
 from onnx_evidence import EvidenceError
 from onnx_evidence.cuts.graph import Graph
@@ -58,124 +56,6 @@ _ENOUGH = 1e-6
 _CLASS = 3
 
 
-@dataclass(frozen=True)
-class Network:
-    """A torchvision network and how to export it.
-
-    Attributes
-    ----------
-    name : str
-        The function of `torchvision.models` that builds it.
-    dynamo : bool
-        Which exporter: through torch.export, or the older one through TorchScript.
-    opset : int or None
-        Version of the operators; None for the exporter's own choice.
-    side : int
-        Rows and columns of the input.
-    batch : int
-        Pictures of a timed run.
-    options : dict
-        Further arguments of the function.
-    """
-
-    name: str
-    dynamo: bool
-    opset: int | None = None
-    side: int = 224
-    batch: int = 8
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-NETWORKS = (
-    Network("vgg11_bn", dynamo=False, opset=11, batch=4),
-    Network("resnet18", dynamo=True),
-    Network("resnet50", dynamo=False, opset=13, batch=4),
-    Network("densenet121", dynamo=False, opset=17, batch=4),
-    Network("mobilenet_v2", dynamo=False, opset=10),
-    Network("mobilenet_v3_small", dynamo=False, opset=14),
-    Network("efficientnet_b0", dynamo=True),
-    Network("shufflenet_v2_x1_0", dynamo=False, opset=12),
-    Network("squeezenet1_1", dynamo=True),
-    Network(
-        "inception_v3", dynamo=False, opset=9, side=299, batch=4, options={"aux_logits": False, "init_weights": False}
-    ),
-    Network("googlenet", dynamo=True, options={"aux_logits": False, "init_weights": False}),
-    Network("regnet_y_400mf", dynamo=False, opset=17),
-    Network("convnext_tiny", dynamo=True, batch=4),
-    Network("vit_b_16", dynamo=True, batch=4),
-    Network("swin_t", dynamo=False, opset=17, batch=4),
-    Network("maxvit_t", dynamo=True, batch=4),
-)
-
-
-def build(network: Network) -> Any:
-    """The network with seeded weights that leave no layer trivial, ready to be evaluated."""
-    torch, models = importlib.import_module("torch"), importlib.import_module("torchvision.models")
-    torch.manual_seed(0)
-    net = getattr(models, network.name)(weights=None, **network.options)
-    with torch.no_grad():
-        _enliven(torch, net)
-        x = torch.from_numpy(pictures(8, network.side))
-        norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-        net.eval()
-        for norm in norms:
-            norm.train()
-            norm.momentum = 1.0
-        net(x)
-        net.eval()
-        for norm in norms:
-            norm.running_mean += 0.1 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
-            norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.7, 1.4)
-        last = [module for module in net.modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)][-1]
-        last.weight.normal_(std=last.weight[0].numel() ** -0.5)
-        last.weight /= net(x).std()
-    return net
-
-
-def _enliven(torch: Any, net: Any) -> None:
-    """Replace what starts at zero or one, or next to it: it would hide mistakes."""
-    for name, value in net.named_parameters():
-        if "layer_scale" in name:
-            value.uniform_(0.2, 0.5)
-        elif "relative_position_bias_table" in name or "class_token" in name:
-            value.normal_(std=0.5)
-        elif value.dim() == 1 and name.endswith("weight"):
-            value.uniform_(0.5, 1.5)
-        elif value.dim() == 1:
-            value.normal_(std=0.1)
-
-
-def pictures(count: int, side: int, seed: int = 2016) -> AnyArray:
-    """Coarse and fine noise of about unit variance."""
-    rng = np.random.default_rng(seed)
-    coarse = np.kron(rng.normal(size=(count, 3, 7, 7)), np.ones((1, 1, side // 7 + 1, side // 7 + 1)))
-    return (coarse[..., :side, :side] + 0.3 * rng.normal(size=(count, 3, side, side))).astype(np.float32)
-
-
-def export(network: Network, net: Any, folder: Path) -> Path:
-    """Write the network as an .onnx file with a free batch size."""
-    torch = importlib.import_module("torch")
-    path = folder / f"{network.name}.onnx"
-    x = (torch.from_numpy(pictures(2, network.side)),)
-    names: dict[str, Any] = {
-        "input_names": ["x"],
-        "output_names": ["logits"],
-        "opset_version": network.opset,
-        "external_data": False,
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if network.dynamo:
-            shapes = ({0: torch.export.Dim("batch")},)
-            torch.onnx.export(net, x, path, dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
-        else:
-            axes = {"x": {0: "batch"}, "logits": {0: "batch"}}
-            # Else it would fold BatchNormalization away.
-            kept = torch.onnx.TrainingMode.PRESERVE
-            torch.onnx.export(net, x, path, dynamo=False, dynamic_axes=axes, training=kept, **names)
-    return path
-
-
 def forward_model(path: Path) -> onnx.ModelProto:
     """The model from the image to the logits, or the file as it is where this project does not take it."""
     try:
@@ -183,14 +63,6 @@ def forward_model(path: Path) -> onnx.ModelProto:
     except EvidenceError as error:
         click.echo(f"{path.stem}: taken as it is: {error}", err=True)
         return onnx.load(path)
-
-
-def session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def linear_forms(count: int, classes: int) -> AnyArray:
@@ -313,199 +185,6 @@ def float64_gradient(backward: onnx.ModelProto, x: AnyArray, cotangent: AnyArray
 
 def _first(evaluator: ReferenceEvaluator, fed: dict[str, AnyArray]) -> AnyArray:
     return np.asarray(next(iter(evaluator.run(None, fed))))
-
-
-def in_float64(model: onnx.ModelProto) -> ReferenceEvaluator:
-    """Runs a model with all weights, constants and casts in double precision."""
-    double = onnx.ModelProto()
-    double.CopyFrom(model)
-    del double.graph.value_info[:]
-    for tensor in double.graph.initializer:
-        _widen(tensor)
-    for node in double.graph.node:
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.TENSOR:
-                _widen(attribute.t)
-            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
-                attribute.i = TensorProto.DOUBLE
-    kernels: list[type[OpRun]] = [
-        AveragePool,
-        BatchNormalization,
-        Conv,
-        ConvTranspose,
-        Erf,
-        Gelu,
-        LRN,
-        MaxPool,
-        Pad,
-        ScatterElements,
-    ]
-    return ReferenceEvaluator(double, new_ops=kernels)
-
-
-def _widen(tensor: TensorProto) -> None:
-    if tensor.data_type == TensorProto.FLOAT:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
-
-
-class _Kernel(OpRun):
-    """An operator by PyTorch's kernel."""
-
-    op_domain = ""
-
-    @property
-    def torch(self) -> Any:
-        return importlib.import_module("torch")
-
-    @property
-    def margins(self) -> tuple[int, int, int, int]:
-        top, left, bottom, right = self.given("pads", None) or (0, 0, 0, 0)
-        return top, left, bottom, right
-
-    def given(self, name: str, default: Any) -> Any:
-        """An attribute of the node."""
-        attributes = {each.name: helper.get_attribute_value(each) for each in self.onnx_node.attribute}
-        return attributes.get(name, default)
-
-    def pair(self, name: str, default: int = 1) -> list[int]:
-        """Attributes of two axes."""
-        if self.given("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
-            raise NotImplementedError(f"{self.onnx_node.op_type} with auto_pad in float64")
-        return list(self.given(name, [default] * 2))
-
-    def padded(self, x: AnyArray, value: float = 0.0) -> Any:
-        """The picture with its pads around it."""
-        top, left, bottom, right = self.margins
-        return self.torch.nn.functional.pad(self.torch.from_numpy(x), (left, right, top, bottom), value=value)
-
-
-class BatchNormalization(_Kernel):
-    """Normalisation by constants: older versions of the operator give a momentum, which is no training."""
-
-    def _run(self, x: AnyArray, *parameters: AnyArray, **_: Any) -> tuple[AnyArray]:
-        scale, bias, mean, variance = map(self.torch.from_numpy, parameters)
-        norm, epsilon = self.torch.nn.functional.batch_norm, self.given("epsilon", 1e-5)
-        return (norm(self.torch.from_numpy(x), mean, variance, scale, bias, eps=epsilon).numpy(),)
-
-
-class Conv(_Kernel):
-    """Convolution."""
-
-    def _run(self, x: AnyArray, w: AnyArray, b: AnyArray | None = None, **_: Any) -> tuple[AnyArray]:
-        bias = None if b is None else self.torch.from_numpy(b)
-        strides, dilations = self.pair("strides"), self.pair("dilations")
-        weight = self.torch.from_numpy(np.ascontiguousarray(w))
-        made = self.torch.nn.functional.conv2d(
-            self.padded(x), weight, bias, strides, 0, dilations, self.given("group", 1)
-        )
-        return (made.numpy(),)
-
-
-class ConvTranspose(_Kernel):
-    """Transposed convolution; what lies in the pads is cut off."""
-
-    def _run(self, x: AnyArray, w: AnyArray, b: AnyArray | None = None, **_: Any) -> tuple[AnyArray]:
-        torch = self.torch
-        given = [
-            self.pair("strides"),
-            0,
-            self.pair("output_padding", 0),
-            self.given("group", 1),
-            self.pair("dilations"),
-        ]
-        bias = None if b is None else torch.from_numpy(b)
-        made = torch.nn.functional.conv_transpose2d(torch.from_numpy(x), torch.from_numpy(w), bias, *given).numpy()
-        top, left, bottom, right = self.margins
-        return (made[:, :, top : made.shape[2] - bottom, left : made.shape[3] - right],)
-
-
-class LRN(_Kernel):
-    """Normalisation over neighbouring channels; onnx 1.23's own sums squares only in as many channels as pictures."""
-
-    def _run(self, x: AnyArray, **_: Any) -> tuple[AnyArray]:
-        size = self.given("size", None)
-        squares = np.pad(x**2, ((0, 0), ((size - 1) // 2, size // 2), (0, 0), (0, 0)))
-        total = sum(squares[:, shift : shift + x.shape[1]] for shift in range(size))
-        alpha, beta = self.given("alpha", 1e-4), self.given("beta", 0.75)
-        return (x * (self.given("bias", 1.0) + alpha / size * total) ** -beta,)
-
-
-class MaxPool(_Kernel):
-    """Maximum pooling, with places in the whole tensor."""
-
-    def _run(self, x: AnyArray, **_: Any) -> tuple[AnyArray, ...]:
-        pool = self.torch.nn.functional.max_pool2d
-        options = {
-            "kernel_size": self.given("kernel_shape", None),
-            "stride": self.pair("strides"),
-            "dilation": self.pair("dilations"),
-            "ceil_mode": bool(self.given("ceil_mode", 0)),
-        }
-        made, places = (each.numpy() for each in pool(self.padded(x, -np.inf), **options, return_indices=True))
-        if len(self.onnx_node.output) == 1:
-            return (made,)
-        top, left, _bottom, right = self.margins
-        rows, cols = np.divmod(places, x.shape[3] + left + right)
-        plane = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], 1, 1)
-        return made, (plane * x.shape[2] + rows - top) * x.shape[3] + cols - left
-
-
-class AveragePool(_Kernel):
-    """Average pooling: of the padded picture, over that of ones."""
-
-    def _run(self, x: AnyArray, **_: Any) -> tuple[AnyArray]:
-        if self.given("ceil_mode", 0) or self.pair("dilations") != [1, 1]:
-            raise NotImplementedError("AveragePool with ceil_mode or dilations in float64")
-
-        def pool(values: AnyArray) -> AnyArray:
-            padded = self.padded(values)
-            return np.asarray(
-                self.torch.nn.functional.avg_pool2d(
-                    padded, self.given("kernel_shape", None), self.pair("strides")
-                ).numpy()
-            )
-
-        return (pool(x) if self.given("count_include_pad", 0) else pool(x) / pool(np.ones_like(x)),)
-
-
-class Erf(_Kernel):
-    """The error function."""
-
-    def _run(self, x: AnyArray) -> tuple[AnyArray]:
-        return (self.torch.special.erf(self.torch.from_numpy(np.array(x))).numpy(),)
-
-
-class Gelu(_Kernel):
-    """Gelu in both forms."""
-
-    def _run(self, x: AnyArray, approximate: str | None = None) -> tuple[AnyArray]:
-        kind = approximate or "none"
-        return (self.torch.nn.functional.gelu(self.torch.from_numpy(x), approximate=kind).numpy(),)
-
-
-class Pad(_Kernel):
-    """Padding with zeros and cropping, which onnx's own does not do."""
-
-    def _run(
-        self, x: AnyArray, pads: AnyArray | None = None, value: AnyArray | None = None, *_: AnyArray, **__: Any
-    ) -> tuple[AnyArray]:
-        if self.given("mode", b"constant") != b"constant" or (value is not None and value.any()):
-            raise NotImplementedError("Pad in float64 with anything but zeros")
-        pads = self.given("pads", None) if pads is None else pads
-        before, after = np.reshape(pads, (2, -1)).tolist()
-        flat = [each for pair in zip(before[::-1], after[::-1], strict=True) for each in pair]
-        return (self.torch.nn.functional.pad(self.torch.from_numpy(x), flat).numpy(),)
-
-
-class ScatterElements(_Kernel):
-    """Additions to a vector, as MaxPool's rule asks for them."""
-
-    def _run(
-        self, data: AnyArray, places: AnyArray, values: AnyArray, axis: int | None = None, reduction: str | None = None
-    ) -> tuple[AnyArray]:
-        if data.ndim != 1 or reduction != "add":
-            raise NotImplementedError("ScatterElements other than additions to a vector in float64")
-        return (data + np.bincount(places, values, minlength=len(data)),)
 
 
 def light_models() -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Compare the raw maps of gradient methods with the packages that people use for them, on the same weights.
 
-One Markdown table: for torchvision networks with random weights (see check_gradients), the lesser correlation of
-two pictures, and the largest difference as a share of the largest value, between this project's maps of an exported
+One Markdown table: for torchvision networks with random weights (`parts/torch_networks.py`), the lesser correlation
+of two pictures, and the largest difference as a share of the largest value, between this project's maps of an exported
 file and those of the PyTorch packages grad-cam (at the last convolutional features, before its ReLU and its scaling)
 and captum (at the input, summed over colours). The score is the logit of the class that the network prefers.
 
@@ -19,8 +19,8 @@ from typing import Any
 
 import click
 import numpy as np
-from check_gradients import NETWORKS, Network, build, export, pictures, session
 from onnx import TensorProto, helper
+from parts.torch_networks import NETWORKS, Network, build, export, pictures, session
 
 from onnx_evidence import DeployedModel
 from onnx_evidence.cuts.graph import Cut

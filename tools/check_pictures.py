@@ -1,4 +1,4 @@
-"""Every format and layout of `picture_cases.py` beside Pillow and beside what was put in, as docs/pictures.md has it.
+"""Every format and layout of `picture_cases` beside Pillow and beside what was put in, as docs/pictures.md has it.
 
 ``python tools/check_pictures.py > table.md``; the exit code is 1 where a file is read wrong.
 """
@@ -9,10 +9,11 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import click
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from picture_cases import Array, Case, every_case
+from parts.picture_cases import Array, Case, every_case
 from PIL import Image, ImageOps
 
 from onnx_evidence import EvidenceError
@@ -59,8 +60,9 @@ def row(case: Case, path: Path) -> tuple[list[str], bool]:
     return [case.name, *shown, apart(opencv(case.data), truth)], right
 
 
+@click.command()
 def main() -> None:
-    """Print the table."""
+    """Hold every format and layout beside Pillow and beside what was put in; print the table of docs/pictures.md."""
     print("| file | from Pillow | from what was put in | the same, at its depth | OpenCV's from that |")
     print("|---|---|---|---|---|")
     wrong = 0

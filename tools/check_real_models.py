@@ -1,7 +1,8 @@
 """Check that classifiers as people deploy them are explained, or refused with the reason; a table of one row per model.
 
-``build FOLDER`` makes a zoo of models (see ``zoo_torch.py``, ``zoo_tf.py``, ``zoo_lite0.py``, ``zoo_packages.py``) and
-goes on where it stopped. PyTorch and TensorFlow are needed for that alone, in environments of their own:
+``build FOLDER`` makes a zoo of models (see ``parts/zoo/``: ``torch_models.py``, ``tf_models.py``, ``lite0.py``,
+``packages.py``) and goes on where it stopped. PyTorch and TensorFlow are needed for that alone, in environments of
+their own:
 
     python -m venv torchenv && torchenv/bin/pip install torch torchvision onnxscript timm click . pytest hypothesis
     python -m venv tfenv && tfenv/bin/pip install tensorflow-cpu tf2onnx skl2onnx scikit-learn
@@ -13,8 +14,8 @@ limits of time and memory. A row has, beside what the file is:
 * file: the same of the model as it was taken in against the file as it is, run by plain ONNX Runtime, as the file
   gives it (scores or probabilities), for two pictures;
 * batch: two pictures at once against one at a time;
-* place: the location test (see ``zoo_location.py``): evidence at a patch over that anywhere, the least of two patches
-  for the map, and for the worst cut's own; '-' where the patch raises no class;
+* place: the location test (see ``parts/zoo/location.py``): evidence at a patch over that anywhere, the least of two
+  patches for the map, and for the worst cut's own; '-' where the patch raises no class;
 * left: share of the multiply-adds behind the deepest cut.
 
 With ``--rows ROWS`` every row is kept there as soon as it is known, ROWS/SOURCE+NAME.json, and those that are there are
@@ -37,15 +38,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import zoo_packages
-import zoo_tf
-import zoo_torch
-from zoo import Spec
-from zoo_location import LIFT, lift
-from zoo_verdict import MOST_LEFT, Verdict, judge
+from parts.zoo import packages, tf_models, torch_models
+from parts.zoo.location import LIFT, lift
+from parts.zoo.spec import Spec
+from parts.zoo.verdict import MOST_LEFT, Verdict, judge
 
 _HERE = Path(__file__).parent
-_MODULES = ("zoo_lite0", "zoo_packages", "zoo_torch", "zoo_tf")
+_MODULES = ("lite0", "packages", "torch_models", "tf_models")
 _ABOUT = """# The models that were checked
 
 `python tools/check_real_models.py build ZOO` makes them, `check ZOO --quality {quality} -o docs/models-checked.md`
@@ -71,11 +70,17 @@ _HEAD = (
 Row = dict[str, Any]
 
 
+def _environment() -> dict[str, str]:
+    """Of processes that find the parts of this tool, and the package, from wherever they are started."""
+    homes = os.pathsep.join([str(_HERE), str(_HERE.parent), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": homes}
+
+
 def catalogue() -> dict[str, Spec]:
     """All specs by ``source/name``."""
-    from zoo_lite0 import SPECS  # brings the quantiser, which only building needs otherwise
+    from parts.zoo.lite0 import SPECS  # brings the quantiser, which only building needs otherwise
 
-    specs = (*SPECS, *zoo_packages.SPECS, *zoo_torch.SPECS, *zoo_tf.SPECS)
+    specs = (*SPECS, *packages.SPECS, *torch_models.SPECS, *tf_models.SPECS)
     return {f"{spec.source}/{spec.name}": spec for spec in specs}
 
 
@@ -106,7 +111,7 @@ def run_row(spec: Spec, folder: Path, picture: Path, quality: str, limits: tuple
     with tempfile.TemporaryDirectory() as work:
         asked, answer = Path(work, "job.json"), Path(work, "row.json")
         asked.write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, str(_HERE / "zoo_row.py"), str(asked), str(answer)]
+        command = [sys.executable, "-m", "parts.zoo.row", str(asked), str(answer)]
         try:
             done = subprocess.run(
                 command,
@@ -115,7 +120,7 @@ def run_row(spec: Spec, folder: Path, picture: Path, quality: str, limits: tuple
                 timeout=seconds,
                 preexec_fn=limit,
                 check=False,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env={**_environment(), "OPENBLAS_NUM_THREADS": "1"},
             )
         except subprocess.TimeoutExpired:
             return {"end": "timeout", "reason": f"more than {seconds} s"}
@@ -198,7 +203,7 @@ def build(
 ) -> None:
     """Build what is not there yet in FOLDER."""
     folder.mkdir(parents=True, exist_ok=True)
-    pythons = {"zoo_torch": torch_python, "zoo_tf": tf_python}
+    pythons = {"torch_models": torch_python, "tf_models": tf_python}
     paths = {"LITE0": str(Path(lite0).resolve()), "PICTURES": str(Path(pictures).resolve())}
     failed = False
     for module in _MODULES:
@@ -206,9 +211,8 @@ def build(
         if python is None:
             click.echo(f"{module}: left out, no Python was given for it", err=True)
             continue
-        command = [python, str(_HERE / f"{module}.py"), str(folder.resolve()), *only]
-        environment = {**os.environ, **paths, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_HERE.parent)}
-        failed |= bool(subprocess.run(command, env=environment, check=False).returncode)
+        command = [python, "-m", f"parts.zoo.{module}", str(folder.resolve()), *only]
+        failed |= bool(subprocess.run(command, env={**_environment(), **paths}, check=False).returncode)
     raise SystemExit(int(failed))
 
 

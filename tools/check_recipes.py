@@ -18,8 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import click
-from crash_runs import lines, results
-from small_model import write_model, write_pictures
+from parts.crash.runs import lines, results
+from parts.small_model import write_model, write_pictures
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "scale.md"

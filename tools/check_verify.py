@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import forgeries
 import numpy as np
 import onnx
 from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
+from parts import forgeries
 
 from onnx_evidence.batch import recompute
 from onnx_evidence.batch import reopen as reopening

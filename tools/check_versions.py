@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from small_model import write_model, write_pictures
+from parts.small_model import write_model, write_pictures
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "versions.md"

@@ -9,10 +9,10 @@ import random
 import time
 
 import click
-from crash_cluster import cluster
-from crash_disk import full_disk
-from crash_runs import Bench, bench, compare, lines, listed, rewritten
-from crash_signals import signals
+from parts.crash.cluster import cluster
+from parts.crash.disk import full_disk
+from parts.crash.runs import Bench, bench, compare, lines, listed, rewritten
+from parts.crash.signals import signals
 
 
 def _disturb(here: Bench, workers: int, kills: int, rng: random.Random) -> bool:

@@ -1,16 +1,16 @@
 """Feed damaged models and pictures to the package: whatever they are, one line says what is wrong, soon, or they work.
 
-Hypothesis draws every mutation; cases run in a process that is watched, see `watched.py`.
+Hypothesis draws every mutation; cases run in a process that is watched, see `parts/watched.py`.
 """
 
 import contextlib
 from pathlib import Path
 
 import click
-from fuzz_mutations import Case, mutated_models, mutated_pictures
-from fuzz_seeds import model_seeds, picture_seeds
-from small_model import write_model, write_pictures
-from watched import BLOCK, Answer, Fuzz, Prepare
+from parts.fuzz.mutations import Case, mutated_models, mutated_pictures
+from parts.fuzz.seeds import model_seeds, picture_seeds
+from parts.small_model import write_model, write_pictures
+from parts.watched import BLOCK, Answer, Fuzz, Prepare
 
 WORKS = Answer("works", "")
 

@@ -5,9 +5,9 @@ Run it in an environment of its own that has those libraries (Pillow before 13, 
 It imports nothing of the package; the pictures are made by arithmetic, and the tests make them again.
 """
 
+import argparse
 import importlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,11 @@ def huggingface() -> Iterator[tuple[str, dict[str, Any], Callable[[Any], Any]]]:
         yield f"huggingface {name}", json.loads(processor.to_json_string()), run
 
 
-def main(path: Path) -> None:
+def main() -> None:
     """Write all references."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", type=Path, help="The .npz file to write.")
+    path: Path = parser.parse_args().path
     images = [importlib.import_module("PIL.Image").fromarray(picture(*shape)) for shape in PICTURES]
     found: dict[str, Any] = dict(resized())
     configs: dict[str, Any] = {}
@@ -125,4 +128,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -64,10 +64,9 @@ from onnx_evidence.cli.options import (
     versus_option,
 )
 from onnx_evidence.cli.options_methods import method_options
-from onnx_evidence.cli.output import as_json as as_json_text
 from onnx_evidence.errors import DataError, StoreError
 from onnx_evidence.explainer import Explainer
-from onnx_evidence.files import json_line, shown
+from onnx_evidence.files import finite_json, json_line, shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -255,7 +254,7 @@ def verify(
             verdicts, refused = recompute_all(checked, entries, origin, find, tolerance, bar.update)
         found = verification(checked, verdicts, tolerance, refused)
     if as_json or not quiet:
-        click.echo(as_json_text(found) if as_json else report.verification_table(found))
+        click.echo(finite_json(found, indent=2) if as_json else report.verification_table(found))
     if found["exit_code"]:
         raise click.exceptions.Exit(found["exit_code"])
 

@@ -5,14 +5,13 @@ Exit codes: 0 done, 1 something given cannot be used or a check failed (one line
 """
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnx_evidence.cli import batch as cli_batch
-from onnx_evidence.cli import output, tables
+from onnx_evidence.cli import tables
 from onnx_evidence.cli.golden import expectations, golden_report
 from onnx_evidence.cli.inspection import inspect_model
 from onnx_evidence.cli.options import (
@@ -32,27 +31,22 @@ from onnx_evidence.cli.options import (
     versus_option,
 )
 from onnx_evidence.cli.options_methods import evaluation_options, method_options
-from onnx_evidence.cuts import resolve_layers
+from onnx_evidence.cuts import AUTO, resolve_layers
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import EvidenceError, StoreError, naming
 from onnx_evidence.evaluation import (
     DRAWS,
-    Explained,
     Plan,
-    as_report,
-    check_sanity,
     comparison,
-    maps_to_make,
+    plan_sanity,
     plan_study,
-    walk,
+    walk_photograph,
 )
-from onnx_evidence.explainer import Explainer
-from onnx_evidence.files import check_writable, write_atomic
+from onnx_evidence.files import check_writable, finite_json, write_atomic
 from onnx_evidence.intake import look
-from onnx_evidence.methods import TOP, ask, check_targets, fit_background, save_background
+from onnx_evidence.methods import TOP, fit_background, save_background
 from onnx_evidence.pictures import list_images
 from onnx_evidence.preprocessing import PRESETS, recipe
-from onnx_evidence.results import write_figure
 from onnx_evidence.vjp import build_vjp
 
 if TYPE_CHECKING:
@@ -87,7 +81,7 @@ def inspect(
     report = inspect_model(deployed)
     if images or known:
         report |= golden_report(deployed, images, known, within)
-    click.echo(output.as_json(report) if as_json else tables.inspection_table(report))
+    click.echo(finite_json(report, indent=2) if as_json else tables.inspection_table(report))
     if failed := tables.golden_failure(report.get("golden", [])):
         raise click.ClickException(failed)
 
@@ -203,22 +197,11 @@ def sanity(
     """
     set_verbosity(quiet, verbose)
     deployed = DeployedModel(model, **opening)
-    method = Explained(deployed, partial(Explainer, layer=layers, **settings))
-    pictures = [deployed.read(path) for path in list_images(images, tell=True)]
-    with progress_bar(maps_to_make(method.stages, len(pictures), draws), "map", quiet or as_json) as bar:
-        checks = check_sanity(
-            deployed,
-            method,
-            pictures,
-            method.stages,
-            in_bits=method.in_bits,
-            draws=draws,
-            seed=settings["seed"],
-            progress=bar.update,
-        )
-    report = {"method": method.explainer.settings.method, "draws": draws, **as_report(checks)}
+    test = plan_sanity(deployed, images, draws, layer=layers, **settings)
+    with progress_bar(test.maps, "map", quiet or as_json) as bar:
+        report = test.run(bar.update)
     if as_json or not quiet:
-        click.echo(output.as_json(report) if as_json else tables.sanity_table(report))
+        click.echo(finite_json(report, indent=2) if as_json else tables.sanity_table(report))
     if not report["passed"]:
         raise click.exceptions.Exit(1)
 
@@ -229,7 +212,13 @@ def sanity(
 @click.option("-o", "--out", type=PATH, required=True, help="Folder for links.png and links.json.")
 @click.option("--target", default=TOP, show_default=True, metavar="top1|ID|NAME", help="Class to explain.")
 @versus_option
-@click.option("--layer", metavar="NAME", help="Cut; default: the middle one of those that 'auto' takes.")
+@click.option(
+    "--layer",
+    default=AUTO,
+    show_default=True,
+    metavar="auto|deep|NAME",
+    help="Cut; of several the middle one.",
+)
 @model_options
 @translate_errors
 def links(
@@ -238,32 +227,14 @@ def links(
     out: Path,
     target: str,
     versus: str | None,
-    layer: str | None,
+    layer: str,
     opening: Opening,
 ) -> None:
     """Walk from removal of windows to the plain gradient on one IMAGE, one simplification at a time."""
-    from onnx_evidence.evaluation.links_figure import draw_links  # matplotlib is slow to import; only pictures need it
-
     deployed = DeployedModel(model, **opening)
-    cuts = deployed.graph.cuts
-    names = [layer] if layer else resolve_layers(["auto"], cuts, integrate=True, is_read=deployed.is_read)
-    cut = deployed.graph.find(names[len(names) // 2])
-    check_targets(deployed, [target], versus)
-    photograph, inputs, placement = deployed.prepare(image)
-    top = deployed.answer(inputs).ranked[0]
-    (asked,) = ask(deployed, photograph.name, top, [target], versus)
-    walked = walk(deployed, cut, inputs, asked.target, asked.versus)
-    question = deployed.label(asked.target)
-    if asked.versus is not None:
-        question += f" rather than {deployed.label(asked.versus)}"
-    upper, left, lower, right = (round(side) for side in placement.seen())
-    title = f"{photograph.name.rsplit('/', 1)[-1]}  -  {question}  -  cut {cut.name}"
-    figure = draw_links(walked, photograph.pixels[max(upper, 0) : lower, max(left, 0) : right], title)
-    check_writable(out)
-    write_atomic(out / "links.png", partial(write_figure, figure))
-    report = output.links_report(walked, cut.name, question)
-    write_atomic(out / "links.json", lambda stream: stream.write(output.as_json(report).encode()))
-    click.echo(tables.links_table(report))
+    walked = walk_photograph(deployed, image, target, versus, layer)
+    walked.write(out)
+    click.echo(tables.links_table(walked.report()))
 
 
 @main.command()

@@ -5,7 +5,7 @@ Preprocessing that is wrong makes maps of pictures that the model was never mean
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,7 @@ _THERE = 0.5
 
 @dataclass(frozen=True)
 class Expectation:
-    """What is known of a picture.
-
-    Attributes
-    ----------
-    picture : Path
-        The file.
-    label : str
-        A class, by name or number.
-    probability : float or None
-        Of that class; None where it must only be the model's answer.
-    """
+    """What is known of a picture: its class, by name or number, which without a probability must be the answer."""
 
     picture: Path
     label: str
@@ -46,19 +36,7 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Said:
-    """What the model says of a class.
-
-    Attributes
-    ----------
-    number : int
-        The class.
-    label : str
-        Its name.
-    probability : float
-        0..1.
-    log_odds_bits : float
-        Log2 odds.
-    """
+    """What the model says of a class."""
 
     number: int
     label: str
@@ -68,11 +46,11 @@ class Said:
 
 @dataclass(frozen=True)
 class Checked:
-    """An expectation, and what the model gave.
+    """An expectation, and what the model gave; field by field what ``inspect --json`` has under ``golden``.
 
     Attributes
     ----------
-    expectation : Expectation
+    picture, label, expected : str, str, float or None
         What was expected.
     given : Said or None
         What the model says of that class; None where it has no preprocessing to look at the picture with.
@@ -80,39 +58,21 @@ class Checked:
         The three classes that it gives first.
     right : bool
         Whether the expectation holds.
-    presets : tuple of (str, Said)
-        Where it does not: presets of preprocessing with which it would hold, and what the model would say then.
+    presets : dict of str to Said
+        Where it does not: presets of preprocessing with which it would hold, the nearest first.
     """
 
-    expectation: Expectation
+    picture: str
+    label: str
+    expected: float | None
     given: Said | None
     top: tuple[Said, ...]
     right: bool
-    presets: tuple[tuple[str, Said], ...] = field(default=())
+    presets: dict[str, Said]
 
 
 def top_classes(deployed: DeployedModel, picture: Path, count: int = 5) -> tuple[Said, ...]:
-    """The classes that the model gives first.
-
-    Parameters
-    ----------
-    deployed : DeployedModel
-        The model.
-    picture : Path
-        A picture file.
-    count : int
-        How many.
-
-    Returns
-    -------
-    tuple of Said
-        From the most to the least probable.
-
-    Raises
-    ------
-    DataError, ModelError
-        If the picture cannot be used.
-    """
+    """The classes that the model gives first, from the most to the least probable."""
     answer = deployed.answer(deployed.prepare(picture)[1])
     return _say(deployed, answer, answer.ranked[:count])
 
@@ -153,9 +113,7 @@ def expectations(given: Sequence[str], pictures: Sequence[Path]) -> list[Expecta
 
 def _parse(text: str, picture: Path) -> Expectation:
     label, colon, number = text.rpartition(":")
-    if not colon:
-        return Expectation(picture, text)
-    return Expectation(picture, label, _probability(number, text))
+    return Expectation(picture, label, _probability(number, text)) if colon else Expectation(picture, text)
 
 
 def _probability(text: str, where: str) -> float:
@@ -177,10 +135,9 @@ def _read(path: Path) -> Iterator[Expectation]:
         raise DataError(f"{path}: cannot read the expectations: {one_line(error)}") from error
     if not found:
         raise DataError(f"{path}: no expectations: lines 'picture,label[,probability]' are expected")
-    for row in found:
-        yield Expectation(
-            path.parent / row[0], row[1], _probability(row[2], f"{path}: {row[0]}") if len(row) > 2 and row[2] else None
-        )
+    for picture, label, *probability in found:
+        sure = _probability(probability[0], f"{path}: {picture}") if any(probability) else None
+        yield Expectation(path.parent / picture, label, sure)
 
 
 def _csv_rows(text: str) -> list[list[str]]:
@@ -192,51 +149,34 @@ def _csv_rows(text: str) -> list[list[str]]:
 
 def _json_rows(text: str) -> list[list[str]]:
     rows = parse_json(text)
-    names = [{*row} if isinstance(row, dict) else set() for row in rows] if isinstance(rows, list) else [set()]
-    if not all({*_FIELDS[:2]} <= each <= {*_FIELDS} for each in names):
+    objects = rows if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) else [{}]
+    # A null is as good as nothing, but where something must be said.
+    if any(row.keys() - {*_FIELDS} or None in (row.get("picture"), row.get("label")) for row in objects):
         raise ValueError("a list of objects with 'picture', 'label' and perhaps 'probability' is expected")
-    return [[str(row[name]) for name in _FIELDS if row.get(name) is not None] for row in rows]
+    return [[str(row[name]) for name in _FIELDS if row.get(name) is not None] for row in objects]
 
 
 def check(deployed: DeployedModel, expected: Sequence[Expectation], within: float = WITHIN) -> list[Checked]:
     """Ask the model about known pictures.
 
     Without a probability the class must be the model's answer: its most probable class, or, of independent labels,
-    one of at least 0.5.
-
-    Parameters
-    ----------
-    deployed : DeployedModel
-        The model.
-    expected : sequence of Expectation
-        What is known.
-    within : float
-        How far probabilities may be from those expected.
-
-    Returns
-    -------
-    list of Checked
-        One per expectation.
-
-    Raises
-    ------
-    DataError, TargetError, ModelError
-        If a picture or class cannot be used.
+    one of at least 0.5; with one, the model's may be ``within`` of it.
     """
     return [_check(deployed, each, within) for each in expected]
 
 
 def _check(deployed: DeployedModel, expectation: Expectation, within: float) -> Checked:
     number = deployed.find_class(expectation.label)
+    asked = str(expectation.picture), expectation.label, expectation.probability
     if deployed.model.preprocess is None:
         photograph = read_photograph(expectation.picture)
-        return Checked(expectation, None, (), False, _presets(deployed, photograph, number, expectation, within))
+        return Checked(*asked, None, (), False, _presets(deployed, photograph, number, expectation, within))
     photograph, inputs, _ = deployed.prepare(expectation.picture)
     answer = deployed.answer(inputs)
     (given,) = _say(deployed, answer, [number])
     right = _holds(deployed, answer, given, expectation, within)
-    hints = () if right else _presets(deployed, photograph, number, expectation, within)
-    return Checked(expectation, given, _say(deployed, answer, answer.ranked[:3]), right, hints)
+    hints = {} if right else _presets(deployed, photograph, number, expectation, within)
+    return Checked(*asked, given, _say(deployed, answer, answer.ranked[:3]), right, hints)
 
 
 def _holds(deployed: DeployedModel, answer: Answer, given: Said, expectation: Expectation, within: float) -> bool:
@@ -250,9 +190,9 @@ def _holds(deployed: DeployedModel, answer: Answer, given: Said, expectation: Ex
 
 def _presets(
     deployed: DeployedModel, photograph: Photograph, number: int, expectation: Expectation, within: float
-) -> tuple[tuple[str, Said], ...]:
+) -> dict[str, Said]:
     """Presets with which the expectation would hold, the nearest first."""
-    found = []
+    found = {}
     for name in PRESETS:
         try:
             settings = preset(name, Wanted(*deployed.model.input_shape), str(deployed.model.path))
@@ -262,9 +202,9 @@ def _presets(
         answer = deployed.answer(inputs)
         (said,) = _say(deployed, answer, [number])
         if _holds(deployed, answer, said, expectation, within):
-            found.append((name, said))
+            found[name] = said
     wanted = 1.0 if expectation.probability is None else expectation.probability
-    return tuple(sorted(found, key=lambda each: abs(each[1].probability - wanted)))
+    return dict(sorted(found.items(), key=lambda each: abs(each[1].probability - wanted)))
 
 
 def _say(deployed: DeployedModel, answer: Answer, classes: list[int]) -> tuple[Said, ...]:
@@ -277,29 +217,12 @@ def golden_report(
 ) -> dict[str, Any]:
     """What the model says of some pictures, and whether it should, as plain values.
 
-    Parameters
-    ----------
-    deployed : DeployedModel
-        The model.
-    pictures : sequence of Path
-        Those that nothing is expected of are answered for: the five classes that the model gives first.
-    expected : sequence of Expectation
-        What is known.
-    within : float
-        How far probabilities may be from those expected.
-
     Returns
     -------
     dict
-        Ready for JSON. ``pictures``, a list with ``picture`` and ``top``; ``golden``, a list with ``picture``,
-        ``label``, ``expected`` (a probability, or null), ``given`` (or null), ``top``, ``right`` and ``presets``, what
-        the model would say with others. What it says of a class has ``class``, ``label``, ``probability`` and
-        ``log_odds_bits``.
-
-    Raises
-    ------
-    DataError, TargetError, ModelError
-        If a picture or class cannot be used.
+        Ready for JSON. ``pictures``, those that nothing is expected of: a list with ``picture`` and ``top``, the five
+        classes that the model gives first; ``golden``, a list with what `Checked` has. What is said of a class has the
+        names of `Said`.
     """
     known = {each.picture for each in expected}
     return {
@@ -308,17 +231,5 @@ def golden_report(
             for each in pictures
             if each not in known
         ],
-        "golden": [_plain(answer) for answer in check(deployed, expected, within)],
-    }
-
-
-def _plain(answer: Checked) -> dict[str, Any]:
-    return {
-        "picture": str(answer.expectation.picture),
-        "label": answer.expectation.label,
-        "expected": answer.expectation.probability,
-        "given": answer.given and asdict(answer.given),
-        "top": [asdict(each) for each in answer.top],
-        "right": answer.right,
-        "presets": {name: asdict(said) for name, said in answer.presets},
+        "golden": [asdict(answer) for answer in check(deployed, expected, within)],
     }

@@ -326,7 +326,7 @@ def links_table(report: dict[str, Any]) -> str:
     Parameters
     ----------
     report : dict
-        From `links_report`.
+        From `Walked.report`.
 
     Returns
     -------
@@ -347,7 +347,7 @@ def sanity_table(report: dict[str, Any]) -> str:
     Parameters
     ----------
     report : dict
-        From `evaluation.as_report`.
+        From `SanityTest.run`.
 
     Returns
     -------

@@ -11,15 +11,13 @@ are measured by the same instruments.
 * `loop`: everything of every method on every picture; `summary`, `report`, `figure`: what is made of it.
 
 Imported by: cli.
-Entered on its own, because matplotlib is slow to import: links_figure.
 """
 
-from onnx_evidence.evaluation.links import Links, walk
+from onnx_evidence.evaluation.links import walk_photograph
 from onnx_evidence.evaluation.loop import TOLERANCE, Plan
 from onnx_evidence.evaluation.mappers import DEFAULT_METHODS
 from onnx_evidence.evaluation.report import comparison
-from onnx_evidence.evaluation.sanity import DRAWS, as_report, check_sanity, maps_to_make
-from onnx_evidence.evaluation.sanity_method import Explained
+from onnx_evidence.evaluation.sanity import DRAWS, plan_sanity
 from onnx_evidence.evaluation.study import plan_study
 from onnx_evidence.evaluation.substrates import SUBSTRATES
 
@@ -28,13 +26,9 @@ __all__ = [
     "DRAWS",
     "SUBSTRATES",
     "TOLERANCE",
-    "Explained",
-    "Links",
     "Plan",
-    "as_report",
-    "check_sanity",
     "comparison",
-    "maps_to_make",
+    "plan_sanity",
     "plan_study",
-    "walk",
+    "walk_photograph",
 ]

@@ -5,10 +5,13 @@ neighbours says what the assumption costs on this picture. docs/links.md has the
 """
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from onnx_evidence.cuts import Cut
+from onnx_evidence.cuts import AUTO, Cut, resolve_layers
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.evidence import (
     LN2,
@@ -21,8 +24,10 @@ from onnx_evidence.evidence import (
     remove_windows,
     window_evidence,
 )
-from onnx_evidence.methods import Question, View, own_means
-from onnx_evidence.types import Features, FloatArray, Gradient, Predict
+from onnx_evidence.files import check_writable, finite_json, write_atomic
+from onnx_evidence.methods import Question, View, ask, check_targets, own_means
+from onnx_evidence.results import write_figure
+from onnx_evidence.types import Features, FloatArray, Gradient, Pixels, Predict
 
 # Windows on which the path of one window is compared with its exact removal.
 _PROVED = 4
@@ -66,6 +71,104 @@ class Links:
 
     steps: tuple[Link, ...]
     proof: float
+
+
+@dataclass(frozen=True)
+class Walked:
+    """The walk of one photograph, with what was asked.
+
+    Attributes
+    ----------
+    links : Links
+        The walk.
+    cut : str
+        Where.
+    question : str
+        The class, and the one that it is held against.
+    name : str
+        The picture's.
+    seen : ndarray of uint8, shape (H, W, 3)
+        The part of the photograph that the model saw.
+    """
+
+    links: Links
+    cut: str
+    question: str
+    name: str
+    seen: Pixels
+
+    def report(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; ``steps`` have ``name``, ``change``, ``correlation`` (null for the first)."""
+        steps = [
+            {
+                "name": link.name,
+                "change": link.change,
+                "correlation": None if np.isnan(link.correlation) else round(link.correlation, 4),
+            }
+            for link in self.links.steps
+        ]
+        return {"question": self.question, "cut": self.cut, "proof_bits": self.links.proof, "steps": steps}
+
+    def write(self, out: Path) -> None:
+        """Write links.png and links.json.
+
+        Parameters
+        ----------
+        out : Path
+            The folder.
+
+        Raises
+        ------
+        StoreError
+            If they cannot be written.
+        """
+        from onnx_evidence.evaluation.links_figure import draw_links  # matplotlib is slow to import
+
+        figure = draw_links(self.links, self.seen, f"{self.name}  -  {self.question}  -  cut {self.cut}")
+        check_writable(out)
+        write_atomic(out / "links.png", partial(write_figure, figure))
+        report = finite_json(self.report(), indent=2).encode()
+        write_atomic(out / "links.json", lambda stream: stream.write(report))
+
+
+def walk_photograph(deployed: DeployedModel, image: Path, target: str, versus: str | None, layer: str) -> Walked:
+    """Walk on one photograph, asking as people do.
+
+    Parameters
+    ----------
+    deployed : DeployedModel
+        The model.
+    image : Path
+        A picture file.
+    target : str
+        The class, as `--target` takes it.
+    versus : str or None
+        The class that it is held against.
+    layer : str
+        The cut, as `--layer` takes it; the middle one of several.
+
+    Returns
+    -------
+    Walked
+
+    Raises
+    ------
+    EvidenceError
+        One of its leaves, if anything given cannot be used.
+    """
+    names = resolve_layers([layer or AUTO], deployed.graph.cuts, integrate=True, is_read=deployed.is_read)
+    cut = deployed.graph.find(names[len(names) // 2])
+    check_targets(deployed, [target], versus)
+    photograph, inputs, placement = deployed.prepare(image)
+    top = deployed.answer(inputs).ranked[0]
+    (asked,) = ask(deployed, photograph.name, top, [target], versus)
+    question = deployed.label(asked.target)
+    if asked.versus is not None:
+        question += f" rather than {deployed.label(asked.versus)}"
+    upper, left, lower, right = (round(side) for side in placement.seen())
+    seen = photograph.pixels[max(upper, 0) : lower, max(left, 0) : right]
+    links = walk(deployed, cut, inputs, asked.target, asked.versus)
+    return Walked(links, cut.name, question, photograph.name.rsplit("/", 1)[-1], seen)
 
 
 def walk(deployed: DeployedModel, cut: Cut, inputs: Features, target: int, versus: int | None = None) -> Links:

@@ -1,15 +1,19 @@
 """The walk of `links` as a figure."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from onnx_evidence.evaluation.links import Links
 from onnx_evidence.results.figure import COLORS, plain
 from onnx_evidence.types import Pixels
 
+if TYPE_CHECKING:
+    from onnx_evidence.evaluation.links import Links
 
-def draw_links(links: Links, inputs: Pixels, title: str) -> Figure:
+
+def draw_links(links: "Links", inputs: Pixels, title: str) -> Figure:
     """The walk of `evaluation.walk`: one map per step over what the model saw, with what was simplified between them.
 
     Every map is scaled to its own largest magnitude: steps have different units.

@@ -14,11 +14,11 @@ from onnx_evidence.evaluation.case import Case, Mapper
 from onnx_evidence.evaluation.flipping import Fill, Flips
 from onnx_evidence.evaluation.given import Marker
 from onnx_evidence.evaluation.links import rank_correlation
-from onnx_evidence.evaluation.measures import energy_inside, focus, pointing, total_variation
+from onnx_evidence.evaluation.measures import measure
 from onnx_evidence.evaluation.seen import as_seen, grey_levels, jitter, shift
 from onnx_evidence.evaluation.substrates import SUBSTRATES, Scene, flip_map
 from onnx_evidence.evidence import generator, key_of
-from onnx_evidence.types import Features, FloatArray, Mask
+from onnx_evidence.types import Features, FloatArray
 
 # Of the pointing game, in pixels, for an input of 224 (Zhang et al. 2018).
 TOLERANCE = 15.0
@@ -147,7 +147,7 @@ class _Bench:
         scene = Scene(inputs, self.deployed.preprocess, self._others(case))
         fills = {name: SUBSTRATES[name].fill(scene) for name in self.plan.substrates}
         changed = self._changed(case) if self.plan.stability else []
-        plain = self._plain_pass(inputs)
+        plain, tolerance = self._plain_pass(inputs), self.plan.tolerance * min(inputs.shape[1:]) / _SIZE
         scored = Scored(path, case.target, top)
         for name, mapper in self.mappers.items():
             begin = time.perf_counter()
@@ -159,17 +159,10 @@ class _Bench:
             }
             again = [_checked(name, mapper(each), case) for each in changed]
             times = {"seconds": seconds, "passes": seconds / plain}
-            scored.numbers[name] = areas | self._of_map(values, mask) | _stability(values, again) | times
+            scored.numbers[name] = areas | measure(values, mask, tolerance) | _stability(values, again) | times
             scored.flips[name] = flips
             progress()
         return scored
-
-    def _of_map(self, values: FloatArray, mask: Mask | None) -> dict[str, float]:
-        found = {"variation": total_variation(values), "focus": focus(values)}
-        if mask is not None:
-            tolerance = self.plan.tolerance * min(mask.shape) / _SIZE
-            found |= {"pointing": pointing(values, mask, tolerance), "energy": energy_inside(values, mask)}
-        return found
 
     def _others(self, case: Case) -> list[Features]:
         """As many other pictures as are drawn, in an order that is the picture's own; some may be unreadable."""

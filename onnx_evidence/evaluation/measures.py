@@ -1,4 +1,10 @@
-"""What is measured of a map by itself, or against the place of the object: noise, focus, localisation."""
+"""What is measured of a map by itself, or against the place of the object: noise, focus, localisation.
+
+A new one is a function and a row of `MEASURES`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -72,3 +78,66 @@ def dilate(mask: Mask, radius: float) -> Mask:
 def _refuse_empty(mask: Mask) -> None:
     if not mask.any():
         raise DataError("the mask is empty: nothing can be hit or held; give a mask with the object in it")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A row of the table of measures.
+
+    Attributes
+    ----------
+    head : str
+        Over its column in the table that is printed.
+    summary : str
+        What it is, in words, for summary.json.
+    number : callable
+        Of a map; where it is of the object too, of a map, the object's mask, and a tolerance in pixels.
+    of_object : bool
+        Whether it needs a mask.
+    """
+
+    head: str
+    summary: str
+    number: Callable[..., float]
+    of_object: bool = False
+
+
+MEASURES = {
+    "pointing": Measure(
+        "pointing",
+        "share of pictures whose largest value lies on the object, within the tolerance",
+        pointing,
+        of_object=True,
+    ),
+    "energy": Measure(
+        "energy",
+        "share of the positive evidence that lies on the object",
+        lambda values, mask, tolerance: energy_inside(values, mask),
+        of_object=True,
+    ),
+    "variation": Measure("noise", "noise: total variation by sum of magnitudes; lower is smoother", total_variation),
+    "focus": Measure("focus", "smallest share of the area that holds half of the positive evidence", focus),
+}
+
+
+def measure(values: FloatArray, mask: Mask | None, tolerance: float) -> dict[str, float]:
+    """Everything that is measured of one map.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (H, W)
+        A map of any unit.
+    mask : ndarray of bool, shape (H, W), or None
+        Where the object is; what needs it is left out without.
+    tolerance : float
+        Of `pointing`, in pixels.
+
+    Returns
+    -------
+    dict of str to float
+        By the names of `MEASURES`, those of maps by themselves first.
+    """
+    found = {name: row.number(values) for name, row in MEASURES.items() if not row.of_object}
+    if mask is not None:
+        found |= {name: row.number(values, mask, tolerance) for name, row in MEASURES.items() if row.of_object}
+    return found

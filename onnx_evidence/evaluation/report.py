@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from onnx_evidence.evaluation.loop import Scored
+from onnx_evidence.evaluation.measures import MEASURES
 from onnx_evidence.files import finite_json, write_atomic
 from onnx_evidence.pictures import printable
 from onnx_evidence.results import write_figure
@@ -68,10 +69,7 @@ def comparison(summary: dict[str, Any]) -> str:
 def _of_maps(summary: dict[str, Any]) -> dict[str, str]:
     measured = summary["methods"][summary["reference"]]
     heads = {
-        "pointing": "pointing",
-        "energy": "energy",
-        "noise": "variation",
-        "focus": "focus",
+        **{row.head: name for name, row in MEASURES.items()},
         "+-1 grey": "stable.noise",
         "1 px": "stable.shift",
         "seeds": "stable.seed",

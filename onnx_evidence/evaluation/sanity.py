@@ -12,6 +12,8 @@ to 0.5, so a verdict is on the mean over draws and pictures.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,9 @@ from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError, EvidenceError, SettingError
 from onnx_evidence.evaluation.links import rank_correlation
 from onnx_evidence.evaluation.randomise import Stage, Weight, redraw
-from onnx_evidence.evaluation.sanity_method import Mapper
-from onnx_evidence.pictures import Photograph
+from onnx_evidence.evaluation.sanity_method import Explained, Mapper
+from onnx_evidence.explainer import Explainer
+from onnx_evidence.pictures import Photograph, list_images
 from onnx_evidence.types import FloatArray
 
 # Largest rank correlation with the map that was given first: half of the variance of ranks.
@@ -287,3 +290,93 @@ def as_report(checks: Sequence[Check]) -> dict[str, Any]:
             if isinstance(value, float):
                 row[key] = round(value, 4) if np.isfinite(value) else None
     return {"passed": all(check.passed for check in checks), "checks": rows}
+
+
+@dataclass(frozen=True)
+class SanityTest:
+    """A whole run of ``onnx-evidence sanity``: what is checked, on what.
+
+    Attributes
+    ----------
+    deployed : DeployedModel
+        The model.
+    method : Explained
+        The method.
+    pictures : list of Photograph
+        What is explained.
+    draws : int
+        New weights per stage.
+    seed : int
+        Of the first draw.
+    """
+
+    deployed: DeployedModel
+    method: Explained
+    pictures: list[Photograph]
+    draws: int
+    seed: int
+
+    @property
+    def maps(self) -> int:
+        """Maps that are made at most."""
+        return maps_to_make(self.method.stages, len(self.pictures), self.draws)
+
+    def run(self, progress: Callable[[int], object] = lambda maps: None) -> dict[str, Any]:
+        """Make all checks; see `check_sanity`.
+
+        Parameters
+        ----------
+        progress : callable
+            Called with the number of maps made since the last call.
+
+        Returns
+        -------
+        dict
+            Ready for JSON: ``method``, ``draws``, and what `as_report` has.
+
+        Raises
+        ------
+        EvidenceError
+            One of its leaves, as `check_sanity`.
+        """
+        checks = check_sanity(
+            self.deployed,
+            self.method,
+            self.pictures,
+            self.method.stages,
+            in_bits=self.method.in_bits,
+            draws=self.draws,
+            seed=self.seed,
+            progress=progress,
+        )
+        return {"method": self.method.explainer.settings.method, "draws": self.draws, **as_report(checks)}
+
+
+def plan_sanity(
+    deployed: DeployedModel, images: Sequence[Path], draws: int, *, seed: int, **settings: Any
+) -> SanityTest:
+    """Settle what can be refused before any map is made.
+
+    Parameters
+    ----------
+    deployed : DeployedModel
+        The model.
+    images : sequence of Path
+        Pictures, folders and patterns.
+    draws, seed : int
+        As of `check_sanity`; maps are drawn with the seed, too.
+    settings
+        Of the method, as `Explainer` takes them.
+
+    Returns
+    -------
+    SanityTest
+
+    Raises
+    ------
+    EvidenceError
+        One of its leaves, if anything given cannot be used.
+    """
+    method = Explained(deployed, partial(Explainer, seed=seed, **settings))
+    pictures = [deployed.read(path) for path in list_images(images, tell=True)]
+    return SanityTest(deployed, method, pictures, draws, seed)

@@ -8,6 +8,7 @@ import numpy as np
 from onnx_evidence.errors import SettingError
 from onnx_evidence.evaluation.bootstrap import DRAWS, LEVEL, Interval, interval
 from onnx_evidence.evaluation.loop import Plan, Scored
+from onnx_evidence.evaluation.measures import MEASURES
 from onnx_evidence.evaluation.substrates import SUBSTRATES
 from onnx_evidence.types import AnyArray, FloatArray
 
@@ -17,10 +18,7 @@ METRICS = {
     "deletion": "area under the curve while the most relevant blocks are removed first; lower is better",
     "insertion": "the same while the most relevant blocks are restored first; higher is better",
     "srg": "symmetric relevance gain, least relevant first less most relevant first; higher is better, chance is 0",
-    "pointing": "share of pictures whose largest value lies on the object, within the tolerance",
-    "energy": "share of the positive evidence that lies on the object",
-    "variation": "noise: total variation by sum of magnitudes; lower is smoother",
-    "focus": "smallest share of the area that holds half of the positive evidence",
+    **{name: row.summary for name, row in MEASURES.items()},
     "stable.noise": "rank correlation with the map of the picture with every value changed by one grey level",
     "stable.shift": "rank correlation with the map of the picture moved by one pixel, moved back",
     "stable.seed": "rank correlation with the map of another seed",

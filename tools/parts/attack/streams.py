@@ -3,8 +3,8 @@
 import os
 from collections.abc import Mapping
 
-from attack_cases import case, explain
-from attack_run import Attack, Place
+from parts.attack.cases import case, explain
+from parts.attack.run import Attack, Place
 
 _STREAMS = {
     "stdin is closed": '"$@" <&-',

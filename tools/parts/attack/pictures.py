@@ -8,10 +8,11 @@ import zlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from attack_cases import case, explain
-from attack_models import SPECIAL, special
-from attack_run import Attack, Place
 from PIL import Image
+
+from parts.attack.cases import case, explain
+from parts.attack.models import SPECIAL, special
+from parts.attack.run import Attack, Place
 
 Image.MAX_IMAGE_PIXELS = None
 # One picture that cannot be used is a line in the list of failures, 3; that none can be read, 1.

@@ -1,8 +1,8 @@
 """One row of ``check_real_models.py``: one model, explained with default options, in a process of its own.
 
-Run as ``python zoo_row.py JOB.json ROW.json``. A job has ``model``, ``picture``, ``layer``, ``quality`` and perhaps
-``preprocess`` and ``output``. What the package says of a file is held against the file itself, run by plain ONNX
-Runtime on the same picture: the input is turned into what the file takes, and the logits into what it gives, anew.
+Run as ``python -m parts.zoo.row JOB.json ROW.json``. A job has ``model``, ``picture``, ``layer``, ``quality`` and
+perhaps ``preprocess`` and ``output``. What the package says of a file is held against the file itself, run by plain
+ONNX Runtime on the same picture: the input is turned into what the file takes, and the logits into what it gives, anew.
 """
 
 import json
@@ -17,11 +17,11 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto
-from zoo_location import locate
 
 from onnx_evidence import DeployedModel, EvidenceError, Explainer
 from onnx_evidence.cli.inspection import inspect_model
 from onnx_evidence.pictures.photograph import read_photograph
+from parts.zoo.location import locate
 
 Array = npt.NDArray[Any]
 Row = dict[str, Any]

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from small_model import write_model, write_pictures
+from parts.small_model import write_model, write_pictures
 
 # Seconds of the processor and of the clock, resident bytes, and address space beyond what imports take.
 SECONDS, PATIENCE, BYTES, SPACE = 10.0, 60.0, 2 << 30, 8 << 30
@@ -31,7 +31,8 @@ SECONDS, PATIENCE, BYTES, SPACE = 10.0, 60.0, 2 << 30, 8 << 30
 ASLEEP = 20.0
 PRODUCT = "onnx_evidence.cli:main"
 # Where the package is, and these tools.
-_HOMES = (str(Path(__file__).parent.parent), str(Path(__file__).parent))
+_TOOLS = Path(__file__).parents[2]
+_HOMES = (str(_TOOLS.parent), str(_TOOLS))
 SECRET = b"not for us"
 # What no input may have us read; writing is allowed nowhere but below OUT.
 _SYSTEM = ("/etc/passwd", "/etc/shadow", "/dev/zero", "/proc/self/mem", "/proc/self/environ")
@@ -225,7 +226,7 @@ class Runner:
         self.program = program
         # Forked processes are as far as the server is: it has imported everything, and finds it by this.
         os.environ["PYTHONPATH"] = os.pathsep.join([*_HOMES, os.environ.get("PYTHONPATH", "")])
-        cases = [path.stem for path in Path(__file__).parent.glob("attack_*.py")]
+        cases = [f"{__package__}.{path.stem}" for path in Path(__file__).parent.glob("[!_]*.py")]
         _context.set_forkserver_preload(["onnx_evidence.cli.commands", "onnx_evidence.results.figure", *cases])
 
     def judge(self, make: Callable[[Place], Attack]) -> Verdict:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-from crash_runs import Bench, Ending, Run, bench, compare, listed, results, rewritten, together
+
+from parts.crash.runs import Bench, Ending, Run, bench, compare, listed, results, rewritten, together
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _REFUSAL = re.compile(r"Error: (.*): cannot write: No space left on device\n")

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from crash_runs import Bench, Run, bench, compare, listed, rewritten
+
+from parts.crash.runs import Bench, Run, bench, compare, listed, rewritten
 
 _WORKERS = 3
 _KILLS = 2

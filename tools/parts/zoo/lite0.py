@@ -24,7 +24,8 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
-from zoo import Spec, run_as_program
+
+from parts.zoo.spec import Spec, run_as_program
 
 # Pictures that ranges are measured on: every third of the folder, at most so many.
 _CALIBRATION = 32

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-from small_model import write_model, write_pictures
+
+from parts.small_model import write_model, write_pictures
 
 # What differs between two runs that did the same.
 _OF_TIME = ("seconds", "previous", "seal")
@@ -82,7 +83,7 @@ class Bench:
 def bench(pictures: int) -> Iterator[Bench]:
     """Write a model and pictures into a folder that goes with the ``with``, as processes do that SIGTERM ends."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         write_model(place / "model.onnx")

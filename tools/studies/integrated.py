@@ -1,6 +1,6 @@
 """Measure integrated evidence against other methods with insertion and deletion; prints tables of docs/integrated.md.
 
-The protocol is that of study_first_light.py: pictures are named SYNSET_label.JPEG and split by position (every first of
+The protocol is that of first_light.py: pictures are named SYNSET_label.JPEG and split by position (every first of
 three fits backgrounds, every second tunes, every third reports); only pictures that the model gets right are used,
 for their class. RISE (Petsiuk et al. 2018) runs with the paper's masks: 7 x 7 cells, half of them kept, shifted.
 Times are of the same run, in turn; the last columns are paired differences to RISE with the most masks.
@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
-from study_first_light import SUBSTRATES, Mapper, Picture, insertion_minus_deletion, mapper_of, random_map
+from first_light import SUBSTRATES, Mapper, Picture, insertion_minus_deletion, mapper_of, random_map
 
 from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.cuts.choose import choose_cuts

@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 from matplotlib import cbook
 from onnx import TensorProto, helper, numpy_helper
-from picture_cases import every_case, grey
-from small_model import CLASSES, SIDE, write_model
+
+from parts.picture_cases import every_case, grey
+from parts.small_model import CLASSES, SIDE, write_model
 
 _PHOTOGRAPHS = ("grace_hopper.jpg", "logo2.png")
 _WIDTH = 8

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from attack_cases import case, explain
-from attack_run import SECRET, Attack, Place
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
+from parts.attack.cases import case, explain
+from parts.attack.run import SECRET, Attack, Place
 
 SIDE, CLASSES = 32, 5
 _PREPROCESS = {"size": [SIDE, SIDE], "resize_to": 36, "scale": 1 / 255, "mean": [0.5] * 3, "std": [0.25] * 3}

@@ -1,6 +1,6 @@
 """Hostile folders of results for `attack.py`: planted links, pipes and devices, and lines that point elsewhere.
 
-A folder of two maps is made once; each attack changes a copy. `attack_folders.py` draws changes at random.
+A folder of two maps is made once; each attack changes a copy. `folders.py` draws changes at random.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attack_cases import case
-from attack_files import BACKGROUNDS
-from attack_models import SPECIAL, special
-from attack_run import Attack, Place, remove
 
 from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.journal import sealed
+from parts.attack.cases import case
+from parts.attack.files import BACKGROUNDS
+from parts.attack.models import SPECIAL, special
+from parts.attack.run import Attack, Place, remove
 
 READERS = ("explain", "verify", "summary", "merge", "merge into")
 
@@ -37,7 +37,7 @@ def _seed() -> tuple[tempfile.TemporaryDirectory[str], Path]:
     place.pictures(2)
     options = ("-o", "../out", "-q", "--quality", "fast", "--device", "cpu")
     command = [sys.executable, "-m", "onnx_evidence", "explain", "model.onnx", "pictures", *options]
-    path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
     subprocess.run(
         command, cwd=place.inside, check=True, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path}
     )

@@ -1,7 +1,7 @@
 """Models of the zoo that PyTorch exports, with seeded random weights: both exporters, all kinds of ends and fronts.
 
 Run by ``check_real_models.py build`` in a throwaway environment: pip install torch torchvision onnxscript timm, and
-this project. Networks of torchvision are made by `check_gradients.build`; BatchNorm statistics are measured there.
+this project. Networks of torchvision are made by `torch_networks.build`; BatchNorm statistics are measured there.
 """
 
 import importlib
@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import zoo_timm
-from zoo import Spec, run_as_program
+from parts import torch_networks
+from parts.zoo import timm_models
+from parts.zoo.spec import Spec, run_as_program
 
 _CLASSES = 1000
 
@@ -26,7 +27,7 @@ def _spec(name: str, network: str, exporter: str, opset: int, **options: Any) ->
 def _timm(exporter: str, opset: int, models: dict[str, dict[str, Any]]) -> Iterator[Spec]:
     """Families of timm with a free batch; the side of the input is the model's own."""
     for name, changes in models.items():
-        file = f"{zoo_timm.called(name, changes)}-{exporter}{opset}"
+        file = f"{timm_models.called(name, changes)}-{exporter}{opset}"
         yield _spec(file, f"family:{name}", exporter, opset, preset="timm", changes=changes)
 
 
@@ -83,9 +84,9 @@ SPECS = (
     _spec("autoencoder-script17", "own:autoencoder", "script", 17, preset="unit", refused=True),
     _spec("two-pictures-script17", "own:two_pictures", "script", 17, refused=True),
     _spec("text-lstm-script17", "own:text", "script", 17, refused=True),
-    *_timm("script", 17, zoo_timm.BOTH),
-    *_timm("dynamo", 18, zoo_timm.BOTH | zoo_timm.DYNAMO),
-    *_timm("script", 17, zoo_timm.SCRIPT),
+    *_timm("script", 17, timm_models.BOTH),
+    *_timm("dynamo", 18, timm_models.BOTH | timm_models.DYNAMO),
+    *_timm("script", 17, timm_models.SCRIPT),
 )
 
 
@@ -99,7 +100,7 @@ def make(spec: Spec, path: Path) -> None:
     if kind == "own":
         net, inputs = _own(torch, name)
     elif kind == "family":
-        net, side = zoo_timm.make_network(name, options["changes"], _CLASSES)
+        net, side = timm_models.make_network(name, options["changes"], _CLASSES)
         inputs = (_input(torch, {"side": side}),)
     else:
         net = _network(torch, kind, name, options)
@@ -113,17 +114,16 @@ def _network(torch: Any, kind: str, name: str, options: dict[str, Any]) -> Any:
         # A trunk's weights as timm starts them; what starts at nought is made to matter.
         net = importlib.import_module("timm").create_model(name, pretrained=False, num_classes=classes)
         with torch.no_grad():
-            importlib.import_module("check_gradients")._enliven(torch, net)
+            torch_networks.enliven(torch, net)
             net.get_classifier().weight.normal_(std=0.1)
     elif kind == "segmentation":
         models = importlib.import_module("torchvision.models.segmentation")
         return _FirstOut(torch, getattr(models, name)(weights=None, weights_backbone=None, num_classes=21))
     else:
-        gradients = importlib.import_module("check_gradients")
         extra = {"aux_logits": False, "init_weights": False} if options.get("aux") else {}
         side = options.get("side", 224) if not options.get("front") else 224
-        network = gradients.Network(name, dynamo=False, side=side, options={"num_classes": classes, **extra})
-        net = gradients.build(network)
+        network = torch_networks.Network(name, dynamo=False, side=side, options={"num_classes": classes, **extra})
+        net = torch_networks.build(network)
     if options.get("channels") == 1:
         with torch.no_grad():
             net.conv1.weight = torch.nn.Parameter(net.conv1.weight.sum(dim=1, keepdim=True))

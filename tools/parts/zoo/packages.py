@@ -12,7 +12,8 @@ import zipfile
 from pathlib import Path
 
 import onnx
-from zoo import Spec, run_as_program
+
+from parts.zoo.spec import Spec, run_as_program
 
 _IMAGENET = "mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n"
 _UNIT = "mean = [0.0, 0.0, 0.0]\nstd = [1.0, 1.0, 1.0]\n"

@@ -1,12 +1,14 @@
 """The timm part of the zoo: one model of each family, with seeded weights under which the scores depend on the picture.
 
-`zoo_torch` builds these; timm and PyTorch are imported when one is built. Networks are the smallest of their family.
+`torch_models` builds these; timm and PyTorch are imported when one is built. Networks are the smallest of their family.
 Where that one takes many seconds a picture it is made narrower or shorter by the arguments that timm takes ('narrow'
 in the name): blocks, joins and the order of axes, which decide how a file is read, are those of the family.
 """
 
 import importlib
 from typing import Any
+
+from parts import torch_networks
 
 # Spread of the logits over pictures: that of trained classifiers of 1,000 classes is 1 to 3.
 _SPREAD = 1.5
@@ -205,7 +207,7 @@ def make_network(name: str, changes: dict[str, Any], classes: int) -> tuple[Any,
 
 def _awaken(torch: Any, net: Any) -> None:
     """What starts at nought, or next to it, is made to matter; kernels weigh their middle most, as trained ones do."""
-    importlib.import_module("check_gradients")._enliven(torch, net)
+    torch_networks.enliven(torch, net)
     for name, value in net.named_parameters():
         if value.dim() == 0 and not value:
             value.fill_(0.5)
@@ -235,9 +237,8 @@ def _measure(torch: Any, net: Any, side: int) -> None:
 
     Some classes are made to stand for texture: random ones would hardly notice any picture more than another.
     """
-    gradients = importlib.import_module("check_gradients")
     contrast = torch.linspace(0.2, 1.4, _PICTURES).view(-1, 1, 1, 1)
-    x = torch.from_numpy(gradients.pictures(_PICTURES, side)) * contrast
+    x = torch.from_numpy(torch_networks.pictures(_PICTURES, side)) * contrast
     norms = [module for module in net.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.train()
@@ -258,18 +259,18 @@ def _measure(torch: Any, net: Any, side: int) -> None:
         raise ValueError(f"the scores do not depend on the picture: {float(spread):.1e} of {float(logits.std()):.1e}")
     for layer in last:
         layer.weight *= _SPREAD / spread
-    _fit_texture(torch, net, last, _patches(torch, gradients, side))
+    _fit_texture(torch, net, last, _patches(torch, side))
     mean = net(x).mean(0)
     for layer in last:
         if layer.bias is not None:
             layer.bias -= mean
 
 
-def _patches(torch: Any, gradients: Any, side: int) -> Any:
+def _patches(torch: Any, side: int) -> Any:
     """Even grey, and the same with a patch of noise at nine places."""
     width = side // 5
     x = torch.zeros(10, 3, side, side)
-    noise = torch.from_numpy(gradients.pictures(9, width, seed=2017))
+    noise = torch.from_numpy(torch_networks.pictures(9, width, seed=2017))
     for number in range(9):
         row, col = (each * (side - width) // 2 for each in divmod(number, 3))
         x[number + 1, :, row : row + width, col : col + width] = noise[number]

@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from attack_files import BACKGROUNDS
-from attack_models import SPECIAL
-from attack_outputs import KINDS, LINES, PATHS, VALUES, commands, explained, path_of, plant, reseal
-from attack_run import SECRET, Attack, Ended, Place, remove, through
 from click.testing import CliRunner
-from fuzz_mutations import Choice
 from hypothesis import strategies as st
-from watched import Answer, Bench
+
+from parts.attack.files import BACKGROUNDS
+from parts.attack.models import SPECIAL
+from parts.attack.outputs import KINDS, LINES, PATHS, VALUES, commands, explained, path_of, plant, reseal
+from parts.attack.run import SECRET, Attack, Ended, Place, remove, through
+from parts.fuzz.mutations import Choice
+from parts.watched import Answer, Bench
 
 READERS = ("explain", "verify", "summary", "merge", "merge into", "workers", "cluster")
 REAL = ("real workers", "real cluster")

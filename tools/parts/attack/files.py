@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from attack_cases import case, explain
-from attack_models import SPECIAL, special
-from attack_pictures import evil, png
-from attack_run import Attack, Place
+
+from parts.attack.cases import case, explain
+from parts.attack.models import SPECIAL, special
+from parts.attack.pictures import evil, png
+from parts.attack.run import Attack, Place
 
 # Backgrounds
 

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import click
-from attack_run import used_seconds
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis.errors import NoSuchExample
 from hypothesis.strategies import SearchStrategy
+
+from parts.attack.run import used_seconds
 
 # Seconds of the processor and of the clock, bytes, and cases.
 _SECONDS, _PATIENCE, _BYTES, BLOCK = 10, 60, 2 << 30, 1000

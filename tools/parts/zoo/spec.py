@@ -1,7 +1,8 @@
 """What a zoo of models is: one `Spec` per file, and a loop that builds what is not there yet.
 
-Nothing but the standard library is imported here: the modules ``zoo_torch``, ``zoo_tf`` and ``zoo_hand`` run in
-environments of their own, and each has ``SPECS`` and calls `build_missing`. Files lie at ``FOLDER/SOURCE/NAME.onnx``.
+Nothing but the standard library is imported here: the modules ``torch_models`` and ``tf_models`` run in
+environments of their own, and each that builds has ``SPECS`` and calls `build_missing`. Files lie at
+``FOLDER/SOURCE/NAME.onnx``.
 """
 
 import sys
@@ -90,6 +91,6 @@ def build_missing(specs: Sequence[Spec], make: Make, folder: Path, only: Sequenc
 
 
 def run_as_program(specs: Sequence[Spec], make: Make) -> None:
-    """``python zoo_SOURCE.py FOLDER [NAME...]``: what the modules do when they are run."""
+    """``python -m parts.zoo.SOURCE FOLDER [NAME...]``: what the modules do when they are run."""
     folder, *only = sys.argv[1:]
     raise SystemExit(min(build_missing(specs, make, Path(folder), only), 1))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from attack_run import Attack, Place
+from parts.attack.run import Attack, Place
 
 Make = Callable[[Place], Attack]
 F = TypeVar("F", bound=Callable[..., Attack])

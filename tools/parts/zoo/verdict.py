@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from zoo_location import misplaced, moved
+from parts.zoo.location import misplaced, moved
 
 # Largest differences from the file, as a share of the largest value. In fewer bits other kernels round elsewhere.
 TOLERANCE = 1e-3
@@ -41,7 +41,7 @@ def judge(row: dict[str, Any], *, refusal_expected: bool) -> Verdict:
     Parameters
     ----------
     row : dict
-        As ``zoo_row.make_row`` makes it, with ``end``.
+        As ``row.make_row`` makes it, with ``end``.
     refusal_expected : bool
         Whether the model is no image classifier.
 

@@ -18,10 +18,11 @@ from pathlib import Path
 import click
 import numpy as np
 import onnx
-from attack_pictures import scan_bomb
-from crash_runs import Bench, Ending, Run, bench, compare, lines, listed, rewritten, together
 from onnx import helper, numpy_helper
-from small_model import write_model, write_pictures
+
+from parts.attack.pictures import scan_bomb
+from parts.crash.runs import Bench, Ending, Run, bench, compare, lines, listed, rewritten, together
+from parts.small_model import write_model, write_pictures
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds until a run is at work, between two signals, that the second may take, and that the first may take.

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from zoo import Spec, run_as_program
+from parts.zoo.spec import Spec, run_as_program
 
 # What these Keras networks want before them: 'tf' is -1..1, 'caffe' BGR less the mean, 'none' grey levels as they are.
 _PRESETS = {"MobileNetV2": "tf", "ResNet50": "caffe", "DenseNet121": "torchvision", "Xception": "tf"}

@@ -1,0 +1,1 @@
+"""Whole files for `fuzz.py`, and how it damages them."""
