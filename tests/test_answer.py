@@ -162,7 +162,7 @@ def test_between_codes_the_split_computes_the_file_s_integers(name: str, form):
     An output in the middle, or a backward graph that reads codes, keeps the runtime from its integer kernels.
     """
     deployed = DeployedModel(form(name), device="cpu")
-    cuts = [cut for cut in deployed.graph.cuts if rounding(cut.name, deployed.graph.producer)]
+    cuts = [cut for cut in deployed.graph.cuts if rounding(cut.name, deployed.graph.net)]
     look, gradients = (
         deployed.looker(cuts),
         [deployed.gradient(cut) if number in (1, 4) else None for number, cut in enumerate(cuts)],
@@ -485,7 +485,7 @@ def test_weights_that_are_only_stored_in_fewer_bits_are_float32(tmp_path: Path):
 
 def test_unsigned_codes_change_no_value(form):
     deployed = DeployedModel(form("QDQ per channel, signed"), device="cpu")
-    cut = next(cut for cut in deployed.graph.cuts if rounding(cut.name, deployed.graph.producer))
+    cut = next(cut for cut in deployed.graph.cuts if rounding(cut.name, deployed.graph.net))
     signed, moved = deployed.graph.tail(cut), unsigned(deployed.graph.tail(cut))
     kinds = [
         {each.data_type for each in part.graph.initializer if "zero_point" in each.name} for part in (signed, moved)

@@ -35,6 +35,7 @@ HOMES = {
         "deployed",
         "evaluation.randomise",
         "graphs.fields",
+        "graphs.net",
         "graphs.nodes",
         "graphs.shapes",
         "intake.append",

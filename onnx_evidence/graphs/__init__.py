@@ -32,7 +32,18 @@ from onnx_evidence.graphs.layout import (
     merged,
     regrouped,
 )
-from onnx_evidence.graphs.nodes import ancestors, bytes_at_once, kind_of, multiply_adds, node_inputs, tensors_of
+from onnx_evidence.graphs.net import Net
+from onnx_evidence.graphs.nodes import (
+    ancestors,
+    bodies,
+    bytes_at_once,
+    is_standard,
+    kind_of,
+    multiply_adds,
+    node_inputs,
+    opset_of,
+    tensors_of,
+)
 from onnx_evidence.graphs.reach import Field, merge, slide
 from onnx_evidence.graphs.shapes import Shape, TensorInfo, asked_sides, evaluate, infer, infer_with_values, type_name
 
@@ -50,6 +61,7 @@ __all__ = [
     "Axis",
     "Field",
     "Layout",
+    "Net",
     "Part",
     "Shape",
     "TensorInfo",
@@ -57,6 +69,7 @@ __all__ = [
     "ancestors",
     "asked_sides",
     "attributes_of",
+    "bodies",
     "bytes_at_once",
     "channels",
     "evaluate",
@@ -65,12 +78,14 @@ __all__ = [
     "infer",
     "infer_with_values",
     "is_placed",
+    "is_standard",
     "kernel_of",
     "kind_of",
     "merge",
     "merged",
     "multiply_adds",
     "node_inputs",
+    "opset_of",
     "reach",
     "regrouped",
     "slid",

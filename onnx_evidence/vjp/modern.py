@@ -6,6 +6,7 @@ import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper, shape_inference, version_converter
 
 from onnx_evidence.errors import GradientError, one_line
+from onnx_evidence.graphs import Net, opset_of
 
 # The dialect that rules read and write; newer files keep theirs, where these operators mean the same.
 _OPSET = 18
@@ -38,7 +39,7 @@ def modern(model: onnx.ModelProto) -> onnx.ModelProto:
     if model.functions:
         model = inliner.inline_local_functions(model)
     model = _without_listed_weights(model)
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    opset = opset_of(model.opset_import, 1)
     if opset >= _OPSET:
         return model
     bare, weights = _without_weights(model)
@@ -69,7 +70,7 @@ def _retype_bounds(converted: onnx.ModelProto) -> None:
     inferred = shape_inference.infer_shapes(converted)
     typed = [*inferred.graph.input, *inferred.graph.value_info]
     kinds = {value.name: value.type.tensor_type.elem_type for value in typed}
-    constants = {tensor.name: tensor for tensor in converted.graph.initializer}
+    constants = Net(converted).constants
     constants |= {node.output[0]: node.attribute[0].t for node in converted.graph.node if node.op_type == "Constant"}
     for node in converted.graph.node:
         for name in node.input[_FIRST_BOUND.get(node.op_type, len(node.input)) :]:
