@@ -20,6 +20,7 @@ from onnx_evidence.cli.tables import explain_row
 from onnx_evidence.cuts.certificate import certify
 from onnx_evidence.cuts.parts import rounding
 from onnx_evidence.errors import CutError, ModelError
+from onnx_evidence.graphs import Net
 from onnx_evidence.intake.codes import unsigned
 from onnx_evidence.intake.deployed_file import DeployedFile
 from onnx_evidence.intake.proof import CODES, FULL, HALF, arithmetic_of
@@ -477,7 +478,7 @@ def test_weights_that_are_only_stored_in_fewer_bits_are_float32(tmp_path: Path):
     model.graph.node.extend(nodes)
     deployed = DeployedModel(tiny.save(model, tmp_path / "model.onnx"), device="cpu")
     assert deployed.model.arithmetic == FULL
-    assert arithmetic_of(deployed.model.proto, {}) == FULL
+    assert arithmetic_of(Net(deployed.model.proto), {}) == FULL
 
 
 # --- codes ---------------------------------------------------------------------------------------------------------

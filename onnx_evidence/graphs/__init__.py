@@ -32,9 +32,8 @@ from onnx_evidence.graphs.layout import (
     merged,
     regrouped,
 )
-from onnx_evidence.graphs.net import Net
+from onnx_evidence.graphs.net import Net, rename_inputs
 from onnx_evidence.graphs.nodes import (
-    ancestors,
     bodies,
     bytes_at_once,
     is_standard,
@@ -66,7 +65,6 @@ __all__ = [
     "Shape",
     "TensorInfo",
     "agreed",
-    "ancestors",
     "asked_sides",
     "attributes_of",
     "bodies",
@@ -88,6 +86,7 @@ __all__ = [
     "opset_of",
     "reach",
     "regrouped",
+    "rename_inputs",
     "slid",
     "slide",
     "steps_over_cells",

@@ -1,6 +1,6 @@
 """Facts about ONNX nodes: what they read, what they cost, what they depend on."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 import onnx
@@ -146,43 +146,6 @@ def bytes_at_once(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> int:
             if last.get(name, -1) <= place:
                 total -= held.pop(name, 0)
     return most
-
-
-def ancestors(
-    tensor: str,
-    producer: dict[str, onnx.NodeProto],
-    stop: Iterable[str] = (),
-    is_leaf: Callable[[onnx.NodeProto], bool] = lambda node: False,
-) -> Iterator[onnx.NodeProto]:
-    """Nodes that ``tensor`` depends on, not looking behind the tensors in ``stop`` nor behind leaf nodes.
-
-    Parameters
-    ----------
-    tensor : str
-        Where to start.
-    producer : dict of str to onnx.NodeProto
-        The node that makes each tensor.
-    stop : iterable of str
-        Tensors that are not looked behind.
-    is_leaf : callable
-        Whether a node is not looked behind; by default none is a leaf.
-
-    Yields
-    ------
-    onnx.NodeProto
-        Each once, not in graph order.
-    """
-    seen = set(stop)
-    waiting = [tensor]
-    while waiting:
-        name = waiting.pop()
-        if name in seen or name not in producer:
-            continue
-        node = producer[name]
-        seen.update(node.output)
-        yield node
-        if not is_leaf(node):
-            waiting += node_inputs(node)
 
 
 def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

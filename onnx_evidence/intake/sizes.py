@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper, shape_inference
 
-from onnx_evidence.graphs import evaluate
+from onnx_evidence.graphs import evaluate, is_standard
 from onnx_evidence.types import AnyArray
 
 # Constants of more elements are weights, not shapes.
@@ -101,7 +101,7 @@ class Sizes:
                 self.add(numpy_helper.from_array(value, name))
             return None
         known = {name: self._types[name] for name in node.input if name in self._types}
-        if node.domain not in ("", "ai.onnx") or len(known) < len({name for name in node.input if name}):
+        if not is_standard(node) or len(known) < len({name for name in node.input if name}):
             return None
         try:
             self._types.update(self._infer(node, known))
