@@ -173,6 +173,8 @@ def test_graphs_inside_are_read_in_their_own_scope():
     assert net.readers.keys() == {"c", "hidden"}
     body = Net(model, net.nodes[0].attribute[0].g)
     assert (body.outputs, body.opset, [*body.constants], [*body.producer]) == (["y"], net.opset, ["x"], ["y"])
+    net.redirect({"x": "other", "hidden": "seen"})
+    assert [*body.nodes[0].input] == ["x", "seen"]
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -219,8 +221,9 @@ def test_maps_are_those_of_a_scan_after_any_edits(seed):
 def test_what_reads_another_tensor_computes_with_it(seed):
     net, draw = net_of(seed), random.Random(seed)
     old = draw.choice(["x", "c"])
-    net.redirect({old: "d"})
-    # 'd' has the value of 'd' for all: as if the other had it from the start.
+    net.redirect({old: net.constant("new", np.float32(3))})
+    net.finish()
+    # As if the other had had that value from the start.
     expected = net_of(seed)
     values = {tensor.name: tensor for tensor in expected.graph.initializer}
     if old == "c":
@@ -266,9 +269,12 @@ def test_names_are_free_and_stay_taken():
 def test_what_is_written_stands_apart_until_it_is_finished():
     net = net_of(2)
     before = net.proto.SerializeToString(deterministic=True)
+    maps = {**net.producer}, {name: [*readers] for name, readers in net.readers.items()}
     twin = net.copy()
     twin.write("Split", ["x", "", ""], "a", "b", axis=None, num_outputs=2)
     twin.constant("big", np.zeros(3, np.float32))
+    assert twin.fresh("b") == "b_"
+    assert (net.producer, net.readers) == maps
     assert net.proto.SerializeToString(deterministic=True) == before
     assert "a" not in net.producer
     assert "big" not in net.constants

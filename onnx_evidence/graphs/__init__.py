@@ -1,4 +1,4 @@
-"""ONNX graphs as they are written: nodes, shapes, what their axes mean, and how far their cells look.
+"""ONNX graphs, read and edited by one object: nodes, shapes, what their axes mean, and how far their cells look.
 
 Imported by: axes, counting, cuts, deployed, intake, sessions, vjp.
 """
@@ -32,7 +32,7 @@ from onnx_evidence.graphs.layout import (
     merged,
     regrouped,
 )
-from onnx_evidence.graphs.net import Net, rename_inputs
+from onnx_evidence.graphs.net import Net, rename_inputs, with_outputs
 from onnx_evidence.graphs.nodes import (
     bodies,
     bytes_at_once,
@@ -44,7 +44,16 @@ from onnx_evidence.graphs.nodes import (
     tensors_of,
 )
 from onnx_evidence.graphs.reach import Field, merge, slide
-from onnx_evidence.graphs.shapes import Shape, TensorInfo, asked_sides, evaluate, infer, infer_with_values, type_name
+from onnx_evidence.graphs.shapes import (
+    Shape,
+    TensorInfo,
+    asked_sides,
+    evaluate,
+    hollow,
+    infer,
+    infer_with_values,
+    type_name,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -72,6 +81,7 @@ __all__ = [
     "channels",
     "evaluate",
     "fits",
+    "hollow",
     "image_layout",
     "infer",
     "infer_with_values",
@@ -92,4 +102,5 @@ __all__ = [
     "steps_over_cells",
     "tensors_of",
     "type_name",
+    "with_outputs",
 ]

@@ -1,6 +1,7 @@
 """A graph that is read and edited: who makes and who reads each tensor, free names, nodes as they are written."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -73,6 +74,11 @@ class Net:
         """Every name that a tensor has; those inside of nodes are left aside."""
         found = {value.name for value in (*self.graph.input, *self.graph.output)}.union(self.constants)
         return found.union(*(node.output for node in self.nodes))
+
+    @property
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        """What the graph takes, without weights, which old files list."""
+        return [value for value in self.graph.input if value.name not in self.constants]
 
     @property
     def outputs(self) -> list[str]:
@@ -218,7 +224,7 @@ class Net:
         return outputs[0]
 
     def redirect(self, names: Mapping[str, str]) -> None:
-        """Let all nodes read other tensors: by name those that they read in place of each."""
+        """Let all nodes, and the graphs in them, read other tensors, which none of these graphs hides."""
         for node in self.nodes:
             rename_inputs(node, names)
         self.forget()
@@ -285,6 +291,15 @@ class Net:
             self.graph.initializer.append(self.constants[name])
             self.constants[name] = self.graph.initializer[-1]
 
+    def unlist(self) -> None:
+        """List weights among the inputs no more, in the model itself."""
+        inputs = self.inputs
+        if len(inputs) < len(self.graph.input):
+            del self.graph.input[:]
+            self.graph.input.extend(inputs)
+            # Before version 4 weights had to be listed.
+            self.proto.ir_version = max(self.proto.ir_version, 4)
+
     def model_of(
         self,
         nodes: Sequence[onnx.NodeProto],
@@ -319,6 +334,36 @@ class Net:
             ir_version=max(self.proto.ir_version, ir_version),
             functions=self.proto.functions,
         )
+
+
+@contextmanager
+def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> Iterator[onnx.ModelProto]:
+    """The graph itself with other outputs for a while, since to copy its weights takes memory.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        Changed in place, and put back, nodes and initializers that were added at the ends meanwhile included.
+    names : sequence of str
+        Tensors.
+
+    Yields
+    ------
+    onnx.ModelProto
+    """
+    graph = proto.graph
+    nodes, constants = len(graph.node), len(graph.initializer)
+    kept = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in graph.output]
+    del graph.output[:]
+    # Without types: ONNX Runtime infers them.
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    try:
+        yield proto
+    finally:
+        del graph.node[nodes:]
+        del graph.initializer[constants:]
+        del graph.output[:]
+        graph.output.extend(kept)
 
 
 def _note_reader(readers: dict[str, list[onnx.NodeProto]], node: onnx.NodeProto) -> None:

@@ -51,7 +51,7 @@ def plain(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         except Exception as error:
             raise ModelError(f"{path}: the functions of the model cannot be put in place: {one_line(error)}") from error
     _refuse(proto.graph.node, path)
-    _unlist_weights(proto)
+    Net(proto).unlist()
     _lift_constants(Net(proto))
     return proto
 
@@ -75,18 +75,6 @@ def _refuse(nodes: Iterable[onnx.NodeProto], path: Path) -> None:
             )
         for graph in bodies(node):
             _refuse(graph.node, path)
-
-
-def _unlist_weights(proto: onnx.ModelProto) -> None:
-    graph = proto.graph
-    constants = {tensor.name for tensor in graph.initializer}
-    kept = [value for value in graph.input if value.name not in constants]
-    if len(kept) < len(graph.input):
-        copies = helper.make_graph([], "", kept, []).input
-        del graph.input[:]
-        graph.input.extend(copies)
-        # Before version 4 weights had to be listed.
-        proto.ir_version = max(proto.ir_version, 4)
 
 
 def _lift_constants(net: Net) -> None:

@@ -203,7 +203,7 @@ def data_tensors(net: Net) -> set[str]:
     -------
     set of str
     """
-    return net.reached(*(value.name for value in net.graph.input if value.name not in net.constants))
+    return net.reached(*(value.name for value in net.inputs))
 
 
 def _sides(node: onnx.NodeProto, tensors: Mapping[str, TensorInfo], rows: int) -> AnyArray | None:

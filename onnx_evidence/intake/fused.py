@@ -36,7 +36,7 @@ class Spelling(Net):
 
     def __init__(self, proto: onnx.ModelProto, image: str, batch: int | None) -> None:
         super().__init__(proto)
-        self.opsets, self.image, self.batch = proto.opset_import, image, batch
+        self.image, self.batch = image, batch
         self._shapes: dict[str, Shape] = {}
 
     def spell(self, node: onnx.NodeProto, rule: Rule) -> bool:
@@ -119,7 +119,7 @@ class Spelling(Net):
         weights = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in large]
         small = [tensor for tensor in tensors if np.prod(tensor.dims) <= _MUCH]
         graph = helper.make_graph(self.nodes, "written", [*self.graph.input, *weights], [], small)
-        found = infer(helper.make_model(graph, opset_imports=self.opsets), self.image, self.batch)
+        found = infer(helper.make_model(graph, opset_imports=self.proto.opset_import), self.image, self.batch)
         return {name: info.shape for name, info in found.items()}
 
 

@@ -7,8 +7,8 @@ import onnx
 from onnx import TensorProto
 
 from onnx_evidence.errors import ModelError
-from onnx_evidence.graphs import Net, TensorInfo, node_inputs
-from onnx_evidence.intake.tried import STRICT, Subject, apart, largest, other_batches, pattern, session_of, with_outputs
+from onnx_evidence.graphs import Net, TensorInfo, node_inputs, with_outputs
+from onnx_evidence.intake.tried import STRICT, Subject, apart, largest, other_batches, pattern, session_of
 from onnx_evidence.types import Features
 
 _KINDS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.UINT8, TensorProto.INT8})

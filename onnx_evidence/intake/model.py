@@ -190,7 +190,7 @@ def load_model(
         output=taken.output,
         classes=classes,
         recorded=recorded_classes or beside.classes,
-        probe=lambda name: probe(proto, tensors, entry, taken.batch, name, path.parent),
+        probe=lambda name: probe(proto, entry, taken.batch, name, path.parent),
     )
     if (last := where_picture_ends(net, tensors, entry.name, found.logits)) is not None:
         raise ModelError(

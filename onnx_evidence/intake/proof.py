@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from onnx_evidence.errors import ModelError
-from onnx_evidence.graphs import Net, TensorInfo, node_inputs
+from onnx_evidence.graphs import Net, TensorInfo, node_inputs, with_outputs
 from onnx_evidence.intake.deployed_file import DeployedFile
 from onnx_evidence.intake.endings import data_tensors
 from onnx_evidence.intake.entry import Entry
@@ -198,16 +198,8 @@ def _largest(scores: FloatArray) -> float:
 
 def _session(proto: onnx.ModelProto, target: str, file: File) -> Session:
     """The model with one output, without copying its weights."""
-    outputs = proto.graph.output
-    kept = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in outputs]
-    del outputs[:]
-    # Without a type: ONNX Runtime infers it.
-    outputs.append(onnx.ValueInfoProto(name=target))
-    try:
+    with with_outputs(proto, [target]):
         return Session(proto, _CPU, folder=file.path.parent)
-    finally:
-        del outputs[:]
-        outputs.extend(kept)
 
 
 def _flat(scores: AnyArray) -> FloatArray:

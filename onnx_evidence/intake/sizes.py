@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper, shape_inference
 
-from onnx_evidence.graphs import evaluate, is_standard
+from onnx_evidence.graphs import asked_sides, evaluate, is_standard
 from onnx_evidence.types import AnyArray
 
 # Constants of more elements are weights, not shapes.
@@ -121,6 +121,5 @@ class Sizes:
 
     def _evaluate(self, node: onnx.NodeProto) -> dict[str, AnyArray] | None:
         if node.op_type == "Shape" and (sides := self.shape(node.input[0])) is not None:
-            bounds = {attribute.name: attribute.i for attribute in node.attribute}
-            return {node.output[0]: np.array(sides[bounds.get("start") : bounds.get("end")], np.int64)}
+            return {node.output[0]: np.array(sides[asked_sides(node)], np.int64)}
         return evaluate(node, self.values, self._opsets)
