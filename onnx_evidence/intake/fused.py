@@ -38,6 +38,8 @@ class Spelling(Net):
         super().__init__(proto)
         self.image, self.batch = image, batch
         self._shapes: dict[str, Shape] = {}
+        # What `kind` has found: a chain of thousands is gone back along once.
+        self._kinds = {value.name: int(value.type.tensor_type.elem_type) for value in proto.graph.input}
 
     def spell(self, node: onnx.NodeProto, rule: Rule) -> bool:
         """Write a node by its rule; False, with nothing written, where the rule does not know the form."""
@@ -66,15 +68,19 @@ class Spelling(Net):
 
     def kind(self, name: str) -> int:
         """ONNX element type of a tensor of floats: what it was made from has the same, up to a Cast."""
-        known = {value.name: value.type.tensor_type.elem_type for value in self.graph.input}
-        while name not in known and name not in self.constants:
+        passed = []
+        while (found := self.code(name) or self._kinds.get(name)) is None:
             node = self.producer.get(name)
+            passed.append(name)
             if node is None or not node.input:
-                return TensorProto.FLOAT
+                found = TensorProto.FLOAT
+                break
             if node.op_type == "Cast":
-                return int(node.attribute[0].i)
+                found = int(node.attribute[0].i)
+                break
             name = node.input[1 if node.op_type in ("DequantizeLinear", "Where") else 0]
-        return int(self.constants[name].data_type if name in self.constants else known[name])
+        self._kinds.update(dict.fromkeys(passed, found))
+        return found
 
     def code(self, name: str) -> int | None:
         """ONNX element type of a zero point; None where it is no constant."""
