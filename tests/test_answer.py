@@ -20,6 +20,7 @@ from onnx_evidence.cli.tables import explain_row
 from onnx_evidence.cuts.certificate import certify
 from onnx_evidence.cuts.parts import rounding
 from onnx_evidence.errors import CutError, ModelError
+from onnx_evidence.graphs import Net
 from onnx_evidence.intake.codes import unsigned
 from onnx_evidence.intake.deployed_file import DeployedFile
 from onnx_evidence.intake.proof import CODES, FULL, HALF, arithmetic_of
@@ -162,7 +163,7 @@ def test_between_codes_the_split_computes_the_file_s_integers(name: str, form):
     An output in the middle, or a backward graph that reads codes, keeps the runtime from its integer kernels.
     """
     deployed = DeployedModel(form(name), device="cpu")
-    cuts = [cut for cut in deployed.graph.cuts if rounding(cut.name, deployed.graph.producer)]
+    cuts = [cut for cut in deployed.graph.cuts if rounding(cut.name, deployed.graph.net)]
     look, gradients = (
         deployed.looker(cuts),
         [deployed.gradient(cut) if number in (1, 4) else None for number, cut in enumerate(cuts)],
@@ -477,7 +478,7 @@ def test_weights_that_are_only_stored_in_fewer_bits_are_float32(tmp_path: Path):
     model.graph.node.extend(nodes)
     deployed = DeployedModel(tiny.save(model, tmp_path / "model.onnx"), device="cpu")
     assert deployed.model.arithmetic == FULL
-    assert arithmetic_of(deployed.model.proto, {}) == FULL
+    assert arithmetic_of(Net(deployed.model.proto), {}) == FULL
 
 
 # --- codes ---------------------------------------------------------------------------------------------------------
@@ -485,7 +486,7 @@ def test_weights_that_are_only_stored_in_fewer_bits_are_float32(tmp_path: Path):
 
 def test_unsigned_codes_change_no_value(form):
     deployed = DeployedModel(form("QDQ per channel, signed"), device="cpu")
-    cut = next(cut for cut in deployed.graph.cuts if rounding(cut.name, deployed.graph.producer))
+    cut = next(cut for cut in deployed.graph.cuts if rounding(cut.name, deployed.graph.net))
     signed, moved = deployed.graph.tail(cut), unsigned(deployed.graph.tail(cut))
     kinds = [
         {each.data_type for each in part.graph.initializer if "zero_point" in each.name} for part in (signed, moved)

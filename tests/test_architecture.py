@@ -36,6 +36,7 @@ HOMES = {
         "deployed",
         "evaluation.randomise",
         "graphs.fields",
+        "graphs.net",
         "graphs.nodes",
         "graphs.shapes",
         "intake.append",
@@ -63,7 +64,6 @@ HOMES = {
         "intake.read",
         "intake.refusals",
         "intake.renamed",
-        "intake.rewrite",
         "intake.sizes",
         "intake.standard",
         "intake.take_in",
@@ -579,6 +579,45 @@ def test_control_a_section_planted_in_a_room_is_found():
     told = told_in_rooms(sources)
     assert {line.partition(":")[0] for line in told["files.inside"]} == {"files.inside.open_inside_"}
     assert {line.partition(":")[0] for line in told["batch.loop"]} == {"batch.loop.run_jobs_"}
+
+
+def maps_by_hand(source: Source) -> list[str]:
+    """Maps that a module makes of a graph for itself: from tensors to their nodes, and from names to constants."""
+    found = []
+    for item in ast.walk(source.tree):
+        if isinstance(item, ast.DictComp) and isinstance(item.value, ast.Name):
+            value, first = item.value.id, item.generators[0]
+            of_each = ast.unparse(first.target) == value
+            said = [ast.unparse(part) for part in (item.key, *(each.iter for each in item.generators[1:]))]
+            if of_each and any(part.startswith(f"{value}.output") for part in said):
+                found.append(f"{source.name} finds by itself who makes which tensor")
+            if of_each and ast.unparse(first.iter).endswith(".initializer"):
+                found.append(f"{source.name} finds constants by itself")
+        if isinstance(item, ast.Tuple) and ast.unparse(item) == "('', 'ai.onnx')":
+            found.append(f"{source.name} knows by itself which operators are standard")
+    return found
+
+
+def test_graphs_are_read_by_one_object():
+    assert [line for source in read().values() if source.room != "graphs" for line in maps_by_hand(source)] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (
+            "made = {name: node for node in graph.node for name in node.output}",
+            "finds by itself who makes which tensor",
+        ),
+        ("made = {n.output[0]: n for n in nodes if n.output}", "finds by itself who makes which tensor"),
+        ("held = {each.name: each for each in proto.graph.initializer}", "finds constants by itself"),
+        ("old = node.domain in ('', 'ai.onnx')", "knows by itself which operators are standard"),
+        ("kinds = {each.name: each.data_type for each in proto.graph.initializer}", None),
+        ("places = {name: i for i, node in enumerate(nodes) for name in node.output}", None),
+    ],
+)
+def test_control_a_map_by_hand_is_found(line: str, complaint: str | None):
+    assert maps_by_hand(Source("m", line)) == ([] if complaint is None else [f"m {complaint}"])
 
 
 def lines_of_code(text: str) -> int:

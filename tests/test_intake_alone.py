@@ -539,13 +539,14 @@ def test_the_graph_is_left_as_it_was(tmp_path: Path):
 _LOOKED_AT = """
 import resource, sys
 import numpy as np, onnx
+from onnx_evidence.graphs import Net
 from onnx_evidence.intake.inside import _add_lengths
 from onnx_evidence.sessions.runtime import Device, Session
 
 model = onnx.load(sys.argv[1])
 names = [name for node in model.graph.node for name in node.output]
 del model.graph.output[:]
-lengths = _add_lengths(model, names)
+lengths = _add_lengths(Net(model), names)
 model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in lengths)
 session = Session(model, Device("cpu", "here"), threads=1)
 x = np.random.default_rng(0).normal(size=(2, 3, 512, 512)).astype(np.float32)

@@ -14,7 +14,7 @@ from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError, ModelError
 from onnx_evidence.intake.blocked import BLOCKED, in_rows
 from onnx_evidence.intake.dialect import plain
-from onnx_evidence.intake.rewrite import VENDOR, name_strays
+from onnx_evidence.intake.trial import VENDOR, name_strays
 from onnx_evidence.intake.vendor import spell_out
 from onnx_evidence.vjp import missing_rules
 from tests import tiny, tiny_transformers

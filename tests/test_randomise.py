@@ -25,10 +25,8 @@ def opened(folder: Path, nodes: list[onnx.NodeProto], weights: dict[str, np.ndar
 
 
 def tensors(deployed: DeployedModel) -> dict[str, AnyArray]:
-    """Initialisers and Constants, as the graph would run them."""
-    found = {name: numpy_helper.to_array(each) for name, each in deployed.graph.constants.items()}
-    made = {node.output[0]: node.attribute[0].t for node in deployed.graph.nodes if node.op_type == "Constant"}
-    return found | {name: numpy_helper.to_array(each) for name, each in made.items()}
+    """Initialisers, as the graph would run them."""
+    return {name: numpy_helper.to_array(each) for name, each in deployed.graph.net.constants.items()}
 
 
 def file_logits(path: Path, weights: dict[str, AnyArray], inputs: np.ndarray) -> np.ndarray:

@@ -8,8 +8,9 @@ import onnx
 
 from onnx_evidence.counting.held import PICTURE, TOLD, UNKNOWN, Call, Held
 from onnx_evidence.counting.tally import NODE, Work, in_words
-from onnx_evidence.counting.walk import Scope, Unsettled, Walk, bodies, named
+from onnx_evidence.counting.walk import Scope, Unsettled, Walk, named
 from onnx_evidence.errors import ModelError
+from onnx_evidence.graphs import bodies
 
 # Turns of a Loop are followed one by one through at most so many nodes.
 _FOLLOWED = 20_000

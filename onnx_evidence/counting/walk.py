@@ -12,9 +12,8 @@ from onnx_evidence.counting.reckoning import reckoned
 from onnx_evidence.counting.table import grown
 from onnx_evidence.counting.tally import NODE, Limits, Work, in_words
 from onnx_evidence.errors import ModelError
-from onnx_evidence.graphs import node_inputs, tensors_of
+from onnx_evidence.graphs import bodies, is_standard, node_inputs, opset_of, tensors_of
 
-_STANDARD = ("", "ai.onnx")
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 # Texts that are joined to themselves double in length, which sizes do not show.
 _TEXTS = frozenset({"StringConcat"})
@@ -38,7 +37,7 @@ class Walk:
     def __init__(self, proto: onnx.ModelProto, path: Path, limits: Limits, *, settled: bool) -> None:
         self.path, self._proto, self.limits, self.settled = path, proto, limits, settled
         self._opsets = list(proto.opset_import)
-        self.opset = _opset(proto.opset_import)
+        self.opset = opset_of(proto.opset_import)
         self._functions = {(each.domain, each.name, each.overload): each for each in proto.functions}
         self.given: Mapping[str, onnx.AttributeProto] = {}
         self.visits = self.trying = self._at_once = 0
@@ -130,10 +129,10 @@ class Walk:
         inputs = [scope.get(name, UNKNOWN) if name else None for name in node.input]
         if function := self._functions.get((node.domain, node.op_type, node.overload)):
             made = self._function(function, node, inputs, work)
-        elif node.op_type in CONTROL and node.domain in _STANDARD:
+        elif node.op_type in CONTROL and is_standard(node):
             made = self.control(node, inputs, scope, work)
             self._hold(node, made, work)
-        elif node.op_type == "Constant" and node.domain in _STANDARD:
+        elif node.op_type == "Constant" and is_standard(node):
             made = [self._constant(node, work)]
         else:
             for body in bodies(node):  # of operators that ONNX Runtime alone has
@@ -241,7 +240,7 @@ class Walk:
         # Inputs that are left out are known as such inside.
         pairs = zip(function.input, inputs, strict=False)
         scope: Scope = ChainMap({name: held for name, held in pairs if held is not None})
-        self.given, self.opset = given, _opset(function.opset_import) or self.opset
+        self.given, self.opset = given, opset_of(function.opset_import) or self.opset
         try:
             for inner in function.node:
                 self._node(inner, scope, work)
@@ -257,14 +256,6 @@ class Walk:
         raise NotImplementedError
 
 
-def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """The graphs inside a node, in the order of its attributes."""
-    found: list[onnx.GraphProto] = []
-    for attribute in node.attribute:
-        found += [attribute.g] if attribute.HasField("g") else attribute.graphs
-    return found
-
-
 def _last_read(graph: onnx.GraphProto) -> tuple[dict[str, int], dict[int, list[str]]]:
     """The place of the last node that reads each tensor, and the tensors that each place is the last for."""
     last: dict[str, int] = {}
@@ -274,10 +265,6 @@ def _last_read(graph: onnx.GraphProto) -> tuple[dict[str, int], dict[int, list[s
     for name, place in last.items():
         ends.setdefault(place, []).append(name)
     return last, ends
-
-
-def _opset(imports: Sequence[onnx.OperatorSetIdProto]) -> int:
-    return next((each.version for each in imports if each.domain in _STANDARD), 0)
 
 
 def _stored(tensor: onnx.TensorProto) -> Held:

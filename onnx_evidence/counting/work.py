@@ -11,8 +11,9 @@ import onnx
 from onnx_evidence.counting.held import UNKNOWN, Held, of_shape
 from onnx_evidence.counting.tally import BATCH, MAX_WORK, Limits, Work
 from onnx_evidence.counting.turns import WholeWalk
-from onnx_evidence.counting.walk import Walk, bodies
+from onnx_evidence.counting.walk import Walk
 from onnx_evidence.errors import ModelError
+from onnx_evidence.graphs import bodies
 
 # Pictures of a fixed batch; a file that insists on more is refused when its input is looked at.
 _LARGEST_BATCH = 4096

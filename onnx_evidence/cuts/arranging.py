@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from onnx_evidence.cuts.cells import Inside
+from onnx_evidence.graphs import Net
 
 
 class _Writer:
@@ -20,21 +20,20 @@ class _Writer:
     Slices and reshapes are in the form that operators have had since opset 10.
     """
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        self.nodes: list[onnx.NodeProto] = []
+    def __init__(self, net: Net, prefix: str) -> None:
+        self.net, self.prefix, self.written = net, prefix, 0
 
-    def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
-        name = f"{self.prefix}/{op_type.lower()}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op_type, inputs, [name], name, **attributes))
-        return name
+    def op(self, op_type: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        name = output or self.net.fresh(f"{self.prefix}/{op_type.lower()}{self.written}")
+        self.written += 1
+        return self.net.write(op_type, inputs, name, **attributes)
 
     def numbers(self, *numbers: int) -> str:
         tensor = numpy_helper.from_array(np.array(numbers, np.int64))
         return self.op("Constant", value=tensor)
 
-    def reshape(self, name: str, sides: Sequence[int]) -> str:
-        return self.op("Reshape", name, self.numbers(*sides))
+    def reshape(self, name: str, sides: Sequence[int], output: str | None = None) -> str:
+        return self.op("Reshape", name, self.numbers(*sides), output=output)
 
     def slice(self, name: str, axis: int, start: int, stop: int) -> str:
         return self.op("Slice", name, self.numbers(start), self.numbers(stop), self.numbers(axis))
@@ -43,11 +42,13 @@ class _Writer:
         return name if list(order) == sorted(order) else self.op("Transpose", name, perm=list(order))
 
 
-def arrange(tensor: str, inside: Inside) -> list[onnx.NodeProto]:
-    """Nodes from a cut's tensor to what is seen from outside.
+def arrange(net: Net, tensor: str, inside: Inside) -> str:
+    """Write nodes from a cut's tensor to what is seen from outside.
 
     Parameters
     ----------
+    net : Net
+        Where to.
     tensor : str
         The cut.
     inside : Inside
@@ -55,18 +56,17 @@ def arrange(tensor: str, inside: Inside) -> list[onnx.NodeProto]:
 
     Returns
     -------
-    list of onnx.NodeProto
-        The last one's output is the features.
+    str
+        The features.
     """
-    writer = _Writer(f"{tensor}/out")
+    writer = _Writer(net, f"{tensor}/out")
     name = tensor
     if inside.elem_type != TensorProto.FLOAT:
         name = writer.op("Cast", name, to=TensorProto.FLOAT)
     rows, cols = inside.grid
     name = writer.transpose(writer.reshape(name, inside.parts), inside.order)
     if not inside.kept:
-        writer.reshape(name, (-1, inside.channels, rows, cols))
-        return writer.nodes
+        return writer.reshape(name, (-1, inside.channels, rows, cols))
     first, stop = inside.before, inside.before + rows * cols
     lined = writer.reshape(name, (-1, inside.channels, stop + inside.after))
     ends = [writer.slice(lined, 2, *bounds) for bounds in _bounds(inside)]
@@ -74,8 +74,7 @@ def arrange(tensor: str, inside: Inside) -> list[onnx.NodeProto]:
     once = writer.reshape(writer.op("Transpose", joined, perm=[0, 2, 1]), (-1, inside.kept, 1, 1))
     everywhere = writer.op("Expand", once, writer.numbers(1, 1, rows, cols))
     cells = writer.reshape(writer.slice(lined, 2, first, stop), (-1, inside.channels, rows, cols))
-    writer.op("Concat", cells, everywhere, axis=1)
-    return writer.nodes
+    return writer.op("Concat", cells, everywhere, axis=1)
 
 
 def _bounds(inside: Inside) -> list[tuple[int, int]]:
@@ -85,23 +84,21 @@ def _bounds(inside: Inside) -> list[tuple[int, int]]:
     return [each for each in bounds if each[1] > each[0]]
 
 
-def restore(features: str, tensor: str, inside: Inside) -> list[onnx.NodeProto]:
-    """Nodes from what is seen from outside back to a cut's tensor.
+def restore(net: Net, features: str, tensor: str, inside: Inside) -> None:
+    """Write nodes from what is seen from outside back to a cut's tensor.
 
     Parameters
     ----------
+    net : Net
+        Where to.
     features : str
         The features.
     tensor : str
         What the last node makes.
     inside : Inside
         How cells lie in the tensor.
-
-    Returns
-    -------
-    list of onnx.NodeProto
     """
-    writer = _Writer(f"{tensor}/in")
+    writer = _Writer(net, f"{tensor}/in")
     name = features
     if inside.kept:
         name = _with_tokens(writer, features, inside)
@@ -110,9 +107,7 @@ def restore(features: str, tensor: str, inside: Inside) -> list[onnx.NodeProto]:
     name = writer.transpose(writer.reshape(name, there), back)
     if inside.elem_type != TensorProto.FLOAT:
         name = writer.op("Cast", name, to=inside.elem_type)
-    writer.reshape(name, inside.sides)
-    writer.nodes[-1].output[0] = tensor
-    return writer.nodes
+    writer.reshape(name, inside.sides, output=tensor)
 
 
 def _with_tokens(writer: _Writer, features: str, inside: Inside) -> str:

@@ -6,14 +6,12 @@ proved first, by sweeping the set of live tensors. Uses by ``Shape`` alone are n
 behind the cut.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from difflib import SequenceMatcher
 from functools import cached_property
 from math import prod
 
-import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from onnx_evidence.axes import find_layouts, find_unread
 from onnx_evidence.cuts.cells import Cut, Inside, Lost, cells_inside
@@ -22,8 +20,7 @@ from onnx_evidence.errors import CutError
 from onnx_evidence.graphs import (
     UNARY,
     Layout,
-    ancestors,
-    attributes_of,
+    Net,
     image_layout,
     kind_of,
     multiply_adds,
@@ -52,24 +49,14 @@ class Graph:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        proto = model.proto.graph
-        self.constants = {tensor.name: tensor for tensor in proto.initializer}
+        self.net = Net(model.proto)
         self.shapes = {name: info.shape for name, info in model.tensors.items()}
-        self._known = frozenset(name for node in proto.node for name in node.output)
-        self.data = self._find_data(proto.node)
-        self.producer = {name: node for node in proto.node for name in node.output}
-        needed = {id(node) for node in ancestors(model.logits_name, self.producer, is_leaf=self.is_free_shape)}
-        self.nodes = [node for node in proto.node if id(node) in needed]
+        self._known = frozenset(self.net.producer)
+        # Tensors that carry values of the input, not only its shape.
+        self.data = frozenset(self.net.reached(model.input_name, stops=self._is_shape_known))
+        self.nodes = self.net.needed(model.logits_name, is_leaf=self.is_free_shape)
         self._position = {name: i for i, node in enumerate(self.nodes) for name in node.output}
         self._position[model.input_name] = -1
-
-    def _find_data(self, nodes: Iterable[onnx.NodeProto]) -> frozenset[str]:
-        """Tensors that carry values of the input, not only its shape."""
-        found = {self.model.input_name}
-        for node in nodes:
-            if any(name in found for name in node_inputs(node)) and not self._is_shape_known(node):
-                found.update(node.output)
-        return frozenset(found)
 
     def _is_shape_known(self, node: onnx.NodeProto) -> bool:
         shape = self.shapes.get(node.input[0], (0,)) if node.op_type == "Shape" else (0,)
@@ -116,7 +103,7 @@ class Graph:
         behind = {name for name in self._position if self._position[name] > self._position[last.name]}
         for name in self._sweep():
             if name in behind and self._layouts.get(name) is None:
-                operator = self.producer[name].op_type
+                operator = self.net.producer[name].op_type
                 return Lost(name, f"rows and columns cannot be followed from {name!r} ({operator}) on")
         for name in sorted(behind, key=self._position.__getitem__):
             layout, info = self._layouts.get(name), self.model.tensors.get(name)
@@ -153,7 +140,11 @@ class Graph:
 
         What has become channels, rows, columns is one, whatever it was before.
         """
-        info, layout, producer = self.model.tensors.get(tensor), self._layouts.get(tensor), self.producer.get(tensor)
+        info, layout, producer = (
+            self.model.tensors.get(tensor),
+            self._layouts.get(tensor),
+            self.net.producer.get(tensor),
+        )
         inside = cells_inside(layout, info) if layout is not None and info is not None else None
         if inside is None or inside.is_plain or producer is None or producer.op_type not in _MOVING:
             return None
@@ -161,19 +152,16 @@ class Graph:
 
     def _rounded(self, tensor: str) -> str | None:
         """What a tensor is rounded to, where only a quantiser reads it: the split would move it off its codes."""
-        readers = self._readers.get(tensor, [])
+        readers = self._readers(tensor)
         if tensor == self.model.input_name or len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
             return None
-        after = self._readers.get(readers[0].output[0], [])
-        return str(after[0].output[0]) if after and rounding(after[0].output[0], self.producer) else None
+        after = self._readers(readers[0].output[0])
+        return str(after[0].output[0]) if after and rounding(after[0].output[0], self.net) else None
 
-    @cached_property
-    def _readers(self) -> dict[str, list[onnx.NodeProto]]:
-        found: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.nodes:
-            for name in dict.fromkeys(node_inputs(node)) if not self.is_free_shape(node) else ():
-                found.setdefault(name, []).append(node)
-        return found
+    def _readers(self, tensor: str) -> list[onnx.NodeProto]:
+        """Nodes that read a tensor's values on the way to the logits."""
+        readers = self.net.readers.get(tensor, [])
+        return [node for node in readers if node.output[0] in self._position and not self.is_free_shape(node)]
 
     @cached_property
     def _layouts(self) -> dict[str, Layout | None]:
@@ -182,13 +170,8 @@ class Graph:
 
     def _value(self, name: str) -> AnyArray | None:
         """The numbers of a constant that is no weight."""
-        tensor = self.constants.get(name)
-        if tensor is None and (node := self.producer.get(name)) is not None and node.op_type == "Constant":
-            given = next(iter(attributes_of(node).values()))
-            tensor = given if isinstance(given, onnx.TensorProto) else numpy_helper.from_array(np.array(given))
-        if tensor is None or np.prod(tensor.dims) > _SMALL:
-            return None
-        return np.asarray(numpy_helper.to_array(tensor))
+        tensor = self.net.constants.get(name)
+        return None if tensor is None or prod(tensor.dims) > _SMALL else self.net.array(name)
 
     @cached_property
     def _unread(self) -> dict[str, str]:
@@ -241,8 +224,8 @@ class Graph:
         return "the nearest cuts are " + ", ".join(repr(cut.name) for cut in ranked[:3])
 
     def _describe(self, name: str, inside: Inside) -> Cut:
-        quantiser = rounding(name, self.producer)
-        producer = self.producer.get(name if quantiser is None else quantiser[0].input[0])
+        quantiser = rounding(name, self.net)
+        producer = self.net.producer.get(name if quantiser is None else quantiser[0].input[0])
         layout = self._layouts[name]
         total = sum(self._costs)
         behind = sum(self._costs[self._position[name] + 1 :])

@@ -4,17 +4,17 @@ What asks only for the shape of a tensor outside the part is rebuilt from the ba
 goes in and comes out is (N, channels, rows, columns) in float32: nodes at both ends see to that (`arranging`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from onnx_evidence.cuts.arranging import arrange, restore
 from onnx_evidence.cuts.cells import Inside
-from onnx_evidence.graphs import Shape, ancestors, asked_sides, node_inputs
+from onnx_evidence.graphs import Net, Shape, asked_sides
 from onnx_evidence.intake import Model
 
 
@@ -49,20 +49,14 @@ class Whole(Protocol):
     ----------
     model : Model
         The file.
-    nodes : list of onnx.NodeProto
-        In topological order.
-    producer : mapping of str to onnx.NodeProto
-        The node that makes each tensor.
-    constants : mapping of str to onnx.TensorProto
-        Initializers.
+    net : Net
+        Its nodes and constants.
     shapes : mapping of str to Shape
         Of all tensors.
     """
 
     model: Model
-    nodes: list[onnx.NodeProto]
-    producer: dict[str, onnx.NodeProto]
-    constants: dict[str, onnx.TensorProto]
+    net: Net
     shapes: dict[str, Shape]
 
     def is_free_shape(self, node: onnx.NodeProto) -> bool:
@@ -87,120 +81,95 @@ def part(whole: Whole, source: End, targets: Sequence[End]) -> onnx.ModelProto:
     onnx.ModelProto
         In the opset of the whole.
     """
-    wanted = {
-        id(node)
-        for target in targets
-        for node in ancestors(target.name, whole.producer, {source.name}, whole.is_free_shape)
-    }
-    kept = [node for node in whole.nodes if id(node) in wanted]
+    names = [target.name for target in targets]
+    kept = whole.net.needed(*names, stop={source.name}, is_leaf=whole.is_free_shape)
     inside = {source.name, *(name for node in kept for name in node.output)}
-    entry, nodes = _enter(whole, source)
+    net = whole.net.copy()
+    net.take()
+    entry = _enter(net, source, rounding(source.name, whole.net))
     for node in kept:
-        outside = whole.is_free_shape(node) and node.input[0] not in inside
-        nodes += _rebuild_shape(node, entry, whole.shapes) if outside else [node]
-    names = []
-    for target in targets:
-        added = [] if target.is_plain or target.inside is None else arrange(target.name, target.inside)
-        nodes += added
-        names.append(added[-1].output[0] if added else target.name)
-    return _assemble(whole, nodes, (entry, source.shape), list(zip(names, targets, strict=True)))
+        if whole.is_free_shape(node) and node.input[0] not in inside:
+            _rebuild_shape(net, node, entry, whole.shapes[node.input[0]])
+        else:
+            net.add(node)
+    given = [
+        target.name if target.is_plain or target.inside is None else arrange(net, target.name, target.inside)
+        for target in targets
+    ]
+    return _assemble(whole.model, net, (entry, source.shape), list(zip(given, targets, strict=True)))
 
 
-def _enter(whole: Whole, source: End) -> tuple[str, list[onnx.NodeProto]]:
-    """The name of a part's input, and the nodes that make the source of it.
+def _enter(net: Net, source: End, quantiser: tuple[onnx.NodeProto, onnx.NodeProto] | None) -> str:
+    """Write the nodes that make the source of a part's input, whose name is returned.
 
     Behind a quantiser these repeat its rounding: codes survive that, and the runtime finds the pairs of quantisers that
     it computes with integers between.
     """
-    quantiser = rounding(source.name, whole.producer)
-    if source.is_plain and quantiser is None:
-        return source.name, []
-    entry, made = f"{source.name}/cells", source.name
-    if quantiser is not None:
-        made = f"{source.name}/float"
-    nodes = []
+    made = entry = source.name if quantiser is None else net.fresh(f"{source.name}/float")
     if source.inside is not None and not source.is_plain:
-        nodes = restore(entry, made, source.inside)
-    else:
-        entry = made
+        entry = net.fresh(f"{source.name}/cells")
+        restore(net, entry, made, source.inside)
     if quantiser is not None:
-        codes = f"{source.name}/codes"
+        codes = net.fresh(f"{source.name}/codes")
         for node, names in zip(quantiser, ((made, codes), (codes, source.name)), strict=True):
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
             copy.name = f"{names[1]}/again"
             copy.input[0], copy.output[0] = names
-            nodes.append(copy)
-    return entry, nodes
+            net.add(copy)
+    return entry
 
 
-def rounding(tensor: str, producer: Mapping[str, onnx.NodeProto]) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
+def rounding(tensor: str, net: Net) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
     """The quantiser and its inverse that a tensor comes out of.
 
     Parameters
     ----------
     tensor : str
         The tensor.
-    producer : mapping of str to onnx.NodeProto
-        The node that makes each.
+    net : Net
+        The graph.
 
     Returns
     -------
     (onnx.NodeProto, onnx.NodeProto) or None
         QuantizeLinear and DequantizeLinear; None where it comes out of something else.
     """
-    after = producer.get(tensor)
-    before = producer.get(after.input[0]) if after is not None and after.op_type == "DequantizeLinear" else None
+    after = net.producer.get(tensor)
+    before = net.producer.get(after.input[0]) if after is not None and after.op_type == "DequantizeLinear" else None
     if after is None or before is None or before.op_type != "QuantizeLinear":
         return None
     return before, after
 
 
-def _rebuild_shape(node: onnx.NodeProto, source: str, shapes: Mapping[str, Shape]) -> list[onnx.NodeProto]:
-    """Nodes that make the shape of a tensor from the batch size of ``source``."""
-    output, shape = node.output[0], shapes[node.input[0]]
+def _rebuild_shape(net: Net, node: onnx.NodeProto, source: str, shape: Shape) -> None:
+    """Write nodes that make the shape of a tensor from the batch size of ``source``."""
+    output, asked = node.output[0], asked_sides(node)
 
-    def constant(name: str, values: Sequence[int | None]) -> onnx.NodeProto:
-        tensor = numpy_helper.from_array(np.array(values, np.int64), f"{output}/{name}")
-        return helper.make_node("Constant", [], [tensor.name], value=tensor)
+    def constant(name: str, *values: int | None) -> str:
+        return net.constant(f"{output}/{name}", np.array(values, np.int64))
 
-    asked = asked_sides(node)
-    nodes = [
-        helper.make_node("Shape", [source], [f"{output}/source"]),
-        constant("zero", [0]),
-        constant("rest", shape[1:]),
-        helper.make_node("Gather", [f"{output}/source", f"{output}/zero"], [f"{output}/batch"]),
-        helper.make_node("Concat", [f"{output}/batch", f"{output}/rest"], [f"{output}/whole"], axis=0),
-    ]
-    if asked == slice(None):
-        nodes[-1].output[0] = output
-        return nodes
-    # Since opset 15 only a part of the shape may be asked for.
-    start, stop, _ = asked.indices(len(shape))
-    slicing = helper.make_node("Slice", [f"{output}/whole", f"{output}/start", f"{output}/stop"], [output])
-    return [*nodes, constant("start", [start]), constant("stop", [stop]), slicing]
+    sides = net.write("Shape", [source], net.fresh(f"{output}/source"))
+    batch = net.write("Gather", [sides, constant("zero", 0)], net.fresh(f"{output}/batch"))
+    whole = output if asked == slice(None) else net.fresh(f"{output}/whole")
+    net.write("Concat", [batch, constant("rest", *shape[1:])], whole, axis=0)
+    if whole != output:
+        # Since opset 15 only a part of the shape may be asked for.
+        start, stop, _ = asked.indices(len(shape))
+        net.write("Slice", [whole, constant("start", start), constant("stop", stop)], output)
 
 
 def _assemble(
-    whole: Whole,
-    nodes: list[onnx.NodeProto],
-    source: tuple[str, tuple[int, int, int] | None],
-    outputs: Sequence[tuple[str, End]],
+    model: Model, net: Net, source: tuple[str, tuple[int, int, int] | None], outputs: Sequence[tuple[str, End]]
 ) -> onnx.ModelProto:
-    used = {name for node in nodes for name in node_inputs(node)}
-    model = whole.model
     batch: int | str = model.batch or "N"
     kinds = [
         model.tensors[end.name].elem_type if end.is_plain and end.name in model.tensors else TensorProto.FLOAT
         for _, end in outputs
     ]
-    graph = helper.make_graph(
-        nodes,
-        model.proto.graph.name or "model",
+    return net.model_of(
+        net.nodes,
         [helper.make_tensor_value_info(source[0], TensorProto.FLOAT, [batch, *(source[1] or ())])],
         [helper.make_tensor_value_info(name, kind, None) for (name, _), kind in zip(outputs, kinds, strict=True)],
-        [tensor for name, tensor in whole.constants.items() if name in used],
+        model.proto.graph.name or "model",
     )
-    made = helper.make_model(graph, opset_imports=model.proto.opset_import, ir_version=max(model.proto.ir_version, 4))
-    made.functions.extend(model.proto.functions)
-    return made

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from onnx_evidence.cuts import Graph
 from onnx_evidence.deployed import DeployedModel
@@ -34,7 +34,7 @@ _CASCADE = {"last quarter": 0.25, "last half": 0.5, "last three quarters": 0.75,
 class Weight:
     """A weight of the network that can be re-drawn."""
 
-    name: str  # the initialiser, or the output of the Constant node that holds it
+    name: str  # the initialiser
     layer: str  # output of the first node that it is a weight of
     position: int  # of that node in `Graph.nodes`
     axis: int  # of its output units (filters, or columns of a matrix); entries are shuffled inside each
@@ -116,8 +116,8 @@ def _slots(node: onnx.NodeProto) -> Iterator[tuple[int, int]]:
 
 def _follow(graph: Graph, name: str, axis: int) -> tuple[str, int] | None:
     """The tensor that a weight is made from, and the axis of its units there; None if it cannot be told."""
-    while (values := _held(graph, name)) is None:
-        node = graph.producer.get(name)
+    while (values := graph.net.constants.get(name)) is None:
+        node = graph.net.producer.get(name)
         if node is None:
             return None
         if node.op_type == "Transpose":
@@ -134,15 +134,6 @@ def _follow(graph: Graph, name: str, axis: int) -> tuple[str, int] | None:
     return (name, axis) if bool((units != units[:, :1]).any()) else None
 
 
-def _held(graph: Graph, name: str) -> TensorProto | None:
-    """The values of an initialiser or Constant node."""
-    tensor: TensorProto | None = graph.constants.get(name)
-    node = graph.producer.get(name)
-    if tensor is None and node is not None and node.op_type == "Constant":
-        tensor = next((each.t for each in node.attribute if each.name == "value"), None)
-    return tensor
-
-
 def redraw(deployed: DeployedModel, weights: Iterable[Weight], seed: int = 0) -> DeployedModel:
     """The model with some of its weights re-drawn, ready to run; the one given stays as it is, and shares all else.
 
@@ -151,20 +142,12 @@ def redraw(deployed: DeployedModel, weights: Iterable[Weight], seed: int = 0) ->
     """
     _ = deployed.graph.cuts  # found once, for all models that are made of this one
     graph = copy.copy(deployed.graph)
-    drawn = {}
+    graph.net = graph.net.copy()
     for weight in weights:
-        values = _held(graph, weight.name)
+        values = graph.net.array(weight.name)
         assert values is not None  # it was found there
-        shuffled = _shuffle(numpy_helper.to_array(values), weight.axis, seed, weight.name)
-        drawn[weight.name] = numpy_helper.from_array(shuffled, weight.name)
-    graph.constants = {**graph.constants, **{name: drawn[name] for name in drawn if name in graph.constants}}
-    replaced = {
-        name: helper.make_node("Constant", [], [name], value=drawn[name]) for name in drawn if name in graph.producer
-    }
-    graph.nodes = [replaced.get(node.output[0], node) for node in graph.nodes]
-    graph.producer = {**graph.producer, **replaced}
-    # `DeployedModel.model` still describes the file. Fields that were measured are kept: maps of both are laid out
-    # alike, and differ in their values alone.
+        shuffled = _shuffle(values, weight.axis, seed, weight.name)
+        graph.net.store(numpy_helper.from_array(shuffled, weight.name))
     return deployed.of_graph(graph)
 
 

@@ -1,4 +1,4 @@
-"""ONNX graphs as they are written: nodes, shapes, what their axes mean, and how far their cells look.
+"""ONNX graphs, read and edited by one object: nodes, shapes, what their axes mean, and how far their cells look.
 
 Imported by: axes, counting, cuts, deployed, intake, sessions, vjp.
 """
@@ -32,9 +32,28 @@ from onnx_evidence.graphs.layout import (
     merged,
     regrouped,
 )
-from onnx_evidence.graphs.nodes import ancestors, bytes_at_once, kind_of, multiply_adds, node_inputs, tensors_of
+from onnx_evidence.graphs.net import Net, rename_inputs, with_outputs
+from onnx_evidence.graphs.nodes import (
+    bodies,
+    bytes_at_once,
+    is_standard,
+    kind_of,
+    multiply_adds,
+    node_inputs,
+    opset_of,
+    tensors_of,
+)
 from onnx_evidence.graphs.reach import Field, merge, slide
-from onnx_evidence.graphs.shapes import Shape, TensorInfo, asked_sides, evaluate, infer, infer_with_values, type_name
+from onnx_evidence.graphs.shapes import (
+    Shape,
+    TensorInfo,
+    asked_sides,
+    evaluate,
+    hollow,
+    infer,
+    infer_with_values,
+    type_name,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -50,32 +69,38 @@ __all__ = [
     "Axis",
     "Field",
     "Layout",
+    "Net",
     "Part",
     "Shape",
     "TensorInfo",
     "agreed",
-    "ancestors",
     "asked_sides",
     "attributes_of",
+    "bodies",
     "bytes_at_once",
     "channels",
     "evaluate",
     "fits",
+    "hollow",
     "image_layout",
     "infer",
     "infer_with_values",
     "is_placed",
+    "is_standard",
     "kernel_of",
     "kind_of",
     "merge",
     "merged",
     "multiply_adds",
     "node_inputs",
+    "opset_of",
     "reach",
     "regrouped",
+    "rename_inputs",
     "slid",
     "slide",
     "steps_over_cells",
     "tensors_of",
     "type_name",
+    "with_outputs",
 ]

@@ -1,6 +1,6 @@
 """Facts about ONNX nodes: what they read, what they cost, what they depend on."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 import onnx
@@ -9,6 +9,8 @@ from onnx_evidence.graphs.shapes import Shape
 
 # Bytes of a number.
 _FLOAT = 4
+# The two names of the domain of standard operators.
+_STANDARD = ("", "ai.onnx")
 
 
 def node_inputs(node: onnx.NodeProto) -> list[str]:
@@ -24,14 +26,41 @@ def node_inputs(node: onnx.NodeProto) -> list[str]:
     list of str
     """
     names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            own = {name for inner in graph.node for name in inner.output}
-            own |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-            captured = {name for inner in graph.node for name in node_inputs(inner)}
-            captured |= {value.name for value in graph.output}
-            names += sorted(captured - own)
+    for graph in bodies(node):
+        own = {name for inner in graph.node for name in inner.output}
+        own |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+        captured = {name for inner in graph.node for name in node_inputs(inner)}
+        captured |= {value.name for value in graph.output}
+        names += sorted(captured - own)
     return names
+
+
+def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The graphs inside a node, in the order of its attributes.
+
+    Parameters
+    ----------
+    node : onnx.NodeProto
+        Any node.
+
+    Returns
+    -------
+    list of onnx.GraphProto
+    """
+    found: list[onnx.GraphProto] = []
+    for attribute in node.attribute:
+        found += [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs
+    return found
+
+
+def is_standard(node: onnx.NodeProto) -> bool:
+    """Whether a node's operator is of the standard domain."""
+    return node.domain in _STANDARD
+
+
+def opset_of(imports: Iterable[onnx.OperatorSetIdProto], default: int = 0) -> int:
+    """The version of the standard operators that a model or a function imports; ``default`` where it imports none."""
+    return next((each.version for each in imports if each.domain in _STANDARD), default)
 
 
 def kind_of(node: onnx.NodeProto) -> str:
@@ -46,7 +75,7 @@ def kind_of(node: onnx.NodeProto) -> str:
     -------
     str
     """
-    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else str(node.op_type)
+    return str(node.op_type) if is_standard(node) else f"{node.domain}.{node.op_type}"
 
 
 def multiply_adds(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
@@ -119,43 +148,6 @@ def bytes_at_once(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> int:
     return most
 
 
-def ancestors(
-    tensor: str,
-    producer: dict[str, onnx.NodeProto],
-    stop: Iterable[str] = (),
-    is_leaf: Callable[[onnx.NodeProto], bool] = lambda node: False,
-) -> Iterator[onnx.NodeProto]:
-    """Nodes that ``tensor`` depends on, not looking behind the tensors in ``stop`` nor behind leaf nodes.
-
-    Parameters
-    ----------
-    tensor : str
-        Where to start.
-    producer : dict of str to onnx.NodeProto
-        The node that makes each tensor.
-    stop : iterable of str
-        Tensors that are not looked behind.
-    is_leaf : callable
-        Whether a node is not looked behind; by default none is a leaf.
-
-    Yields
-    ------
-    onnx.NodeProto
-        Each once, not in graph order.
-    """
-    seen = set(stop)
-    waiting = [tensor]
-    while waiting:
-        name = waiting.pop()
-        if name in seen or name not in producer:
-            continue
-        node = producer[name]
-        seen.update(node.output)
-        yield node
-        if not is_leaf(node):
-            waiting += node_inputs(node)
-
-
 def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """All tensors of values in a model: of its graph, the graphs inside nodes, and functions.
 
@@ -184,5 +176,5 @@ def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 def _of_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
     for attribute in node.attribute:
         yield from [attribute.t, *attribute.tensors] if attribute.HasField("t") else attribute.tensors
-        for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
-            yield from _of_graph(graph)
+    for graph in bodies(node):
+        yield from _of_graph(graph)

@@ -1,7 +1,7 @@
 """Shapes and types of every tensor of a graph, with the batch axis told apart from the others."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -193,37 +193,48 @@ def asked_sides(node: onnx.NodeProto) -> slice:
     return slice(bounds.get("start"), bounds.get("end"))
 
 
+def hollow(proto: onnx.ModelProto, is_outside: Callable[[onnx.TensorProto], bool]) -> onnx.ModelProto:
+    """A copy of a model without the values of some constants, which are inputs of their type and shape.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        The model.
+    is_outside : callable
+        Whether an initializer is such a constant.
+
+    Returns
+    -------
+    onnx.ModelProto
+    """
+    graph = proto.graph
+    listed = {value.name for value in graph.input}
+    outside = [tensor for tensor in graph.initializer if is_outside(tensor) and tensor.name not in listed]
+    values = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in outside]
+    bare = helper.make_graph(
+        graph.node,
+        graph.name,
+        [*graph.input, *values],
+        graph.output,
+        [tensor for tensor in graph.initializer if not is_outside(tensor)],
+        value_info=graph.value_info,
+        sparse_initializer=graph.sparse_initializer,
+    )
+    return helper.make_model(
+        bare, opset_imports=proto.opset_import, ir_version=proto.ir_version, functions=proto.functions
+    )
+
+
 def _number(proto: onnx.ModelProto, input_name: str, size: int) -> onnx.ModelProto:
     """Make the model with a number for its batch, and without its large constants: their shapes are enough."""
-    whole = proto.graph
-    listed = {value.name for value in whole.input}
-    large = [tensor for tensor in whole.initializer if math.prod(tensor.dims) > _SMALL]
-    weights = [
-        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in large
-        if tensor.name not in listed
-    ]
-    graph = helper.make_graph(
-        [_known(node) for node in whole.node],
-        whole.name,
-        [*whole.input, *weights],
-        whole.output,
-        [tensor for tensor in whole.initializer if math.prod(tensor.dims) <= _SMALL],
-        value_info=whole.value_info,
-        sparse_initializer=whole.sparse_initializer,
-    )
-    image = next(value for value in graph.input if value.name == input_name)
+    numbered = hollow(proto, lambda tensor: math.prod(tensor.dims) > _SMALL)
+    for node in numbered.graph.node:
+        if node.op_type in _KEEPING and node.domain in ("", "ai.onnx"):
+            # As one that inference knows, and that keeps the shape, too.
+            node.CopyFrom(helper.make_node("Relu", node.input[:1], node.output))
+    image = next(value for value in numbered.graph.input if value.name == input_name)
     image.type.tensor_type.shape.dim[0].dim_value = size
-    return helper.make_model(
-        graph, opset_imports=proto.opset_import, ir_version=proto.ir_version, functions=proto.functions
-    )
-
-
-def _known(node: onnx.NodeProto) -> onnx.NodeProto:
-    """The node, or one that inference knows, where it keeps the shape and has none."""
-    if node.op_type not in _KEEPING or node.domain not in ("", "ai.onnx"):
-        return node
-    return helper.make_node("Relu", node.input[:1], node.output)
+    return numbered
 
 
 def _infer_numbered(numbered: onnx.ModelProto, values: dict[str, AnyArray]) -> onnx.ModelProto:

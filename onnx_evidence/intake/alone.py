@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from onnx_evidence.errors import ModelError
+from onnx_evidence.graphs import with_outputs
 from onnx_evidence.intake.inside import moved_inside
 from onnx_evidence.intake.picturewise import by_picture
 from onnx_evidence.intake.proof import FULL
@@ -29,7 +30,6 @@ from onnx_evidence.intake.tried import (
     session_of,
     spread,
     tried_pictures,
-    with_outputs,
 )
 from onnx_evidence.sessions import EndlessError, Session
 from onnx_evidence.types import Features, FloatArray

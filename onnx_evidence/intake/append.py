@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_evidence.graphs import TensorInfo
+from onnx_evidence.graphs import Net, TensorInfo
 from onnx_evidence.types import AnyArray
 
 # The smallest normal number of float32: its logarithm stands for that of 0.
@@ -20,15 +19,14 @@ class Builder:
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        The model; it is changed in place.
+    net : Net
+        The graph.
     tensors : dict of str to TensorInfo
         Types and shapes; those of what is appended are added.
     """
 
-    def __init__(self, proto: onnx.ModelProto, tensors: dict[str, TensorInfo]) -> None:
-        self.proto, self.tensors = proto, tensors
-        self.opset = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 1)
+    def __init__(self, net: Net, tensors: dict[str, TensorInfo]) -> None:
+        self.net, self.tensors = net, tensors
 
     def as_float32(self, name: str) -> str:
         """The tensor in float32.
@@ -106,29 +104,21 @@ class Builder:
 
     def _clipped(self, name: str) -> str:
         info = self.tensors.get(name)
-        if self.opset < _BOUNDS_AS_INPUTS:
+        if self.net.opset < _BOUNDS_AS_INPUTS:
             return self._add("Clip", [name], info, min=LEAST, max=1.0)
         bounds = [self._constant(word, np.array(side, np.float32)) for word, side in (("least", LEAST), ("most", 1.0))]
         return self._add("Clip", [name, *bounds], info)
 
     def _add(self, op_type: str, inputs: list[str], info: TensorInfo | None, **attributes: Any) -> str:
-        name = self._name(op_type.lower())
-        self.proto.graph.node.append(helper.make_node(op_type, inputs, [name], **attributes))
+        name = self.net.write(op_type, inputs, self._name(op_type.lower()), **attributes)
         if info is not None:
             self.tensors[name] = info
         return name
 
     def _constant(self, word: str, values: AnyArray) -> str:
-        name = self._name(word)
-        self.proto.graph.initializer.append(numpy_helper.from_array(values, name))
+        name = self.net.store(numpy_helper.from_array(values, self._name(word)))
         self.tensors[name] = TensorInfo(helper.np_dtype_to_tensor_dtype(values.dtype), values.shape)
         return name
 
     def _name(self, word: str) -> str:
-        graph = self.proto.graph
-        taken = {name for node in graph.node for name in node.output} | {each.name for each in graph.initializer}
-        name, number = f"onnx_evidence.{word}", 1
-        while name in taken:
-            number += 1
-            name = f"onnx_evidence.{word}{number}"
-        return name
+        return self.net.fresh(f"onnx_evidence.{word}", counted=True)

@@ -11,10 +11,9 @@ from math import prod
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from onnx_evidence.graphs import node_inputs
-from onnx_evidence.intake.rewrite import new_name, replace_nodes, taken_names
+from onnx_evidence.graphs import Net
 from onnx_evidence.intake.sizes import Sizes
 from onnx_evidence.types import AnyArray
 
@@ -27,34 +26,23 @@ class FreedBatch:
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        Changed in place by `apply`.
-    nodes : list of onnx.NodeProto
-        The new nodes.
-    constants : list of onnx.TensorProto
-        New initializers.
+    net : Net
+        The graph, written anew; the model is changed in place by `apply`.
     changed : int
         How many nodes hold the batch size no more.
     """
 
-    def __init__(
-        self,
-        proto: onnx.ModelProto,
-        nodes: list[onnx.NodeProto],
-        constants: list[onnx.TensorProto],
-        changed: int,
-    ) -> None:
-        self._graph, self._nodes, self._constants, self.changed = proto.graph, nodes, constants, changed
-        self._before = onnx.GraphProto()
+    def __init__(self, net: Net, changed: int) -> None:
+        self._net, self.changed = net, changed
+        self._before, self._constants = onnx.GraphProto(), len(net.graph.initializer)
 
     def apply(self) -> None:
         """Put the new nodes into the graph, and open the batch of its inputs and outputs."""
-        graph, before = self._graph, self._before
+        graph, before = self._net.graph, self._before
         before.node.extend(graph.node)
         before.input.extend(graph.input)
         before.output.extend(graph.output)
-        replace_nodes(graph, self._nodes)
-        graph.initializer.extend(self._constants)
+        self._net.finish()
         del graph.value_info[:]
         graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
         for value in graph.output:
@@ -62,10 +50,9 @@ class FreedBatch:
 
     def undo(self) -> None:
         """Put everything back as it was before `apply`."""
-        graph, before = self._graph, self._before
-        replace_nodes(graph, before.node)
-        del graph.initializer[len(graph.initializer) - len(self._constants) :]
-        for mine, old in ((graph.input, before.input), (graph.output, before.output)):
+        graph, before = self._net.graph, self._before
+        del graph.initializer[self._constants :]
+        for mine, old in ((graph.node, before.node), (graph.input, before.input), (graph.output, before.output)):
             del mine[:]
             mine.extend(old)
 
@@ -94,28 +81,23 @@ def free_batch(proto: onnx.ModelProto, image: str, batch: int, target: str) -> F
 
 class _Freeing:
     def __init__(self, proto: onnx.ModelProto, image: str, batch: int) -> None:
-        self.proto, self.batch = proto, batch
+        self.net, self.batch = Net(proto), batch
         self.fixed = Sizes(proto, image, batch)
         self.free = Sizes(proto, image, batch * _PRIME)
-        self.taken = taken_names(proto.graph)
-        self.data = {image}
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
+        self.data = self.net.reached(image)
         # How many elements lie before the batch inside of its axis: 1 where it is the outer part.
         self.inside: dict[str, int] = {}
         self.changed = 0
 
     def run(self, target: str) -> FreedBatch | None:
-        for node in self.proto.graph.node:
-            if self.data.intersection(node_inputs(node)):
-                self.data.update(node.output)
+        for node in self.net.take():
             self.fixed.look(node)
             if not self._take(node):
                 return None
         sides = self.free.shape(target)
         if sides is not None and self._axis(target) != 0:
             return None
-        return FreedBatch(self.proto, self.nodes, self.constants, self.changed)
+        return FreedBatch(self.net, self.changed)
 
     def _take(self, node: onnx.NodeProto) -> bool:
         """Take a node over, changed where it holds the batch size; whether its sizes then fit together."""
@@ -129,7 +111,7 @@ class _Freeing:
         for each in [node] if changed is None else changed:
             if self.free.look(each) is not None:
                 return False
-            self.nodes.append(each)
+            self.net.add(each)
         if self.inside and node.op_type != "Reshape":
             self._hand_on(node)
         return True
@@ -231,14 +213,14 @@ class _Freeing:
 
     def _count(self, node: onnx.NodeProto, source: str, axis: int) -> list[onnx.NodeProto]:
         """The batch size of a tensor, as a vector of one number, the output of the last node."""
-        shape, count = (new_name(f"{node.output[0]}/{word}", self.taken) for word in ("shape", "batch"))
+        shape, count = (self.net.fresh(f"{node.output[0]}/{word}") for word in ("shape", "batch"))
         index = self._constant(f"{node.output[0]}/axis", np.array([axis], np.int64))
         return [helper.make_node("Shape", [source], [shape]), helper.make_node("Gather", [shape, index], [count])]
 
     def _copy(self, node: onnx.NodeProto, name: str, rank: int, axis: int, nodes: list[list[onnx.NodeProto]]) -> str:
         """Append nodes that repeat the first row of a tensor as often as there are pictures."""
         count = nodes[0][-1].output[0]
-        target, copies = (new_name(f"{node.output[0]}/{name}/{word}", self.taken) for word in ("sides", "copies"))
+        target, copies = (self.net.fresh(f"{node.output[0]}/{name}/{word}") for word in ("sides", "copies"))
         ones = [
             self._constant(f"{target}/{part}", np.ones(side, np.int64))
             for part, side in enumerate((axis, rank - axis - 1))
@@ -248,7 +230,7 @@ class _Freeing:
             helper.make_node("Expand", [name, target], [copies]),
         ]
         if self.batch > 1:
-            row = new_name(f"{node.output[0]}/{name}/row", self.taken)
+            row = self.net.fresh(f"{node.output[0]}/{name}/row")
             index = self._constant(f"{row}/first", np.array([0], np.int64))
             made.insert(0, helper.make_node("Gather", [name, index], [row], axis=axis))
             made[-1].input[0] = row
@@ -262,16 +244,15 @@ class _Freeing:
             return None
         counting = self._count(node, node.input[0], 0)
         rest = self._constant(f"{node.output[0]}/rest", sizes[1:])
-        target = new_name(f"{node.output[0]}/sides", self.taken)
+        target = self.net.fresh(f"{node.output[0]}/sides")
         joined = helper.make_node("Concat", [counting[-1].output[0], rest], [target], axis=0)
         return [*counting, joined, _with_input(node, 3, target)]
 
     def _constant(self, name: str, value: AnyArray) -> str:
-        tensor = numpy_helper.from_array(value, new_name(name, self.taken))
-        self.constants.append(tensor)
-        self.fixed.add(tensor)
-        self.free.add(tensor)
-        return str(tensor.name)
+        settled = self.net.constant(name, value)
+        for sizes in (self.fixed, self.free):
+            sizes.add(self.net.constants[settled])
+        return settled
 
 
 def _unchanged(node: onnx.NodeProto) -> None:

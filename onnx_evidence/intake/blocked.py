@@ -124,7 +124,7 @@ class _Unblocking(Spelling):
         """Change the graph."""
         self._relate()
         demands = self._demands()
-        for original in list(self.graph.node):
+        for original in self.take():
             node = onnx.NodeProto()
             node.CopyFrom(original)
             if node.domain != BLOCKED and self.have.keys().isdisjoint(node.input):
@@ -136,22 +136,17 @@ class _Unblocking(Spelling):
                 if write is None:
                     raise UnknownFormError
                 write(node, demands.get(self._root(node.output[0]), 0))
-        self._rename()
+        # Tensors in blocks are called what they are called as plain ones.
+        self.rename(self.names)
         self.finish()
 
-    def _rename(self) -> None:
-        """Call tensors in blocks what they are called as plain ones."""
-        for node in self.nodes:
-            for field in (node.input, node.output):
-                field[:] = [self.names.get(name, name) for name in field]
-
     def _infer(self) -> dict[str, Shape]:
-        self._rename()
+        self.rename(self.names)
         return super()._infer()
 
     def _relate(self) -> None:
         """Find out which tensors have the same channels."""
-        for node in self.graph.node:
+        for node in self.nodes:
             is_conv = node.domain == BLOCKED and node.op_type == "Conv"
             if is_conv:
                 self.filters[node.output[0]] = self._filter(node)
@@ -175,7 +170,7 @@ class _Unblocking(Spelling):
     def _demands(self) -> dict[str, int]:
         """How many channels are read of tensors of one kin."""
         found: dict[str, int] = {}
-        for node in self.graph.node:
+        for node in self.nodes:
             for place, name in enumerate(node.input):
                 root = self._root(name)
                 found[root] = max(found.get(root, 0), self._read(node, place))
@@ -234,7 +229,7 @@ class _Unblocking(Spelling):
         for place in reversed(range(len(plain.attribute))):
             if plain.attribute[place].name == "dilations" and set(plain.attribute[place].ints) <= {1}:
                 del plain.attribute[place]
-        self.nodes.append(plain)
+        self.add(plain)
         self.have[node.output[0]] = self.have[node.input[0]]
 
     _maxpool = _averagepool = _globalmaxpool = _globalaveragepool = _same
@@ -246,7 +241,7 @@ class _Unblocking(Spelling):
         if not joined and (node.op_type not in _ALIKE or len(set(given)) > 1):
             raise UnknownFormError
         self.have[node.output[0]] = sum(given) if joined else given[0]
-        self.nodes.append(node)
+        self.add(node)
 
     def _upsample(self, node: onnx.NodeProto, _demand: int) -> None:
         step = Fused(self, node)

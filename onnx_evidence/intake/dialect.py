@@ -8,8 +8,8 @@ import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper
 
 from onnx_evidence.errors import ModelError, one_line
-from onnx_evidence.graphs import TensorInfo, infer, infer_with_values, node_inputs
-from onnx_evidence.intake.rewrite import VENDOR, replace_nodes
+from onnx_evidence.graphs import Net, TensorInfo, bodies, infer, infer_with_values, is_standard
+from onnx_evidence.intake.trial import VENDOR
 from onnx_evidence.types import AnyArray
 
 # Domains whose operators ONNX Runtime has.
@@ -51,8 +51,8 @@ def plain(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         except Exception as error:
             raise ModelError(f"{path}: the functions of the model cannot be put in place: {one_line(error)}") from error
     _refuse(proto.graph.node, path)
-    _unlist_weights(proto)
-    _lift_constants(proto.graph)
+    Net(proto).unlist()
+    _lift_constants(Net(proto))
     return proto
 
 
@@ -73,33 +73,19 @@ def _refuse(nodes: Iterable[onnx.NodeProto], path: Path) -> None:
                 f"{path}: operator 'Attention' of {VENDOR} leaves its bias out, which crashes ONNX Runtime; "
                 "give it one of zeros, or export the model without fusing"
             )
-        for attribute in node.attribute:
-            for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
-                _refuse(graph.node, path)
+        for graph in bodies(node):
+            _refuse(graph.node, path)
 
 
-def _unlist_weights(proto: onnx.ModelProto) -> None:
-    graph = proto.graph
-    constants = {tensor.name for tensor in graph.initializer}
-    kept = [value for value in graph.input if value.name not in constants]
-    if len(kept) < len(graph.input):
-        copies = helper.make_graph([], "", kept, []).input
-        del graph.input[:]
-        graph.input.extend(copies)
-        # Before version 4 weights had to be listed.
-        proto.ir_version = max(proto.ir_version, 4)
-
-
-def _lift_constants(graph: onnx.GraphProto) -> None:
-    kept = []
-    for node in graph.node:
+def _lift_constants(net: Net) -> None:
+    for node in net.take():
         tensor = constant_tensor(node)
         if tensor is None:
-            kept.append(node)
+            net.add(node)
         else:
-            graph.initializer.append(tensor)
-    if len(kept) < len(graph.node):
-        replace_nodes(graph, kept)
+            net.store(tensor)
+    if len(net.nodes) < len(net.graph.node):
+        net.finish()
 
 
 def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
@@ -115,7 +101,7 @@ def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
     onnx.TensorProto or None
         None where the node is no Constant, or holds strings or a sparse tensor.
     """
-    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or len(node.attribute) != 1:
+    if node.op_type != "Constant" or not is_standard(node) or len(node.attribute) != 1:
         return None
     attribute = node.attribute[0]
     value = helper.get_attribute_value(attribute)
@@ -203,16 +189,6 @@ def known_values(proto: onnx.ModelProto, image: str, batch: int | None) -> dict[
     return infer_with_values(proto, image, batch)[1]
 
 
-def _needed(nodes: list[onnx.NodeProto], asked: set[str]) -> list[onnx.NodeProto]:
-    """Nodes that something still reads, in their order."""
-    read, kept = set(asked), []
-    for node in reversed(nodes):
-        if not read.isdisjoint(node.output):
-            read.update(node_inputs(node))
-            kept.append(node)
-    return kept[::-1]
-
-
 def fold_shapes(proto: onnx.ModelProto, image: str, batch: int | None) -> dict[str, TensorInfo]:
     """Replace arithmetic on shapes by its result, as far as the batch size has no say in it.
 
@@ -230,20 +206,20 @@ def fold_shapes(proto: onnx.ModelProto, image: str, batch: int | None) -> dict[s
     dict of str to TensorInfo
         Of the tensors that are constants now.
     """
-    graph = proto.graph
-    if all(node.op_type not in ("Shape", "Size") for node in graph.node):
+    if all(node.op_type not in ("Shape", "Size") for node in proto.graph.node):
         return {}
-    values = known_values(proto, image, batch)
-    asked = {value.name for value in graph.output}
-    kept, folded = [], []
-    for node in graph.node:
+    values, net = known_values(proto, image, batch), Net(proto)
+    folded = []
+    for node in net.take():
         found = {name: values[name] for name in node.output if name in values}
         whole = all(helper.np_dtype_to_tensor_dtype(value.dtype) in _INTEGERS for value in found.values())
-        if whole and found and list(found) == list(node.output) and asked.isdisjoint(found):
+        if whole and found and list(found) == list(node.output) and found.keys().isdisjoint(net.outputs):
             folded += [numpy_helper.from_array(np.asarray(value), name) for name, value in found.items()]
         else:
-            kept.append(node)
+            net.add(node)
     if folded:
-        replace_nodes(graph, _needed(kept, asked))
-        graph.initializer.extend(folded)
+        net.nodes = net.needed(*net.outputs)
+        for tensor in folded:
+            net.store(tensor)
+        net.finish()
     return {tensor.name: TensorInfo(tensor.data_type, tuple(tensor.dims)) for tensor in folded}

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence.errors import ModelError
 from onnx_evidence.evidence import EXCLUSIVE, INDEPENDENT, ClassKind
-from onnx_evidence.graphs import Shape, TensorInfo, asked_sides, node_inputs
+from onnx_evidence.graphs import Net, Shape, TensorInfo, asked_sides, is_standard, node_inputs
 from onnx_evidence.sessions import Session, settle_device
 from onnx_evidence.types import AnyArray, FloatArray
 
@@ -89,13 +89,13 @@ _FORMS: tuple[_Form, ...] = (
 )
 
 
-def find_ending(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], output: str) -> Ending | None:
+def find_ending(net: Net, tensors: Mapping[str, TensorInfo], output: str) -> Ending | None:
     """The logits behind an output, where the graph's end makes probabilities of them in a way that is known.
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        The model.
+    net : Net
+        The graph.
     tensors : mapping of str to TensorInfo
         Types and shapes.
     output : str
@@ -112,30 +112,30 @@ def find_ending(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], outpu
         If the last operator is a softmax over something else than the classes, or probabilities are in other units.
     """
     best = None
-    for start, nodes in _starts(proto, tensors, output):
+    for start, nodes in _starts(net, tensors, output):
         readers = [node for node in nodes if start in node.input]
         # Behind what was found already, only the logits of which the largest was taken off are better: read twice.
         if all(node.op_type in MOVES | _CODES for node in readers) or (best is not None and len(readers) < 2):
             continue
-        if ending := _recognise(proto, tensors, start, output, nodes):
+        if ending := _recognise(net, tensors, start, output, nodes):
             best = ending
         elif best is None and _is_softmax_alone(nodes):
             raise ModelError(_wrong_axis(tensors, start, output, nodes))
-        elif best is None and (words := _in_other_units(proto, tensors, start, output, nodes)):
+        elif best is None and (words := _in_other_units(net, tensors, start, output, nodes)):
             raise ModelError(words)
     return best
 
 
 def _in_other_units(
-    proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]
+    net: Net, tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]
 ) -> str | None:
     """A refusal of probabilities times a number, such as percentages: as logits they would round to p = 0 or 1."""
-    made = _run(proto, tensors, start, output, nodes)
+    made = _run(net, tensors, start, output, nodes)
     factor = 0.0 if made is None else max((_factor(form, made) for form in _FORMS), default=0.0)
     if not factor:
         return None
     rest = [node.output[0] for node in nodes]
-    inner = next((each for each in reversed(rest) if _recognise(proto, tensors, start, each, nodes)), None)
+    inner = next((each for each in reversed(rest) if _recognise(net, tensors, start, each, nodes)), None)
     remedy = "export the probabilities themselves" if inner is None else f"they are in {inner!r}: pass --output {inner}"
     return f"output {output!r} holds probabilities times {factor:.4g}; {remedy}"
 
@@ -171,17 +171,15 @@ def shape_words(shape: Shape) -> str:
     return " x ".join([*first, *("?" if side is None else str(side) for side in shape[1:])]) or "a single number"
 
 
-def _starts(
-    proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], output: str
-) -> Iterator[tuple[str, list[onnx.NodeProto]]]:
+def _starts(net: Net, tensors: Mapping[str, TensorInfo], output: str) -> Iterator[tuple[str, list[onnx.NodeProto]]]:
     """Tensors that the output follows from alone, from the output backwards, with the nodes in between in order."""
-    data = data_tensors(proto)
+    data = data_tensors(net)
     live, nodes = {output}, list[onnx.NodeProto]()
     made = False
-    for node in reversed(proto.graph.node):
+    for node in reversed(net.nodes):
         if live.isdisjoint(node.output):
             continue
-        known = node.op_type in MOVES | _MAKERS | _ARITHMETIC | _CODES and node.domain in ("", "ai.onnx")
+        known = node.op_type in MOVES | _MAKERS | _ARITHMETIC | _CODES and is_standard(node)
         if not known or len(nodes) > _LONGEST:
             return
         made |= node.op_type in _MAKERS
@@ -193,24 +191,19 @@ def _starts(
             yield next(iter(live)), list(nodes)
 
 
-def data_tensors(proto: onnx.ModelProto) -> set[str]:
+def data_tensors(net: Net) -> set[str]:
     """Tensors that depend on the input.
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        The model, with its nodes in order.
+    net : Net
+        The graph, with its nodes in order.
 
     Returns
     -------
     set of str
     """
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    found = {value.name for value in proto.graph.input} - constants
-    for node in proto.graph.node:
-        if not found.isdisjoint(node_inputs(node)):
-            found.update(node.output)
-    return found
+    return net.reached(*(value.name for value in net.inputs))
 
 
 def _sides(node: onnx.NodeProto, tensors: Mapping[str, TensorInfo], rows: int) -> AnyArray | None:
@@ -230,10 +223,10 @@ class _Made(NamedTuple):
 
 
 def _recognise(
-    proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]
+    net: Net, tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]
 ) -> Ending | None:
     """Run the ending on numbers, and see whose work the results are."""
-    made = _run(proto, tensors, start, output, nodes)
+    made = _run(net, tensors, start, output, nodes)
     form = None if made is None else next((form for form in _FORMS if _is_work_of(form, made)), None)
     return None if form is None else Ending(start, *form[2:5])
 
@@ -261,7 +254,7 @@ def _factor(form: _Form, made: _Made) -> float:
 
 
 def _run(
-    proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]
+    net: Net, tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]
 ) -> _Made | None:
     """Run the ending on numbers; None where it does not run on any."""
     info = tensors.get(start)
@@ -276,7 +269,7 @@ def _run(
         return None
     given = (_SPREAD * np.random.default_rng(0).standard_normal(sides)).astype(dtype)
     try:
-        model = _alone(proto, tensors, start, output, _unrounded(nodes), info.elem_type, sides)
+        model = _alone(net, tensors, start, output, _unrounded(nodes), info.elem_type, sides)
         session = Session(model, settle_device("cpu"))
         result = session.run(given).astype(np.float64).reshape(len(given), -1)
     except ModelError:
@@ -304,7 +297,7 @@ def _fits(classes: int, inside: int | None, results: int, outside: int | None) -
 
 
 def _alone(
-    proto: onnx.ModelProto,
+    net: Net,
     tensors: Mapping[str, TensorInfo],
     start: str,
     output: str,
@@ -315,16 +308,14 @@ def _alone(
     """The ending as a model of its own."""
     inside = {start, *(name for node in nodes for name in node.output)}
     outside = [node for node in nodes if node.op_type == "Shape" and node.input[0] not in inside]
-    told = [numpy_helper.from_array(np.asarray(_sides(node, tensors, sides[0])), node.output[0]) for node in outside]
     kept = [node for node in nodes if all(node is not each for each in outside)]
-    read = {name for node in kept for name in node_inputs(node)}
-    constants = [tensor for tensor in proto.graph.initializer if tensor.name in read]
     final = tensors[output].elem_type if output in tensors else elem_type
-    graph = helper.make_graph(
+    net = net.copy()
+    for node in outside:
+        net.store(numpy_helper.from_array(np.asarray(_sides(node, tensors, sides[0])), node.output[0]))
+    return net.model_of(
         kept,
-        "ending",
         [helper.make_tensor_value_info(start, elem_type, sides)],
         [helper.make_tensor_value_info(output, final, None)],
-        [*constants, *told],
+        "ending",
     )
-    return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=max(proto.ir_version, 4))

@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto
 
 from onnx_evidence.errors import DataError, ModelError
-from onnx_evidence.graphs import type_name
+from onnx_evidence.graphs import Net, type_name
 from onnx_evidence.preprocessing import InputRange, Preprocess, likely_ranges
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -147,13 +147,12 @@ def image_input(proto: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
     ModelError
         If there is none, or more than one input, or it is no tensor of pictures.
     """
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    inputs = [value for value in proto.graph.input if value.name not in constants]
+    inputs = Net(proto).inputs
     if len(inputs) != 1:
         names = ", ".join(repr(value.name) for value in inputs) or "none"
         switch = next((f"; {value.name!r} {_SWITCH_WORDS}" for value in inputs if _is_switch(value)), "")
         raise ModelError(f"{path}: the model has {len(inputs)} inputs ({names}); one image input is needed{switch}")
-    image: onnx.ValueInfoProto = inputs[0]
+    image = inputs[0]
     if not image.type.HasField("tensor_type"):
         kind = (image.type.WhichOneof("value") or "unknown").removesuffix("_type")
         raise ModelError(f"{path}: input {image.name!r} is a {kind}, no tensor; one image input is needed")

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, external_data_helper, helper
 
 from onnx_evidence.errors import ChangedError, ModelError
-from onnx_evidence.graphs import tensors_of
+from onnx_evidence.graphs import hollow, tensors_of
 
 # Up to here weights are read into the graph. Protobuf, which copies graphs, ends at 2 GB.
 INLINE_LIMIT = 1_500_000_000
@@ -231,21 +231,6 @@ def without_outside(proto: onnx.ModelProto) -> onnx.ModelProto:
     onnx.ModelProto
         The model itself where none stayed outside.
     """
-    graph = proto.graph
-    outside = [tensor for tensor in graph.initializer if external_data_helper.uses_external_data(tensor)]
-    if not outside:
+    if not any(map(external_data_helper.uses_external_data, proto.graph.initializer)):
         return proto
-    listed = {value.name for value in graph.input}
-    values = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in outside]
-    inside = [tensor for tensor in graph.initializer if not external_data_helper.uses_external_data(tensor)]
-    bare = helper.make_graph(
-        graph.node,
-        graph.name,
-        [*graph.input, *(value for value in values if value.name not in listed)],
-        graph.output,
-        inside,
-        sparse_initializer=graph.sparse_initializer,
-    )
-    return helper.make_model(
-        bare, opset_imports=proto.opset_import, ir_version=proto.ir_version, functions=proto.functions
-    )
+    return hollow(proto, external_data_helper.uses_external_data)

@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from onnx_evidence.graphs import Shape, infer, node_inputs
-from onnx_evidence.intake.rewrite import Rewriter, new_name
+from onnx_evidence.graphs import Net, Shape, attributes_of, infer, node_inputs
 from onnx_evidence.types import AnyArray
 
 # Of each output the tensor that is the same; None for one that has no twin.
@@ -22,7 +21,7 @@ class UnknownFormError(Exception):
     """A form of an operator that its rule does not know: it stays as it is."""
 
 
-class Spelling(Rewriter):
+class Spelling(Net):
     """Writes fused operators anew, and knows types and shapes of what it has written.
 
     Parameters
@@ -37,18 +36,23 @@ class Spelling(Rewriter):
 
     def __init__(self, proto: onnx.ModelProto, image: str, batch: int | None) -> None:
         super().__init__(proto)
-        self.opsets, self.image, self.batch = proto.opset_import, image, batch
+        self.image, self.batch = image, batch
         self._shapes: dict[str, Shape] = {}
+        # What `kind` has found: a chain of thousands is gone back along once.
+        self._kinds = {value.name: int(value.type.tensor_type.elem_type) for value in proto.graph.input}
 
     def spell(self, node: onnx.NodeProto, rule: Rule) -> bool:
         """Write a node by its rule; False, with nothing written, where the rule does not know the form."""
-        nodes, constants = len(self.nodes), len(self.graph.initializer)
+        nodes, constants = len(self.nodes), len(self.constants)
         try:
             found = [*rule(Fused(self, node)), *[None] * len(node.output)]
             if any(name and twin is None for name, twin in zip(node.output, found, strict=False)):
                 raise UnknownFormError
         except UnknownFormError:
-            del self.nodes[nodes:], self.graph.initializer[constants:]
+            del self.nodes[nodes:]
+            for name in list(self.constants)[constants:]:
+                del self.constants[name]
+            self.forget()
             return False
         self._name(nodes, {name: twin for name, twin in zip(node.output, found, strict=False) if name and twin})
         return True
@@ -57,26 +61,26 @@ class Spelling(Rewriter):
         """Give what was written the names of the outputs that it is the same as."""
         made = {name for node in self.nodes[start:] for name in node.output}
         names = {twin: name for name, twin in reversed(twins.items()) if twin in made}
-        for node in self.nodes[start:]:
-            for field in (node.input, node.output):
-                field[:] = [names.get(name, name) for name in field]
+        self.rename(names, start)
         for name, twin in twins.items():
             if names.get(twin) != name:
                 self.write("Identity", [names.get(twin, twin)], name)
 
     def kind(self, name: str) -> int:
         """ONNX element type of a tensor of floats: what it was made from has the same, up to a Cast."""
-        known = {value.name: value.type.tensor_type.elem_type for value in self.graph.input}
-        known |= {each: tensor.data_type for each, tensor in self.constants.items()}
-        made = {each: node for node in self.nodes for each in node.output}
-        while name not in known:
-            node = made.get(name)
+        passed = []
+        while (found := self.code(name) or self._kinds.get(name)) is None:
+            node = self.producer.get(name)
+            passed.append(name)
             if node is None or not node.input:
-                return TensorProto.FLOAT
+                found = TensorProto.FLOAT
+                break
             if node.op_type == "Cast":
-                return int(node.attribute[0].i)
+                found = int(node.attribute[0].i)
+                break
             name = node.input[1 if node.op_type in ("DequantizeLinear", "Where") else 0]
-        return int(known[name])
+        self._kinds.update(dict.fromkeys(passed, found))
+        return found
 
     def code(self, name: str) -> int | None:
         """ONNX element type of a zero point; None where it is no constant."""
@@ -90,7 +94,7 @@ class Spelling(Rewriter):
         UnknownFormError
             If it is not known.
         """
-        node = next((node for node in reversed(self.nodes) if name in node.output), None)
+        node = self.producer.get(name)
         if node is not None and node.op_type == "Transpose" and node.attribute:
             return len(node.attribute[0].ints)
         if node is not None and node.op_type == "Reshape" and node.input[1] in self.constants:
@@ -121,7 +125,7 @@ class Spelling(Rewriter):
         weights = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in large]
         small = [tensor for tensor in tensors if np.prod(tensor.dims) <= _MUCH]
         graph = helper.make_graph(self.nodes, "written", [*self.graph.input, *weights], [], small)
-        found = infer(helper.make_model(graph, opset_imports=self.opsets), self.image, self.batch)
+        found = infer(helper.make_model(graph, opset_imports=self.proto.opset_import), self.image, self.batch)
         return {name: info.shape for name, info in found.items()}
 
 
@@ -138,7 +142,7 @@ class Fused:
 
     def __init__(self, spelling: Spelling, node: onnx.NodeProto) -> None:
         self.spelling, self.node, self.opset = spelling, node, spelling.opset
-        self._attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        self._attributes = attributes_of(node)
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute of the node; bytes as text."""
@@ -165,9 +169,10 @@ class Fused:
         UnknownFormError
             If it is none.
         """
-        if self.input(index) not in self.spelling.constants:
+        value = self.spelling.array(self.input(index))
+        if value is None:
             raise UnknownFormError
-        return numpy_helper.to_array(self.spelling.constants[self.input(index)])
+        return value
 
     def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         """Write a standard operator; what it makes gets a name of its own."""
@@ -176,11 +181,8 @@ class Fused:
     def several(self, op_type: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
         """The same with several outputs."""
         word = f"{self.node.output[0]}/{op_type.lower()}"
-        names = [new_name(word, self.spelling.taken) for _ in range(outputs)]
-        given = {key: value for key, value in attributes.items() if value is not None}
-        while inputs and not inputs[-1]:
-            inputs = inputs[:-1]
-        self.spelling.nodes.append(helper.make_node(op_type, list(inputs), names, name=names[0], **given))
+        names = [self.spelling.fresh(word) for _ in range(outputs)]
+        self.spelling.write(op_type, inputs, *names, **attributes)
         return names
 
     def number(self, value: float, like: str | None = None) -> str:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from onnx_evidence.errors import ModelError
-from onnx_evidence.graphs import TensorInfo, ancestors, node_inputs
-from onnx_evidence.intake.rewrite import new_name, taken_names
-from onnx_evidence.intake.tried import STRICT, Subject, apart, largest, other_batches, pattern, session_of, with_outputs
+from onnx_evidence.graphs import Net, TensorInfo, node_inputs, with_outputs
+from onnx_evidence.intake.tried import STRICT, Subject, apart, largest, other_batches, pattern, session_of
 from onnx_evidence.types import Features
 
 _KINDS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.UINT8, TensorProto.INT8})
@@ -35,15 +35,15 @@ def moved_inside(subject: Subject, pictures: Features) -> str | None:
         there are more than a thousand of them.
     """
     rows = subject.batch or 2
-    made = {name: node for node in subject.proto.graph.node for name in node.output}
-    leading = ancestors(subject.target, made, is_leaf=lambda node: node.op_type in ("Shape", "Size"))
-    needed = {name for node in leading if node.op_type not in ("Shape", "Size") for name in node.output}
-    names = [name for name in made if name in needed and _has_rows(subject.tensors.get(name))]
+    net = Net(subject.proto)
+    leading = net.needed(subject.target, is_leaf=lambda node: node.op_type in ("Shape", "Size"))
+    needed = (name for node in leading if node.op_type not in ("Shape", "Size") for name in node.output)
+    names = [name for name in needed if _has_rows(subject.tensors.get(name))]
     if len(names) > _MOST:
         return None
     try:
         with with_outputs(subject.proto, []) as proto:
-            lengths = _add_lengths(proto, names)
+            lengths = _add_lengths(Net(proto), names)
             proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in lengths)
             session = session_of(subject)
         base = session.run_all(pictures[pattern(rows)])
@@ -53,7 +53,7 @@ def moved_inside(subject: Subject, pictures: Features) -> str | None:
     for place, name in enumerate(names):
         strict = STRICT * largest([base[place], *(found[place] for found, _ in others)])
         if any(apart(base[place][kept], found[place][kept]) > strict for found, kept in others):
-            return _source(name, made, {*names, subject.entry.name})
+            return _source(name, net.producer, {*names, subject.entry.name})
     return None
 
 
@@ -71,22 +71,20 @@ def _has_rows(info: TensorInfo | None) -> bool:
     return info is not None and info.shape[:1] == (None,) and info.elem_type in _KINDS
 
 
-def _add_lengths(proto: onnx.ModelProto, names: Sequence[str]) -> list[str]:
+def _add_lengths(net: Net, names: Sequence[str]) -> list[str]:
     """Nodes that make the Euclidean length of every row."""
-    graph, taken = proto.graph, taken_names(proto.graph)
-    opset = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 0)
-    axes = new_name("length/axes", taken)
-    graph.initializer.append(helper.make_tensor(axes, TensorProto.INT64, [1], [1]))
+    axes = net.constant("length/axes", np.array([1], np.int64))
     lengths = []
     # ONNX Runtime works its way back from the node that comes last: were that the last tensor's, all the others would
     # be held until it is made. So it is the first one's, and every tensor is let go of as soon as it has been read.
     for name in reversed(names):
-        cast, flat, length = (new_name(f"{name}/length/{word}", taken) for word in ("float", "flat", "row"))
-        graph.node.append(helper.make_node("Cast", [name], [cast], to=TensorProto.FLOAT))
-        graph.node.append(helper.make_node("Flatten", [cast], [flat], axis=1))
-        if opset >= _AXES_GIVEN:
-            graph.node.append(helper.make_node("ReduceL2", [flat, axes], [length], keepdims=0))
+        cast, flat, length = (net.fresh(f"{name}/length/{word}") for word in ("float", "flat", "row"))
+        net.write("Cast", [name], cast, to=TensorProto.FLOAT)
+        net.write("Flatten", [cast], flat, axis=1)
+        if net.opset >= _AXES_GIVEN:
+            net.write("ReduceL2", [flat, axes], length, keepdims=0)
         else:
-            graph.node.append(helper.make_node("ReduceL2", [flat], [length], keepdims=0, axes=[1]))
+            net.write("ReduceL2", [flat], length, keepdims=0, axes=[1])
         lengths.append(length)
+    net.finish()
     return lengths[::-1]

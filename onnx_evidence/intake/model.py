@@ -9,7 +9,7 @@ import onnx
 from onnx_evidence.counting import MAX_WORK
 from onnx_evidence.errors import ModelError
 from onnx_evidence.evidence import ClassKind
-from onnx_evidence.graphs import TensorInfo
+from onnx_evidence.graphs import Net, TensorInfo
 from onnx_evidence.intake.entry import Entry
 from onnx_evidence.intake.external import INLINE_LIMIT, Weights, check_unchanged
 from onnx_evidence.intake.labels import recorded_labels
@@ -182,16 +182,17 @@ def load_model(
     beside = find_preprocess(preprocess, metadata, path, peek(file.proto, path))
     taken = take_in(file, beside.preprocess, layout=layout, output=output)
     proto, tensors, entry = taken.proto, taken.tensors, taken.entry
+    net = Net(proto)
     found = settle_output(
-        proto,
+        net,
         tensors,
         path,
         output=taken.output,
         classes=classes,
         recorded=recorded_classes or beside.classes,
-        probe=lambda name: probe(proto, tensors, entry, taken.batch, name, path.parent),
+        probe=lambda name: probe(proto, entry, taken.batch, name, path.parent),
     )
-    if (last := where_picture_ends(proto, tensors, entry.name, found.logits)) is not None:
+    if (last := where_picture_ends(net, tensors, entry.name, found.logits)) is not None:
         raise ModelError(
             f"{path}: the scores do not depend on the picture: nothing of it comes through {last.op_type} at "
             f"{last.output[0]!r}; export the trained model"
@@ -203,7 +204,7 @@ def load_model(
         data=file.data,
         proto=proto,
         tensors=tensors,
-        opset=next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0),
+        opset=net.opset,
         input_name=entry.name,
         input_shape=entry.shape,
         batch=taken.batch,
@@ -224,5 +225,5 @@ def load_model(
         other_outputs=found.others,
         preprocess=beside.preprocess,
         preprocess_source=beside.source,
-        labels=recorded_labels(metadata, path) or beside.labels or class_names(proto, tensors, found.name),
+        labels=recorded_labels(metadata, path) or beside.labels or class_names(net, tensors, found.name),
     )

@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from onnx_evidence.errors import ModelError, SettingError
 from onnx_evidence.evidence import CLASS_KINDS, EXCLUSIVE, INDEPENDENT, ClassKind
-from onnx_evidence.graphs import TensorInfo, type_name
+from onnx_evidence.graphs import Net, TensorInfo, type_name
 from onnx_evidence.intake.append import Builder
 from onnx_evidence.intake.endings import MOVES, Ending, find_ending, shape_words
 from onnx_evidence.intake.ranges import value_range
@@ -72,7 +72,7 @@ class Output:
 
 
 def settle_output(
-    proto: onnx.ModelProto,
+    net: Net,
     tensors: dict[str, TensorInfo],
     path: Path,
     *,
@@ -85,8 +85,8 @@ def settle_output(
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        The model; nodes may be appended to it.
+    net : Net
+        The graph; nodes may be appended to its model.
     tensors : dict of str to TensorInfo
         Types and shapes; those of appended nodes are added.
     path : Path
@@ -114,11 +114,11 @@ def settle_output(
     for kind in (classes, recorded):
         if kind is not None and kind not in CLASS_KINDS:
             raise SettingError(f"classes {kind!r} is unknown: take one of {', '.join(CLASS_KINDS)}")
-    name = choose_output(proto, tensors, path, output)
-    base = _base(proto, tensors, name)
-    builder = Builder(proto, tensors)
+    name = choose_output(net, tensors, path, output)
+    base = _base(net, tensors, name)
+    builder = Builder(net, tensors)
     try:
-        ending = find_ending(proto, tensors, name)
+        ending = find_ending(net, tensors, name)
         if ending is not None:
             found = _from_ending(builder, name, ending)
             told = "a softmax" if ending.class_kind is EXCLUSIVE else "sigmoids"
@@ -131,13 +131,15 @@ def settle_output(
             f"classes {classes!r}: output {name!r} of {path} makes probabilities by {told}, so its classes are "
             f"{found.class_kind.name}; leave it out"
         )
-    behind = find_behind(proto)
-    same = {name, *(each for each, found in behind.items() if _base(proto, tensors, found.scores) == base)}
-    others = tuple(value.name for value in proto.graph.output if value.name not in same)
-    return replace(found, logits=builder.as_float32(found.logits), others=others)
+    behind = find_behind(net)
+    same = {name, *(each for each, found in behind.items() if _base(net, tensors, found.scores) == base)}
+    others = tuple(each for each in net.outputs if each not in same)
+    logits = builder.as_float32(found.logits)
+    net.finish()
+    return replace(found, logits=logits, others=others)
 
 
-def choose_output(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], path: Path, wanted: str | None = None) -> str:
+def choose_output(net: Net, tensors: dict[str, TensorInfo], path: Path, wanted: str | None = None) -> str:
     """The output that holds class scores.
 
     Of several, the only one that looks like class scores: floats, one axis of two or more for every picture. Logits and
@@ -146,8 +148,8 @@ def choose_output(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], path: 
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        The model.
+    net : Net
+        The graph.
     tensors : dict of str to TensorInfo
         Types and shapes.
     path : Path
@@ -165,46 +167,44 @@ def choose_output(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], path: 
     ModelError
         With the outputs and their shapes, and what kind of model this seems to be.
     """
-    behind = find_behind(proto)
+    behind = find_behind(net)
     if wanted is not None:
-        return _wanted(proto, tensors, path, behind[wanted].scores if wanted in behind else wanted)
-    outputs = [behind[value.name].scores if value.name in behind else str(value.name) for value in proto.graph.output]
-    told = {value.name for value in proto.graph.output} | {
-        each.scores for each in behind.values() if not each.is_winner
-    }
+        return _wanted(net, tensors, path, behind[wanted].scores if wanted in behind else wanted)
+    outputs = [behind[value.name].scores if value.name in behind else str(value.name) for value in net.graph.output]
+    told = {value.name for value in net.graph.output} | {each.scores for each in behind.values() if not each.is_winner}
     winners = {each.scores for each in behind.values() if each.is_winner}
-    scores = [name for name in dict.fromkeys(outputs) if _classes(proto, tensors, name) != 0]
+    scores = [name for name in dict.fromkeys(outputs) if _classes(net, tensors, name) != 0]
     # What a winner was chosen by counts only where nothing else does: it may be probabilities before the last step.
     scores = [name for name in scores if name not in winners - told] or scores
-    likely = [name for name in scores if _classes(proto, tensors, name) != 1] or scores
-    fit = [name for name in likely if not why_no_scores(proto, tensors, [name])]
-    ends = list({_base(proto, tensors, name): name for name in reversed(fit)}.values())[::-1]
+    likely = [name for name in scores if _classes(net, tensors, name) != 1] or scores
+    fit = [name for name in likely if not why_no_scores(net, tensors, [name])]
+    ends = list({_base(net, tensors, name): name for name in reversed(fit)}.values())[::-1]
     if not ends:
-        said = why_no_scores(proto, tensors, likely) or why_no_scores(proto, tensors, outputs)
+        said = why_no_scores(net, tensors, likely) or why_no_scores(net, tensors, outputs)
         said = said or "no output holds one row of class scores per picture"
-        raise ModelError(f"{path}: {said} (outputs: {_listed(proto, tensors)})")
+        raise ModelError(f"{path}: {said} (outputs: {_listed(net, tensors)})")
     if len(ends) > 1:
         raise ModelError(
             f"{path}: {len(ends)} outputs look like class scores; choose one of them with --output NAME: "
-            f"{_listed(proto, tensors, ends)}"
+            f"{_listed(net, tensors, ends)}"
         )
     return ends[0]
 
 
-def _wanted(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], path: Path, name: str) -> str:
+def _wanted(net: Net, tensors: dict[str, TensorInfo], path: Path, name: str) -> str:
     """An output that somebody names is taken, whatever it looks like, if it is one row of numbers per picture."""
-    if name not in tensors and name not in {made for node in proto.graph.node for made in node.output}:
-        raise ModelError(f"{path}: there is no output {name!r}; the model has {_listed(proto, tensors)}")
-    is_row = _classes(proto, tensors, name) != 0
-    said = why_never(proto, tensors, name) if is_row else why_no_scores(proto, tensors, [name])
+    if name not in tensors and name not in net.producer:
+        raise ModelError(f"{path}: there is no output {name!r}; the model has {_listed(net, tensors)}")
+    is_row = _classes(net, tensors, name) != 0
+    said = why_never(net, tensors, name) if is_row else why_no_scores(net, tensors, [name])
     if said or not is_row:
         said = said or f"output {name!r} is not one row of class scores per picture"
-        raise ModelError(f"{path}: {said} (outputs: {_listed(proto, tensors)})")
+        raise ModelError(f"{path}: {said} (outputs: {_listed(net, tensors)})")
     return name
 
 
-def _listed(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], names: list[str] | None = None) -> str:
-    values = {value.name: value for value in proto.graph.output}
+def _listed(net: Net, tensors: dict[str, TensorInfo], names: list[str] | None = None) -> str:
+    values = {value.name: value for value in net.graph.output}
     return ", ".join(f"{name!r} ({_kind_words(name, values.get(name), tensors)})" for name in names or values)
 
 
@@ -218,9 +218,9 @@ def _kind_words(name: str, value: onnx.ValueInfoProto | None, tensors: dict[str,
     return f"{kind} {shape_words(info.shape)}" if info is not None else kind
 
 
-def _classes(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], name: str) -> int | None:
+def _classes(net: Net, tensors: dict[str, TensorInfo], name: str) -> int | None:
     """Numbers per picture in a tensor that may hold class scores; None where that is not known, 0 where it cannot."""
-    value = next((value for value in proto.graph.output if value.name == name), None)
+    value = next((value for value in net.graph.output if value.name == name), None)
     if value is not None and value.type.WhichOneof("value") not in (None, "tensor_type"):
         return 0
     info = tensors.get(name)
@@ -233,14 +233,13 @@ def _classes(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], name: str) 
     return sides[0] if sides else 1
 
 
-def _base(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], name: str) -> str:
+def _base(net: Net, tensors: dict[str, TensorInfo], name: str) -> str:
     """The tensor of logits behind an output, looking through what only moves values."""
     with suppress(ModelError):  # an ending that is refused is none
-        ending = find_ending(proto, tensors, name)
+        ending = find_ending(net, tensors, name)
         name = ending.logits if ending else name
-    producer = {made: node for node in proto.graph.node for made in node.output}
-    while name in producer and producer[name].op_type in MOVES:
-        name = str(producer[name].input[0])
+    while name in net.producer and net.producer[name].op_type in MOVES:
+        name = str(net.producer[name].input[0])
     return name
 
 
@@ -253,8 +252,8 @@ def _from_ending(builder: "Builder", name: str, ending: Ending) -> Output:
 
 def _without_ending(builder: "Builder", name: str, kind: ClassKind, probe: Probe) -> tuple[Output, str]:
     """Logits as they are, or made from probabilities that no logits were found of; and what told the class kind."""
-    single = _classes(builder.proto, builder.tensors, name) == 1
-    least, most = value_range(builder.proto, name)
+    single = _classes(builder.net, builder.tensors, name) == 1
+    least, most = value_range(builder.net, name)
     if least >= 0:
         rows = probe(name).astype(np.float64)
         rows = rows.reshape(len(rows), -1)

@@ -6,7 +6,7 @@ from math import prod
 import onnx
 from onnx import numpy_helper
 
-from onnx_evidence.graphs import SLIDING, UNARY, Shape, TensorInfo, attributes_of, node_inputs
+from onnx_evidence.graphs import SLIDING, UNARY, Net, Shape, TensorInfo, attributes_of, node_inputs
 
 # Of the first input alone, row by row; whatever else they read must be constant.
 _OF_ONE = (
@@ -48,13 +48,13 @@ def by_picture(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo]) -> boo
         False where that is not plain: nothing is known then.
     """
     data = {value.name for value in proto.graph.input}
-    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
+    net = Net(proto)
+    for node in net.nodes:
         read = [name for name in node_inputs(node) if name in data]
         # How many pictures there are is the same beside others: it is looked at by batches of several sizes.
         if read and node.op_type not in ("Shape", "Size"):
             data.update(node.output)
-            if not _is_by_picture(node, read, tensors, constants):
+            if not _is_by_picture(node, read, tensors, net.constants):
                 return False
     return True
 

@@ -1,14 +1,12 @@
 """One run of a file on pictures that are none, to see what a tensor holds."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from onnx_evidence.errors import ModelError
-from onnx_evidence.graphs import TensorInfo
+from onnx_evidence.graphs import with_outputs
 from onnx_evidence.intake.entry import Entry
 from onnx_evidence.preprocessing import MARGIN
 from onnx_evidence.sessions import Session, settle_device
@@ -18,17 +16,13 @@ from onnx_evidence.types import AnyArray
 _PICTURES = 2
 
 
-def probe(
-    proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], entry: Entry, batch: int | None, name: str, folder: Path
-) -> AnyArray:
+def probe(proto: onnx.ModelProto, entry: Entry, batch: int | None, name: str, folder: Path) -> AnyArray:
     """Values of a tensor for a few inputs of noise.
 
     Parameters
     ----------
     proto : onnx.ModelProto
         The model, with channels, height and width of its input settled.
-    tensors : mapping of str to TensorInfo
-        Types and shapes.
     entry : Entry
         The image input.
     batch : int or None
@@ -48,15 +42,8 @@ def probe(
     ModelError
         If ONNX Runtime cannot run the model, or it gives no finite numbers for any of them.
     """
-    whole, info = proto.graph, tensors.get(name)
-    # Without a type where it is not known: ONNX Runtime infers it.
-    value = (
-        onnx.ValueInfoProto(name=name) if info is None else helper.make_tensor_value_info(name, info.elem_type, None)
-    )
-    graph = helper.make_graph(whole.node, whole.name, whole.input, [value], whole.initializer)
-    model = helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
-    model.functions.extend(proto.functions)
-    session = Session(model, settle_device("cpu"), batch=batch, folder=folder)
+    with with_outputs(proto, [name]):
+        session = Session(proto, settle_device("cpu"), batch=batch, folder=folder)
     for margin in (0.0, MARGIN):
         pictures = [
             each.noise(entry.shape[1:], number, margin=margin) for each in entry.ranges for number in range(_PICTURES)

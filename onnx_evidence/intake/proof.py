@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from onnx_evidence.errors import ModelError
-from onnx_evidence.graphs import TensorInfo, node_inputs
+from onnx_evidence.graphs import Net, TensorInfo, node_inputs, with_outputs
 from onnx_evidence.intake.deployed_file import DeployedFile
 from onnx_evidence.intake.endings import data_tensors
 from onnx_evidence.intake.entry import Entry
@@ -46,14 +46,14 @@ _ROUNDING = ("QuantizeLinear", "DynamicQuantize", "QLinear", "QGemm", "QAttentio
 _INTEGER = ("Integer", "IntegerToFloat")
 
 
-def arithmetic_of(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo]) -> Arithmetic:
+def arithmetic_of(net: Net, tensors: Mapping[str, TensorInfo]) -> Arithmetic:
     """What a graph computes with.
 
     Weights that are only stored in fewer bits do not count: what is computed from the picture does.
 
     Parameters
     ----------
-    proto : onnx.ModelProto
+    net : Net
         The canonical graph.
     tensors : mapping of str to TensorInfo
         Types and shapes.
@@ -62,8 +62,8 @@ def arithmetic_of(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo]) -> 
     -------
     Arithmetic
     """
-    data = data_tensors(proto)
-    nodes = [node for node in proto.graph.node if not data.isdisjoint(node_inputs(node))]
+    data = data_tensors(net)
+    nodes = [node for node in net.nodes if not data.isdisjoint(node_inputs(node))]
     if any(node.op_type.startswith(_ROUNDING) or node.op_type.endswith(_INTEGER) for node in nodes):
         return CODES
     made = {name for node in nodes for name in node.output}
@@ -198,16 +198,8 @@ def _largest(scores: FloatArray) -> float:
 
 def _session(proto: onnx.ModelProto, target: str, file: File) -> Session:
     """The model with one output, without copying its weights."""
-    outputs = proto.graph.output
-    kept = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in outputs]
-    del outputs[:]
-    # Without a type: ONNX Runtime infers it.
-    outputs.append(onnx.ValueInfoProto(name=target))
-    try:
+    with with_outputs(proto, [target]):
         return Session(proto, _CPU, folder=file.path.parent)
-    finally:
-        del outputs[:]
-        outputs.extend(kept)
 
 
 def _flat(scores: AnyArray) -> FloatArray:

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_evidence.graphs import node_inputs
-from onnx_evidence.intake.rewrite import VENDOR, Rewriter, new_name
+from onnx_evidence.graphs import Net, attributes_of
+from onnx_evidence.intake.trial import VENDOR
 
 # Scale and zero point of a tensor of codes; the zero point may be ''.
 Codes = tuple[str, str]
@@ -65,18 +65,18 @@ def rewrite_integers(proto: onnx.ModelProto) -> int:
     return _Integers(proto).run()
 
 
-class _Integers(Rewriter):
+class _Integers(Net):
     def __init__(self, proto: onnx.ModelProto) -> None:
         super().__init__(proto)
         self.codes: dict[str, Codes] = {}
-        self.counted = _only_cast(self.graph)
+        self.counted = _only_cast(self)
         self.decoded: dict[tuple[str, ...], str] = {}
         # Whether the operator at hand has its channels last.
         self.turned = False
 
     def run(self) -> int:
         rewritten = 0
-        for node in list(self.graph.node):
+        for node in self.take():
             if node.op_type == "QuantizeLinear" and len(node.input) == 3:
                 self.codes[node.output[0]] = (node.input[1], node.input[2])
             if self._can(node):
@@ -85,7 +85,7 @@ class _Integers(Rewriter):
             elif node.op_type in _MOVES and node.input[0] in self.codes and len(node.output) == 1:
                 self._move(node, node.op_type)
             else:
-                self.nodes.append(node)
+                self.add(node)
         self.finish()
         return rewritten
 
@@ -127,7 +127,7 @@ class _Integers(Rewriter):
 
     def gemm(self, node: onnx.NodeProto) -> None:
         a, b = _triple(node, 0), _triple(node, 3)
-        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        given = attributes_of(node)
         inputs = [self._decode(node, *a), self._decode(node, *b, axis=0 if given.get("transB") else 1)]
         rest = [*node.input[6:], "", "", ""][:3]
         if rest[0]:
@@ -179,15 +179,15 @@ class _Integers(Rewriter):
         """DynamicQuantizeMatMul: its first factor is made codes by a scale of its own."""
         a, b, scale, zero, bias = [*node.input, "", ""][:5]
         words = ("codes", "scale", "zero")
-        codes, step, point = names = [new_name(f"{node.output[0]}/{word}", self.taken) for word in words]
-        self.nodes.append(helper.make_node("DynamicQuantizeLinear", [a], names, name=codes))
+        codes, step, point = names = [self.fresh(f"{node.output[0]}/{word}") for word in words]
+        self.write("DynamicQuantizeLinear", [a], *names)
         factors = [self._whole(node, codes, point, -2), self._whole(node, b, zero, -1)]
         self._product(node, factors, [step, scale], bias)
 
     def _product(self, node: onnx.NodeProto, factors: Sequence[str], scales: Sequence[str], bias: str) -> None:
         """A product of counts, times both scales, and a bias."""
         output = node.output[0]
-        names = [new_name(f"{output}/{word}", self.taken) for word in ("step", "product", "scaled")]
+        names = [self.fresh(f"{output}/{word}") for word in ("step", "product", "scaled")]
         self.write("Mul", scales, names[0])
         self.write("MatMul", factors, names[1])
         scaled = self.write("Mul", [names[1], names[0]], names[2] if bias else output)
@@ -197,14 +197,14 @@ class _Integers(Rewriter):
     def attention(self, node: onnx.NodeProto) -> None:
         """QAttention: Attention of floats, which is spelt out later."""
         x, w, bias, x_scale, w_scale, mask, x_zero, w_zero, past = [*node.input, "", "", "", ""][:9]
-        weights = new_name(f"{w}/weights", self.taken)
+        weights = self.fresh(f"{w}/weights")
         self.write("Mul", [self._whole(node, w, w_zero, -1), w_scale], weights)
         inputs = [self._decode(node, x, x_scale, x_zero), weights, bias, mask, past]
         plain = helper.make_node("Attention", inputs, node.output, name=node.name, domain=VENDOR)
         while not plain.input[-1]:
             del plain.input[-1]
         plain.attribute.extend(node.attribute)
-        self.nodes.append(plain)
+        self.add(plain)
 
     def pool(self, node: onnx.NodeProto) -> None:
         """NhwcMaxPool."""
@@ -222,7 +222,7 @@ class _Integers(Rewriter):
         place = axis % self._rank(name) if self._count(scale) > 1 else None
         key = (name, scale, zero, str(place))
         if key not in self.decoded:
-            output = new_name(f"{node.output[0]}/{name}", self.taken)
+            output = self.fresh(f"{node.output[0]}/{name}")
             inputs = [name, scale, zero] if zero else [name, scale]
             self.decoded[key] = self.write("DequantizeLinear", inputs, output, axis=place)
         return self.decoded[key]
@@ -236,21 +236,21 @@ class _Integers(Rewriter):
             x, w = (numpy_helper.to_array(self.constants[each]) for each in (x_scale, w_scale))
             scale = self.constant(f"{name}/scale", (factor * x.reshape(()) * w).astype(np.float32))
         else:
-            scale = new_name(f"{name}/scale", self.taken)
+            scale = self.fresh(f"{name}/scale")
             self.write("Mul", [x_scale, w_scale], scale)
         return self._decode(node, name, scale, "", axis=0)
 
     def _between(self, node: onnx.NodeProto, op_type: str, inputs: Sequence[str], codes: Codes | None) -> None:
         """The float operator, and its result as codes again where it was."""
         output = node.output[0]
-        floats = output if codes is None else new_name(f"{output}/float", self.taken)
+        floats = output if codes is None else self.fresh(f"{output}/float")
         result, given = floats, list(inputs)
         if self.turned:
-            result, data = (new_name(f"{output}/{word}", self.taken) for word in ("first", "turned"))
+            result, data = (self.fresh(f"{output}/{word}") for word in ("first", "turned"))
             given[0] = self.write("Transpose", given[:1], data, perm=_TO_FIRST)
         made = helper.make_node(op_type, given, [result], name=node.name)
         made.attribute.extend(each for each in node.attribute if each.name not in _OWN)
-        self.nodes.append(made)
+        self.add(made)
         if self.turned:
             self.write("Transpose", [result], floats, perm=_TO_LAST)
         if codes is not None:
@@ -258,14 +258,14 @@ class _Integers(Rewriter):
             self.write("QuantizeLinear", [floats, *(each for each in codes if each)], output, name=f"{output}/codes")
 
 
-def _only_cast(graph: onnx.GraphProto) -> set[str]:
+def _only_cast(net: Net) -> set[str]:
     """Tensors that are made floats, and read by nothing else."""
-    read = {value.name for value in graph.output}
-    cast: set[str] = set()
-    for node in graph.node:
-        floats = node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT
-        (cast if floats else read).update(node_inputs(node))
-    return cast - read
+    cast = {
+        name
+        for name, readers in net.readers.items()
+        if all(node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT for node in readers)
+    }
+    return cast.difference(net.outputs)
 
 
 def _pair(node: onnx.NodeProto, start: int) -> Codes:

@@ -6,6 +6,7 @@ from math import inf, prod
 import onnx
 from onnx import numpy_helper
 
+from onnx_evidence.graphs import Net, is_standard
 from onnx_evidence.intake.endings import MOVES
 from onnx_evidence.intake.winners import CLASSIFIERS, ML
 
@@ -36,13 +37,13 @@ _DEEPEST = 24
 _LARGEST = 1 << 16
 
 
-def value_range(proto: onnx.ModelProto, tensor: str) -> Range:
+def value_range(net: Net, tensor: str) -> Range:
     """The least and the largest value that a tensor can have, as far as a few operators before it say.
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        The model.
+    net : Net
+        The graph.
     tensor : str
         The tensor.
 
@@ -51,13 +52,12 @@ def value_range(proto: onnx.ModelProto, tensor: str) -> Range:
     least, most : float
         Infinite where nothing is known.
     """
-    return _Ranges(proto).of(tensor, _DEEPEST)
+    return _Ranges(net).of(tensor, _DEEPEST)
 
 
 class _Ranges:
-    def __init__(self, proto: onnx.ModelProto) -> None:
-        self.producer = {name: node for node in proto.graph.node for name in node.output}
-        self.constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    def __init__(self, net: Net) -> None:
+        self.net = net
         self.found: dict[str, Range] = {}
 
     def of(self, tensor: str, depth: int) -> Range:
@@ -66,12 +66,12 @@ class _Ranges:
         return self.found[tensor]
 
     def _of(self, tensor: str, depth: int) -> Range:
-        if tensor in self.constants:
-            return _constant_range(self.constants[tensor])
-        node = self.producer.get(tensor)
+        if tensor in self.net.constants:
+            return _constant_range(self.net.constants[tensor])
+        node = self.net.producer.get(tensor)
         if node is not None and node.domain == ML and node.op_type in CLASSIFIERS:
             return MAYBE
-        if node is None or not depth or node.domain not in ("", "ai.onnx"):
+        if node is None or not depth or not is_standard(node):
             return ANYTHING
         if node.op_type in _ALWAYS:
             return _ALWAYS[node.op_type]

@@ -7,7 +7,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from onnx_evidence.graphs import TensorInfo, node_inputs
+from onnx_evidence.graphs import Net, TensorInfo, node_inputs
 
 # Products, by the inputs of which one zero is enough; what comes after them is added.
 _PRODUCTS: dict[str, int] = {
@@ -23,9 +23,7 @@ _SHAPES = frozenset({"Shape", "Size"})
 _ENOUGH = 4096
 
 
-def where_picture_ends(
-    proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], image: str, scores: str
-) -> onnx.NodeProto | None:
+def where_picture_ends(net: Net, tensors: Mapping[str, TensorInfo], image: str, scores: str) -> onnx.NodeProto | None:
     """The last node that the picture reaches, where it does not reach the scores.
 
     Followed along the graph: a product with zeros, a difference of a tensor and itself, a softmax over one number and a
@@ -33,8 +31,8 @@ def where_picture_ends(
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        The model.
+    net : Net
+        The graph.
     tensors : mapping of str to TensorInfo
         Types and shapes.
     image : str
@@ -48,8 +46,8 @@ def where_picture_ends(
         None where something of the picture may reach them.
     """
     reached, last = {image}, None
-    zeros = _Zeros(proto.graph)
-    for node in proto.graph.node:
+    zeros = _Zeros(net)
+    for node in net.nodes:
         zeros.look(node)
         if reached.isdisjoint(node_inputs(node)):
             continue
@@ -78,8 +76,8 @@ def _stops(node: onnx.NodeProto, reached: set[str], zeros: "_Zeros", tensors: Ma
 class _Zeros:
     """Constants of which every number is zero; they are looked at when they are asked for."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+    def __init__(self, net: Net) -> None:
+        self._constants = net.constants
         self._known: dict[str, bool] = {}
 
     def __contains__(self, name: str) -> bool:

@@ -11,7 +11,7 @@ from onnx import checker, external_data_helper, numpy_helper
 
 from onnx_evidence.counting import MAX_WORK, refuse_endless
 from onnx_evidence.errors import ModelError, one_line
-from onnx_evidence.graphs import tensors_of, type_name
+from onnx_evidence.graphs import Net, tensors_of, type_name
 from onnx_evidence.intake.external import (
     INLINE_LIMIT,
     Weights,
@@ -21,8 +21,7 @@ from onnx_evidence.intake.external import (
     settle_external,
     without_outside,
 )
-from onnx_evidence.intake.rewrite import name_strays, sort_nodes
-from onnx_evidence.intake.trial import put_right, runtime_refusal
+from onnx_evidence.intake.trial import name_strays, put_right, runtime_refusal
 
 # Attributes that count cells.
 _STEPS = frozenset({"strides", "dilations", "kernel_shape"})
@@ -89,7 +88,10 @@ def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -
         proto = onnx.load_model_from_string(data)
         beside = settle_external(proto, path, limit)
         strays = name_strays(proto)
-        changed = sort_nodes(proto.graph) or bool(beside) or strays
+        net = Net(proto)
+        if turned := net.sort():
+            net.finish()
+        changed = turned or bool(beside) or strays
         refuse_endless(proto, path, max_work)
         # From the bytes where these are what was read: to copy large graphs takes seconds.
         checker.check_model(without_outside(proto) if changed else data)

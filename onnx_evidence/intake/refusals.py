@@ -6,7 +6,7 @@ from math import inf
 import onnx
 from onnx import TensorProto
 
-from onnx_evidence.graphs import Shape, TensorInfo, ancestors, type_name
+from onnx_evidence.graphs import Net, Shape, TensorInfo, bodies, type_name
 from onnx_evidence.intake.endings import MOVES, shape_words
 
 _INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT8})
@@ -26,18 +26,18 @@ _BETWEEN = MOVES | frozenset("Clip Max Add Expand Sqrt Pow Mul Abs Reciprocal Di
 # The remedy where there is a score for every place.
 _ONE_PLACE = "append to the graph what makes one row of class scores of it (a mean, or the scores of one place)"
 
-_Facts = tuple[onnx.ModelProto, Mapping[str, TensorInfo], str]
+_Facts = tuple[Net, Mapping[str, TensorInfo], str]
 
 
-def why_no_scores(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], names: Sequence[str]) -> str | None:
+def why_no_scores(net: Net, tensors: Mapping[str, TensorInfo], names: Sequence[str]) -> str | None:
     """Why tensors are not the class scores of one picture, in words, with what would help.
 
     What they are called has no say in it: their shapes do, and what computes them.
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        The model.
+    net : Net
+        The graph.
     tensors : mapping of str to TensorInfo
         Types and shapes.
     names : sequence of str
@@ -48,17 +48,17 @@ def why_no_scores(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], nam
     str or None
         The most telling of the reasons; None where nothing speaks against any of them.
     """
-    facts: list[_Facts] = [(proto, tensors, name) for name in names]
+    facts: list[_Facts] = [(net, tensors, name) for name in names]
     return next((reason for look in _LOOKS for each in facts if (reason := look(each))), None)
 
 
-def why_never(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], name: str) -> str | None:
+def why_never(net: Net, tensors: Mapping[str, TensorInfo], name: str) -> str | None:
     """Why one row of numbers per picture is no class scores even where somebody says that it is.
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        The model.
+    net : Net
+        The graph.
     tensors : mapping of str to TensorInfo
         Types and shapes.
     name : str
@@ -68,7 +68,7 @@ def why_never(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], name: s
     -------
     str or None
     """
-    return _ranks((proto, tensors, name))
+    return _ranks((net, tensors, name))
 
 
 def regression(name: str) -> str:
@@ -90,31 +90,31 @@ def regression(name: str) -> str:
 
 
 def _no_tensor(facts: _Facts) -> str | None:
-    proto, _, name = facts
-    value = next((value for value in proto.graph.output if value.name == name), None)
+    net, _, name = facts
+    value = next((value for value in net.graph.output if value.name == name), None)
     form = None if value is None else value.type.WhichOneof("value")
     if form in (None, "tensor_type"):
         return None
     words = form.removesuffix("_type") if form else ""
-    producer = _producer(proto).get(name)
+    producer = net.producer.get(name)
     made = producer.input[0] if producer is not None and producer.input else None
     inside = f"; it is made of {made!r}: pass --output with what holds the scores" if made else ""
     return f"output {name!r} is a {words}, not a tensor{inside}"
 
 
 def _detector(facts: _Facts) -> str | None:
-    proto, tensors, name = facts
-    kinds = _kinds_before(proto, name)
+    net, tensors, name = facts
+    kinds = _kinds_before(net, name)
     sides = _sides(tensors, name)
-    maps = {each[1:] for value in proto.graph.output if len(each := _sides(tensors, value.name)) >= 3}
+    maps = {each[1:] for value in net.graph.output if len(each := _sides(tensors, value.name)) >= 3}
     if suppressed := sorted(kinds & _SUPPRESSION):
         found = f"output {name!r} has {suppressed[0]} before it"
-    elif beside := _boxes_beside(proto, tensors, name):
+    elif beside := _boxes_beside(net, tensors, name):
         # Either may have been looked at first; four numbers are those of a box.
         swapped = 4 in sides and 4 not in _sides(tensors, beside)
         boxes, scores = (name, beside) if swapped else (beside, name)
         found = f"output {boxes!r} with {_words(tensors, boxes)} holds a box for each of the scores in {scores!r}"
-    elif _is_boxes(sides) and not kinds & _RECURRENT and not _is_softmax(proto, name):
+    elif _is_boxes(sides) and not kinds & _RECURRENT and not _is_softmax(net, name):
         found = f"output {name!r} has {_words(tensors, name)}: some numbers for each of many boxes"
     elif len(sides) >= 3 and len(maps) > 1:
         found = "its outputs are maps of several sizes"
@@ -127,26 +127,25 @@ def _detector(facts: _Facts) -> str | None:
     )
 
 
-def _kinds_before(proto: onnx.ModelProto, name: str) -> set[str]:
+def _kinds_before(net: Net, name: str) -> set[str]:
     """Operators that a tensor comes from, those inside of branches and loops too."""
     found: set[str] = set()
-    waiting = list(ancestors(name, _producer(proto)))
+    waiting = [*net.ancestors(name)]
     while waiting:
         node = waiting.pop()
         found.add(node.op_type)
-        for attribute in node.attribute:
-            for graph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
-                waiting += graph.node
+        for graph in bodies(node):
+            waiting += graph.node
     return found
 
 
-def _boxes_beside(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], name: str) -> str | None:
+def _boxes_beside(net: Net, tensors: Mapping[str, TensorInfo], name: str) -> str | None:
     """Another output, with the numbers of a box for each place of this one; of a softmax over classes it is none."""
     sides = _sides(tensors, name)
     places = [side for side in sides if side != 1]
-    if not 0 < len(places) <= 2 or (len(places) == 1 and _is_softmax(proto, name)):
+    if not 0 < len(places) <= 2 or (len(places) == 1 and _is_softmax(net, name)):
         return None
-    for value in proto.graph.output:
+    for value in net.graph.output:
         other = _sides(tensors, value.name)
         if value.name == name or len(other) != 2:
             continue
@@ -166,15 +165,15 @@ def _is_boxes(sides: Shape) -> bool:
     return many >= _MANY_PLACES and _BOX_NUMBERS <= few < many
 
 
-def _is_softmax(proto: onnx.ModelProto, name: str) -> bool:
-    node = _maker(proto, name)
+def _is_softmax(net: Net, name: str) -> bool:
+    node = _maker(net, name)
     return node is not None and node.op_type in ("Softmax", "LogSoftmax")
 
 
 def _ranks(facts: _Facts) -> str | None:
     """ArgMax and TopK: the winners without the scores."""
-    proto, tensors, name = facts
-    node = _maker(proto, name)
+    net, tensors, name = facts
+    node = _maker(net, name)
     if node is not None and node.op_type in ("ArgMax", "ArgMin", "TopK"):
         words = "the best classes" if node.op_type == "TopK" else "the winner's number"
         return (
@@ -203,13 +202,13 @@ def is_time_first(shape: Shape) -> bool:
 
 
 def _sequence(facts: _Facts) -> str | None:
-    proto, tensors, name = facts
+    net, tensors, name = facts
     sides = _sides(tensors, name)
     time_first = name in tensors and is_time_first(tensors[name].shape)
     if not time_first and (len(sides) != 2 or 1 in sides):
         return None
-    recurrent = sorted(_kinds_before(proto, name) & _RECURRENT)
-    if recurrent or time_first or _is_softmax(proto, name):
+    recurrent = sorted(_kinds_before(net, name) & _RECURRENT)
+    if recurrent or time_first or _is_softmax(net, name):
         how = f", with {recurrent[0]} inside" if recurrent else ""
         kind = f"class scores for every step of a sequence (a recogniser of text or speech{how})"
     else:
@@ -227,9 +226,9 @@ def _map(facts: _Facts) -> str | None:
 
 
 def _embedding(facts: _Facts) -> str | None:
-    proto, _, name = facts
-    node = _maker(proto, name)
-    if node is None or not (node.op_type == "LpNormalization" or _is_divided_by_length(proto, node)):
+    net, _, name = facts
+    node = _maker(net, name)
+    if node is None or not (node.op_type == "LpNormalization" or _is_divided_by_length(net, node)):
         return None
     return (
         f"output {name!r} is a vector of length 1 ({node.op_type} at {node.output[0]!r}): an embedding, whose numbers "
@@ -237,13 +236,12 @@ def _embedding(facts: _Facts) -> str | None:
     )
 
 
-def _is_divided_by_length(proto: onnx.ModelProto, node: onnx.NodeProto) -> bool:
+def _is_divided_by_length(net: Net, node: onnx.NodeProto) -> bool:
     """``x / ||x||``, whatever is done in between to keep the length from being 0."""
     if node.op_type not in ("Div", "Mul") or len(node.input) < 2:
         return False
-    producer = _producer(proto)
     first, second = node.input[:2]
-    return _is_length_of(producer, second, first) or _is_length_of(producer, first, second)
+    return _is_length_of(net.producer, second, first) or _is_length_of(net.producer, first, second)
 
 
 def _is_length_of(producer: Mapping[str, onnx.NodeProto], length: str, vector: str) -> bool:
@@ -292,16 +290,11 @@ _LOOKS: tuple[Callable[[_Facts], str | None], ...] = (
 )
 
 
-def _producer(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
-    return {name: node for node in proto.graph.node for name in node.output}
-
-
-def _maker(proto: onnx.ModelProto, name: str) -> onnx.NodeProto | None:
+def _maker(net: Net, name: str) -> onnx.NodeProto | None:
     """The node that made the values of a tensor."""
-    producer = _producer(proto)
-    node = producer.get(name)
+    node = net.producer.get(name)
     while node is not None and node.op_type in MOVES:
-        node = producer.get(node.input[0])
+        node = net.producer.get(node.input[0])
     return node
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper, shape_inference
 
-from onnx_evidence.graphs import evaluate
+from onnx_evidence.graphs import asked_sides, evaluate, is_standard
 from onnx_evidence.types import AnyArray
 
 # Constants of more elements are weights, not shapes.
@@ -101,7 +101,7 @@ class Sizes:
                 self.add(numpy_helper.from_array(value, name))
             return None
         known = {name: self._types[name] for name in node.input if name in self._types}
-        if node.domain not in ("", "ai.onnx") or len(known) < len({name for name in node.input if name}):
+        if not is_standard(node) or len(known) < len({name for name in node.input if name}):
             return None
         try:
             self._types.update(self._infer(node, known))
@@ -121,6 +121,5 @@ class Sizes:
 
     def _evaluate(self, node: onnx.NodeProto) -> dict[str, AnyArray] | None:
         if node.op_type == "Shape" and (sides := self.shape(node.input[0])) is not None:
-            bounds = {attribute.name: attribute.i for attribute in node.attribute}
-            return {node.output[0]: np.array(sides[bounds.get("start") : bounds.get("end")], np.int64)}
+            return {node.output[0]: np.array(sides[asked_sides(node)], np.int64)}
         return evaluate(node, self.values, self._opsets)

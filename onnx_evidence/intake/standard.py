@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
-from onnx_evidence.intake.rewrite import add_constant, new_name, replace_nodes, taken_names
+from onnx_evidence.graphs import Net, attributes_of
 from onnx_evidence.intake.winners import ML
-from onnx_evidence.types import AnyArray
 
 # Since when axes and bounds are inputs: of ReduceSum, of Slice.
 _SUM_AXES, _SLICE_BOUNDS = 13, 10
@@ -46,24 +45,16 @@ def _domain(node: onnx.NodeProto) -> str:
     return "" if node.domain == "ai.onnx" else str(node.domain)
 
 
-class _Rewriter:
-    def __init__(self, proto: onnx.ModelProto) -> None:
-        self.graph = proto.graph
-        self.opset = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 0)
-        self.taken = taken_names(self.graph)
-        self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
-        self.nodes: list[onnx.NodeProto] = []
-
+class _Rewriter(Net):
     def run(self) -> int:
         rewritten = 0
-        for node in list(self.graph.node):
+        for node in self.take():
             rewrite = _REWRITES.get((_domain(node), node.op_type))
-            given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-            if rewrite is not None and rewrite(self, node, given):
+            if rewrite is not None and rewrite(self, node, attributes_of(node)):
                 rewritten += 1
             else:
-                self.nodes.append(node)
-        replace_nodes(self.graph, self.nodes)
+                self.add(node)
+        self.finish()
         return rewritten
 
     # --- ai.onnx.ml -----------------------------------------------------------------------------------------------
@@ -77,50 +68,50 @@ class _Rewriter:
         if rows < 2 or post not in _ENDINGS or len(bias) != rows or not factors.size or factors.size % rows:
             return False
         winner, scores = map(str, node.output)
-        x = self._add("Cast", [node.input[0]], f"{scores}/features", to=TensorProto.FLOAT)
+        x = self._inner("Cast", [node.input[0]], f"{scores}/features", to=TensorProto.FLOAT)
         weights = [
-            self._constant(f"{scores}/weight", factors.reshape(rows, -1)),
-            self._constant(f"{scores}/bias", np.array(bias, np.float32)),
+            self.constant(f"{scores}/weight", factors.reshape(rows, -1)),
+            self.constant(f"{scores}/bias", np.array(bias, np.float32)),
         ]
         self._end("Gemm", [x, *weights], scores, _ENDINGS[post], transB=1)
-        number = self._add("ArgMax", [scores], f"{winner}/number", axis=1, keepdims=0)
-        held = self._constant(f"{winner}/names", np.array(names, object if isinstance(names[0], bytes) else np.int64))
-        self._add("Gather", [held, number], winner, own=True)
+        number = self._inner("ArgMax", [scores], f"{winner}/number", axis=1, keepdims=0)
+        held = self.constant(f"{winner}/names", np.array(names, object if isinstance(names[0], bytes) else np.int64))
+        self.write("Gather", [held, number], winner)
         return True
 
     def _end(self, op_type: str, inputs: Sequence[str], output: str, last: str | None, **attributes: Any) -> None:
         if last is None:
-            self._add(op_type, inputs, output, own=True, **attributes)
+            self.write(op_type, inputs, output, **attributes)
             return
-        inner = self._add(op_type, inputs, f"{output}/logits", **attributes)
-        self._add(last, [inner], output, own=True, **({"axis": 1} if last == "Softmax" else {}))
+        inner = self._inner(op_type, inputs, f"{output}/logits", **attributes)
+        self.write(last, [inner], output, axis=1 if last == "Softmax" else None)
 
     def normalizer(self, node: onnx.NodeProto, given: dict[str, Any]) -> bool:
         """Rows divided by their length, or by the sum of what is in them."""
         norm, output = given.get("norm", b"MAX").decode(), str(node.output[0])
         if norm not in ("L1", "L2"):
             return False
-        x = self._add("Cast", [node.input[0]], f"{output}/float", to=TensorProto.FLOAT)
+        x = self._inner("Cast", [node.input[0]], f"{output}/float", to=TensorProto.FLOAT)
         if norm == "L2":
-            self._add("LpNormalization", [x], output, own=True, axis=1, p=2)
+            self.write("LpNormalization", [x], output, axis=1, p=2)
             return True
-        parts = self._add("Abs", [x], f"{output}/abs")
+        parts = self._inner("Abs", [x], f"{output}/abs")
         if self.opset < _SUM_AXES:
-            total = self._add("ReduceSum", [parts], f"{output}/sum", axes=[1], keepdims=1)
+            total = self._inner("ReduceSum", [parts], f"{output}/sum", axes=[1], keepdims=1)
         else:
-            total = self._add("ReduceSum", [parts, self._constant(f"{output}/axis", np.array([1]))], f"{output}/sum")
+            total = self._inner("ReduceSum", [parts, self.constant(f"{output}/axis", np.array([1]))], f"{output}/sum")
         # A row of zeros stays one.
-        least = self._constant(f"{output}/least", np.array(np.finfo(np.float32).tiny))
-        self._add("Div", [x, self._add("Max", [total, least], f"{output}/some")], output, own=True)
+        least = self.constant(f"{output}/least", np.array(np.finfo(np.float32).tiny))
+        self.write("Div", [x, self._inner("Max", [total, least], f"{output}/some")], output)
         return True
 
     def scaler(self, node: onnx.NodeProto, given: dict[str, Any]) -> bool:
         """``(x - offset) scale``."""
         output = str(node.output[0])
-        x = self._add("Cast", [node.input[0]], f"{output}/float", to=TensorProto.FLOAT)
-        offset = self._constant(f"{output}/offset", np.array(given.get("offset", [0.0]), np.float32))
-        factor = self._constant(f"{output}/scale", np.array(given.get("scale", [1.0]), np.float32))
-        self._add("Mul", [self._add("Sub", [x, offset], f"{output}/moved"), factor], output, own=True)
+        x = self._inner("Cast", [node.input[0]], f"{output}/float", to=TensorProto.FLOAT)
+        offset = self.constant(f"{output}/offset", np.array(given.get("offset", [0.0]), np.float32))
+        factor = self.constant(f"{output}/scale", np.array(given.get("scale", [1.0]), np.float32))
+        self.write("Mul", [self._inner("Sub", [x, offset], f"{output}/moved"), factor], output)
         return True
 
     # --- what ONNX has dropped ------------------------------------------------------------------------------------
@@ -131,10 +122,10 @@ class _Rewriter:
         named = {"Affine": ("alpha", "beta"), "ImageScaler": ("scale", "bias"), "Scale": ("scale", "")}
         factor, offset = (given.get(name) for name in named[node.op_type])
         bias = np.array(0.0 if offset is None else offset, np.float32)
-        scale = self._constant(f"{output}/scale", np.array(1.0 if factor is None else factor, np.float32))
-        x = self._add("Mul", [node.input[0], scale], f"{output}/scaled")
-        shift = self._constant(f"{output}/bias", bias.reshape(-1, 1, 1) if bias.ndim else bias)
-        self._add("Add", [x, shift], output, own=True)
+        scale = self.constant(f"{output}/scale", np.array(1.0 if factor is None else factor, np.float32))
+        x = self._inner("Mul", [node.input[0], scale], f"{output}/scaled")
+        shift = self.constant(f"{output}/bias", bias.reshape(-1, 1, 1) if bias.ndim else bias)
+        self.write("Add", [x, shift], output)
         return True
 
     def outer(self, node: onnx.NodeProto, given: dict[str, Any]) -> bool:
@@ -143,10 +134,10 @@ class _Rewriter:
         if not {"alpha", "beta"} <= set(given):
             return False
         alpha, beta = (
-            self._constant(f"{output}/{name}", np.array(given[name], np.float32)) for name in ("alpha", "beta")
+            self.constant(f"{output}/{name}", np.array(given[name], np.float32)) for name in ("alpha", "beta")
         )
-        x = self._add("Mul", [node.input[0], beta], f"{output}/scaled")
-        self._add("Mul", [self._add(inner, [x], f"{output}/mapped"), alpha], output, own=True)
+        x = self._inner("Mul", [node.input[0], beta], f"{output}/scaled")
+        self.write("Mul", [self._inner(inner, [x], f"{output}/mapped"), alpha], output)
         return True
 
     def thresholded(self, node: onnx.NodeProto, given: dict[str, Any]) -> bool:
@@ -154,10 +145,10 @@ class _Rewriter:
         if self.opset >= _THRESHOLDED:
             return False
         output, x = str(node.output[0]), node.input[0]
-        alpha = self._constant(f"{output}/alpha", np.array(given.get("alpha", 1.0), np.float32))
-        above = self._add("Greater", [x, alpha], f"{output}/above")
-        kept = self._add("Cast", [above], f"{output}/kept", to=TensorProto.FLOAT)
-        self._add("Mul", [x, kept], output, own=True)
+        alpha = self.constant(f"{output}/alpha", np.array(given.get("alpha", 1.0), np.float32))
+        above = self._inner("Greater", [x, alpha], f"{output}/above")
+        kept = self._inner("Cast", [above], f"{output}/kept", to=TensorProto.FLOAT)
+        self.write("Mul", [x, kept], output)
         return True
 
     def crop(self, node: onnx.NodeProto, given: dict[str, Any]) -> bool:
@@ -166,47 +157,38 @@ class _Rewriter:
         if len(border) != 4 or "scale" in given:
             return False
         left, top, right, bottom = border
-        bounds = {"starts": [top, left], "ends": [-bottom or _FAR, -right or _FAR], "axes": [2, 3]}
+        bounds: dict[str, Any] = {"starts": [top, left], "ends": [-bottom or _FAR, -right or _FAR], "axes": [2, 3]}
         output = str(node.output[0])
         if self.opset < _SLICE_BOUNDS:
-            self._add("Slice", node.input[:1], output, own=True, **bounds)
+            self.write("Slice", node.input[:1], output, **bounds)
         else:
-            told = [self._constant(f"{output}/{word}", np.array(values)) for word, values in bounds.items()]
-            self._add("Slice", [node.input[0], *told], output, own=True)
+            told = [self.constant(f"{output}/{word}", np.array(values)) for word, values in bounds.items()]
+            self.write("Slice", [node.input[0], *told], output)
         return True
 
     def batch_normalization(self, node: onnx.NodeProto, given: dict[str, Any]) -> bool:
         """With a scale for every place, as up to opset 8: a product and a sum."""
         if self.opset >= _SPATIAL or given.get("spatial", 1) or any(node.output[1:]):
             return False
-        values = [self._value(name) for name in node.input[1:]]
-        known = [value for value in values if value is not None]
+        values = [self.array(name) for name in node.input[1:]]
+        known = [value.astype(np.float64) for value in values if value is not None]
         if len(known) != 4:
             return False
         scale, bias, mean, variance = known
         factor = scale / np.sqrt(variance + given.get("epsilon", 1e-5))
         output = str(node.output[0])
         told = [
-            self._constant(f"{output}/{word}", each.astype(np.float32))
+            self.constant(f"{output}/{word}", each.astype(np.float32))
             for word, each in (("factor", factor), ("offset", bias - mean * factor))
         ]
-        self._add("Add", [self._add("Mul", [node.input[0], told[0]], f"{output}/scaled"), told[1]], output, own=True)
+        self.write("Add", [self._inner("Mul", [node.input[0], told[0]], f"{output}/scaled"), told[1]], output)
         return True
 
     # --- building -------------------------------------------------------------------------------------------------
 
-    def _value(self, name: str) -> AnyArray | None:
-        tensor = self.constants.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor).astype(np.float64)
-
-    def _constant(self, name: str, value: AnyArray) -> str:
-        return add_constant(self.graph, name, value, self.taken)
-
-    def _add(self, op_type: str, inputs: Sequence[str], name: str, *, own: bool = False, **attributes: Any) -> str:
-        """Append a node; ``own`` where its output is the rewritten node's own."""
-        output = name if own else new_name(name, self.taken)
-        self.nodes.append(helper.make_node(op_type, inputs, [output], name=output, **attributes))
-        return output
+    def _inner(self, op_type: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """Write a node between others, whose output gets a name of its own."""
+        return self.write(op_type, inputs, self.fresh(name), **attributes)
 
 
 _REWRITES: dict[tuple[str, str], Callable[[_Rewriter, onnx.NodeProto, dict[str, Any]], bool]] = {

@@ -16,7 +16,7 @@ from onnx import shape_inference
 
 from onnx_evidence.counting import refuse_endless
 from onnx_evidence.errors import ModelError, one_line
-from onnx_evidence.graphs import TensorInfo, infer
+from onnx_evidence.graphs import Net, TensorInfo, infer, opset_of
 from onnx_evidence.intake.alone import Alone, why_alone
 from onnx_evidence.intake.batch import FreedBatch, free_batch
 from onnx_evidence.intake.blocked import unblock
@@ -115,7 +115,8 @@ def take_in(
     proto = plain(file.proto, path)
     entry = find_entry(proto, preprocess, path, layout)
     refuse_endless(proto, path, file.max_work, picture=entry.name, batch=entry.batch)
-    if _is_old(proto) or _checked(lambda: forget_told(proto, entry.name, entry.batch), path):
+    old = opset_of(proto.opset_import, OLDEST) < OLDEST
+    if old or _checked(lambda: forget_told(proto, entry.name, entry.batch), path):
         refuse_unopened(file)
     settled = _checked(lambda: settle_branches(proto, entry.name, entry.batch), path)
     changes = canonical_input(proto, entry)
@@ -136,11 +137,12 @@ def take_in(
     rewritten = bool(changes)
     tensors = _infer(proto, entry.name, entry.batch, path)
     refuse_absurd(tensors, (tensor.name for tensor in proto.graph.initializer), entry.shape, path)
-    chosen = choose_output(proto, tensors, path, output)
-    scores = _scores(path, own, proto, tensors, chosen)
-    arithmetic = arithmetic_of(proto, tensors)
+    net = Net(proto)
+    chosen = choose_output(net, tensors, path, output)
+    scores = _scores(path, own, net, tensors, chosen)
+    arithmetic = arithmetic_of(net, tensors)
     taken = TakenIn(proto, entry, entry.batch, tensors, chosen, scores, changes, arithmetic, own, entry.batch)
-    if why := why_unsteady(proto, scores):
+    if why := why_unsteady(net, scores):
         raise ModelError(
             f"{path}: the answer changes between identical runs: {why}; export the model in "
             "evaluation mode (model.eval())"
@@ -152,17 +154,10 @@ def take_in(
     return taken
 
 
-def _is_old(proto: onnx.ModelProto) -> bool:
-    """Whether operators are not those that all the rest knows."""
-    return any(each.domain in ("", "ai.onnx") and each.version < OLDEST for each in proto.opset_import)
-
-
-def _scores(
-    path: Path, own: frozenset[str], proto: onnx.ModelProto, tensors: dict[str, TensorInfo], output: str
-) -> str:
+def _scores(path: Path, own: frozenset[str], net: Net, tensors: dict[str, TensorInfo], output: str) -> str:
     """What class scores are compared by: logits tell pictures apart where probabilities are all 0 or 1."""
     try:
-        ending = find_ending(proto, tensors, output)
+        ending = find_ending(net, tensors, output)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     return ending.logits if ending is not None and ending.logits in own else output

@@ -10,9 +10,15 @@ import sys
 from pathlib import Path
 
 import onnx
+from onnx import helper
 
+from onnx_evidence.graphs import is_standard, opset_of
 from onnx_evidence.sessions import without_source
 
+# ONNX Runtime's own domain.
+VENDOR = "com.microsoft"
+# Opset since which operators are standard that ONNX Runtime has in the standard domain at any.
+_STANDARD_SINCE = {"LayerNormalization": 17, "SimplifiedLayerNormalization": 10**6}
 # Opening takes seconds; what takes longer is refused, as the checker has it.
 _PATIENCE = 120.0
 _PROGRAM = """
@@ -31,7 +37,7 @@ _SAID = 3
 # What stands before every message about loading.
 _LOADING = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : Load model from .*? failed:")
 # Of domains that a file uses without saying which version: the runtime has one, or all operators are in these.
-_VERSIONS = {"com.microsoft": 1, "com.microsoft.nchwc": 1, "ai.onnx.ml": 3}
+_VERSIONS = {VENDOR: 1, "com.microsoft.nchwc": 1, "ai.onnx.ml": 3}
 # Before this version weights had to be listed as inputs.
 _UNLISTED = 4
 
@@ -84,3 +90,25 @@ def put_right(proto: onnx.ModelProto) -> None:
         name = graph.initializer[place].name
         if not name or last[name] != place:
             del graph.initializer[place]
+
+
+def name_strays(proto: onnx.ModelProto) -> bool:
+    """Put operators that ONNX Runtime adds to the standard domain into its own: the checker knows none of them there.
+
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+        Changed in place.
+
+    Returns
+    -------
+    bool
+        Whether there were any.
+    """
+    opset = opset_of(proto.opset_import)
+    strays = [node for node in proto.graph.node if is_standard(node) and opset < _STANDARD_SINCE.get(node.op_type, 0)]
+    for node in strays:
+        node.domain = VENDOR
+    if strays and all(each.domain != VENDOR for each in proto.opset_import):
+        proto.opset_import.append(helper.make_opsetid(VENDOR, 1))
+    return bool(strays)

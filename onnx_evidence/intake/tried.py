@@ -1,7 +1,6 @@
 """What is tried on a graph before it is believed: pictures, batches of them, and how far two answers are apart."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,36 +150,6 @@ def largest(runs: Sequence[AnyArray]) -> float:
 def _finite(runs: Sequence[AnyArray]) -> FloatArray:
     numbers = np.concatenate([np.asarray(each, np.float64).reshape(-1) for each in runs])
     return np.asarray(numbers[np.isfinite(numbers)])
-
-
-@contextmanager
-def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> Iterator[onnx.ModelProto]:
-    """The graph itself with other outputs for a while, since to copy its weights takes memory.
-
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        Changed in place, and put back, nodes and initializers that were added at the ends meanwhile included.
-    names : sequence of str
-        Tensors.
-
-    Yields
-    ------
-    onnx.ModelProto
-    """
-    graph = proto.graph
-    nodes, constants = len(graph.node), len(graph.initializer)
-    kept = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in graph.output]
-    del graph.output[:]
-    # Without types: ONNX Runtime infers them.
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    try:
-        yield proto
-    finally:
-        del graph.node[nodes:]
-        del graph.initializer[constants:]
-        del graph.output[:]
-        graph.output.extend(kept)
 
 
 def session_of(subject: Subject) -> Session:

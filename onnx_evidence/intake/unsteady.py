@@ -1,12 +1,12 @@
 """Operators that give something else in every run: random ones, and those that were exported in training mode."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from onnx_evidence.graphs import ancestors, node_inputs
+from onnx_evidence.graphs import Net, bodies, node_inputs
 from onnx_evidence.intake.dialect import constant_tensor
 from onnx_evidence.types import AnyArray
 
@@ -25,13 +25,13 @@ _LEARNS = (
 )
 
 
-def why_unsteady(proto: onnx.ModelProto, name: str) -> str | None:
+def why_unsteady(net: Net, name: str) -> str | None:
     """The operator that lets a tensor change from run to run, in words.
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        The model, without local functions.
+    net : Net
+        The graph of a model without local functions.
     name : str
         The tensor that counts; what does not lead to it may be as random as it likes, and so may what lends it
         no more than its shape.
@@ -41,38 +41,30 @@ def why_unsteady(proto: onnx.ModelProto, name: str) -> str | None:
     str or None
         None where none is known to.
     """
-    opset = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 0)
-    for node, constants in _reaching(proto.graph, [name], {}):
-        if node.domain in _DOMAINS and (why := _why(node, opset, constants)):
+    for node, constants in _reaching(net, [name], {}):
+        if node.domain in _DOMAINS and (why := _why(node, net.opset, constants)):
             return f"{node.op_type} at {next(filter(None, node.output), '')!r} {why}"
     return None
 
 
 def _reaching(
-    graph: onnx.GraphProto, names: list[str], around: Mapping[str, onnx.TensorProto | None]
+    net: Net, names: Sequence[str], around: Mapping[str, onnx.TensorProto | None]
 ) -> Iterator[tuple[onnx.NodeProto, Mapping[str, onnx.TensorProto | None]]]:
     """Nodes whose values lead to some tensors, those inside of control flow included, with what is constant there.
 
     That is None where nodes make it of constants alone.
     """
-    constants: dict[str, onnx.TensorProto | None] = {**around}
-    constants |= {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
+    constants: dict[str, onnx.TensorProto | None] = {**around, **net.constants}
+    for node in net.nodes:
         if (value := constant_tensor(node)) is not None:
             constants[node.output[0]] = value
         elif all(name in constants for name in node_inputs(node)) and node.op_type not in _DRAWING:
             constants |= dict.fromkeys(node.output)
-    producer = {output: node for node in graph.node for output in node.output if output}
-    seen = set[int]()
-    for name in names:
-        for node in ancestors(name, producer, is_leaf=lambda each: each.op_type in ("Shape", "Size")):
-            if id(node) in seen:
-                continue
-            seen.add(id(node))
-            yield node, constants
-            for attribute in node.attribute:
-                for body in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
-                    yield from _reaching(body, [value.name for value in body.output], constants)
+    for node in net.ancestors(*names, is_leaf=lambda each: each.op_type in ("Shape", "Size")):
+        yield node, constants
+        for body in bodies(node):
+            inside = Net(net.proto, body)
+            yield from _reaching(inside, inside.outputs, constants)
 
 
 def _why(node: onnx.NodeProto, opset: int, constants: Mapping[str, onnx.TensorProto | None]) -> str | None:

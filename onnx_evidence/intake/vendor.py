@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from onnx_evidence.intake import renamed
 from onnx_evidence.intake.fused import Form, Fused, Rule, Spelling, UnknownFormError
-from onnx_evidence.intake.rewrite import VENDOR
+from onnx_evidence.intake.trial import VENDOR
 
 _CONVOLUTION = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 # Attributes of each activation in the order of `activation_params`.
@@ -48,7 +48,7 @@ def spell_out(proto: onnx.ModelProto, image: str, batch: int | None) -> int:
     if all(node.domain != VENDOR or node.op_type not in _FORMS for node in proto.graph.node):
         return 0
     spelling = Spelling(proto, image, batch)
-    written = sum(spell(spelling, node) for node in list(proto.graph.node))
+    written = sum(spell(spelling, node) for node in spelling.take())
     spelling.finish()
     return written
 
@@ -71,7 +71,7 @@ def spell(spelling: Spelling, node: onnx.NodeProto) -> bool:
     form = _FORMS.get(node.op_type) if node.domain == VENDOR else None
     if form is not None and form.fits(node) and spelling.spell(node, form.rule):
         return True
-    spelling.nodes.append(node)
+    spelling.add(node)
     return False
 
 

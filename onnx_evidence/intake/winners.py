@@ -11,10 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
-from onnx_evidence.graphs import TensorInfo
-from onnx_evidence.intake.dialect import constant_tensor
+from onnx_evidence.graphs import Net, TensorInfo, attributes_of
 from onnx_evidence.intake.endings import MOVES
 from onnx_evidence.intake.external import as_text
 from onnx_evidence.types import AnyArray
@@ -46,31 +44,31 @@ class Behind(NamedTuple):
     is_winner: bool
 
 
-def find_behind(proto: onnx.ModelProto) -> dict[str, Behind]:
+def find_behind(net: Net) -> dict[str, Behind]:
     """Outputs that are no class scores, and lead back to some.
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        The model.
+    net : Net
+        The graph.
 
     Returns
     -------
     dict of str to Behind
         By the name of the output.
     """
-    trail = _Trail(proto)
-    found = ((value.name, trail.follow(value.name)) for value in proto.graph.output)
-    return {str(name): behind for name, behind in found if behind is not None}
+    trail = _Trail(net)
+    found = ((name, trail.follow(name)) for name in net.outputs)
+    return {name: behind for name, behind in found if behind is not None}
 
 
-def class_names(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], scores: str) -> Names | None:
+def class_names(net: Net, tensors: Mapping[str, TensorInfo], scores: str) -> Names | None:
     """What ZipMaps and constants of winners call the classes.
 
     Parameters
     ----------
-    proto : onnx.ModelProto
-        The model.
+    net : Net
+        The graph.
     tensors : mapping of str to TensorInfo
         Types and shapes.
     scores : str
@@ -81,8 +79,8 @@ def class_names(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], score
     tuple of str or None
         None where nothing is said, or the classes are their numbers from 0, or the names are not as many.
     """
-    base = _Trail(proto).base
-    told = sorted(find_behind(proto).values(), key=lambda each: each.is_winner)
+    base = _Trail(net).base
+    told = sorted(find_behind(net).values(), key=lambda each: each.is_winner)
     names = next((each.names for each in told if each.names is not None and base(each.scores) == base(scores)), None)
     sides = tensors[scores].shape[1:] if scores in tensors else (None,)
     fits = names is None or None in sides or prod(side or 1 for side in sides) == len(names)
@@ -92,9 +90,8 @@ def class_names(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo], score
 class _Trail:
     """Follows tensors backwards."""
 
-    def __init__(self, proto: onnx.ModelProto) -> None:
-        self.producer = {name: node for node in proto.graph.node for name in node.output}
-        self.constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    def __init__(self, net: Net) -> None:
+        self.net = net
 
     def base(self, name: str) -> str:
         """The tensor behind what only moves values."""
@@ -103,13 +100,13 @@ class _Trail:
         return name
 
     def _moves(self, name: str) -> Iterator[onnx.NodeProto]:
-        while (node := self.producer.get(name)) is not None and node.op_type in MOVES:
+        while (node := self.net.producer.get(name)) is not None and node.op_type in MOVES:
             yield node
             name = node.input[0]
 
     def follow(self, output: str) -> Behind | None:
         name = self.base(output)
-        node = self.producer.get(name)
+        node = self.net.producer.get(name)
         if node is None:
             return None
         if node.op_type == "ZipMap" and node.domain == ML:
@@ -127,7 +124,7 @@ class _Trail:
         return None
 
     def _winner(self, number: str, names: Names | None) -> Behind | None:
-        node = self.producer.get(self.base(number))
+        node = self.net.producer.get(self.base(number))
         if node is None or node.op_type not in ("ArgMax", "TopK"):
             return None
         # Where the least wins, as of distances, numbers are no scores.
@@ -136,16 +133,11 @@ class _Trail:
         return Behind(str(node.input[0]), names, is_winner=True)
 
     def _constant(self, name: str) -> AnyArray | None:
-        tensor = self.constants.get(name)
-        if tensor is not None:
-            return numpy_helper.to_array(tensor)
-        node = self.producer.get(name)
+        """A constant; those of texts are left as nodes."""
+        node = self.net.producer.get(name)
         if node is None or node.op_type != "Constant" or len(node.attribute) != 1:
-            return None
-        made = constant_tensor(node)
-        return (
-            np.asarray(helper.get_attribute_value(node.attribute[0])) if made is None else numpy_helper.to_array(made)
-        )
+            return self.net.array(name)
+        return np.asarray(*attributes_of(node).values())
 
 
 def _texts(values: list[object]) -> Names | None:
@@ -155,14 +147,14 @@ def _texts(values: list[object]) -> Names | None:
 
 
 def _attribute_names(node: onnx.NodeProto) -> Names | None:
-    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    given = attributes_of(node)
     lists = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
     return next((_texts(list(given[name])) for name in lists if given.get(name)), None)
 
 
 def _encoded(node: onnx.NodeProto) -> Names | None:
     """What a LabelEncoder calls the numbers from 0."""
-    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    given = attributes_of(node)
     if given.get("classes_strings"):
         return _texts(list(given["classes_strings"]))
     values = given.get("values_strings") or given.get("values_int64s")

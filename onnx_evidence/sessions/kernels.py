@@ -6,7 +6,7 @@ import onnx
 from onnx import TensorProto
 
 from onnx_evidence.errors import one_line
-from onnx_evidence.graphs import kind_of, type_name
+from onnx_evidence.graphs import is_standard, kind_of, opset_of, type_name
 
 # A place in ONNX Runtime's source, with the signature of a function, before what it has to say.
 _SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])")
@@ -49,7 +49,7 @@ def why_not(model: onnx.ModelProto, error: Exception, device: str) -> str:
     read = [kinds[tensor] for node in nodes for tensor in node.input if kinds.get(tensor)]
     kind = f" for {type_name(read[0])}" if read else ""
     place = f"(node {name!r})" if name or not nodes else f"(at {nodes[0].output[0]!r})"
-    theirs = next((node for node in nodes if node.domain not in ("", "ai.onnx")), None)
+    theirs = next((node for node in nodes if not is_standard(node)), None)
     if theirs is not None and TensorProto.FLOAT in read:
         return (
             f"its {device} provider has no kernel of {kind_of(theirs)}{kind} {place}, into which an optimiser fused "
@@ -64,7 +64,7 @@ def why_not(model: onnx.ModelProto, error: Exception, device: str) -> str:
 
 def _old(model: onnx.ModelProto) -> str | None:
     """What helps where the opset is below those that ONNX Runtime has kernels for."""
-    opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), OLDEST)
+    opset = opset_of(model.opset_import, OLDEST)
     if opset >= OLDEST:
         return None
     return (

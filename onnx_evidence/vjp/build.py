@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnx_evidence.errors import GradientError
-from onnx_evidence.graphs import TensorInfo, ancestors, infer_with_values, kind_of, node_inputs
+from onnx_evidence.graphs import Net, TensorInfo, infer_with_values, kind_of, node_inputs
 from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp.elementwise import Rule
 from onnx_evidence.vjp.modern import modern
@@ -66,11 +66,10 @@ def build_vjp(model: onnx.ModelProto, *, rest: bool = False, only_rectified: boo
     forward = modern(model)
     source, target = forward.graph.input[0], forward.graph.output[0]
     size = source.type.tensor_type.shape.dim[0].dim_value or None
-    tensors, values = _facts(forward)
-    sweep = _Sweep(forward, tensors, values, only_rectified)
+    sweep = _Sweep(Net(forward), only_rectified)
     sweep.check()
-    tape = sweep.tape
-    names = [_unique(name, tensors) for name in ("cotangent", "rest", "gradient", "value")]
+    tape, net = sweep.tape, sweep.tape.net
+    names = [net.fresh(name) for name in ("cotangent", "rest", "gradient", "value")]
     kind = tape.value(target.name).elem_type
     seed = Value(tape, names[0], kind)
     if rest:
@@ -86,7 +85,7 @@ def build_vjp(model: onnx.ModelProto, *, rest: bool = False, only_rectified: boo
         helper.make_tensor_value_info(names[2], source.type.tensor_type.elem_type, [batch, *shape[1:]]),
         helper.make_tensor_value_info(names[3], kind, [batch, classes]),
     ]
-    return _assemble(forward, tape, inputs, outputs)
+    return net.model_of(net.needed(*names[2:]), inputs, outputs, f"{forward.graph.name}, backward", ir_version=8)
 
 
 def missing_rules(model: onnx.ModelProto) -> list[str]:
@@ -102,26 +101,17 @@ def missing_rules(model: onnx.ModelProto) -> list[str]:
     list of str
         Empty where `build_vjp` has every rule.
     """
-    forward = modern(model)
-    return _Sweep(forward, *_facts(forward), only_rectified=False).missing
+    return _Sweep(Net(modern(model)), only_rectified=False).missing
 
 
 class _Sweep:
     """Finds what needs a cotangent going forward, and applies the rules going back."""
 
-    def __init__(
-        self,
-        forward: onnx.ModelProto,
-        tensors: Mapping[str, TensorInfo],
-        values: Mapping[str, AnyArray],
-        only_rectified: bool,
-    ) -> None:
-        source, self.target = forward.graph.input[0].name, forward.graph.output[0].name
-        self.tape = Tape(tensors, values, _moved(forward.graph.node, source))
+    def __init__(self, net: Net, only_rectified: bool) -> None:
+        source, self.target = net.graph.input[0].name, net.graph.output[0].name
+        self.tape = Tape(net, *_facts(net), _moved(net.nodes, source))
         self.only_rectified = only_rectified
-        producer = {name: node for node in forward.graph.node for name in node.output}
-        needed = {id(node) for node in ancestors(self.target, producer, {source})}
-        self.nodes = [node for node in forward.graph.node if id(node) in needed]
+        self.nodes = net.needed(self.target, stop={source})
         self.wanted = self._descend(source)
 
     def _descend(self, source: str) -> set[str]:
@@ -223,40 +213,14 @@ def _softmax(logits: Value, rest: Value) -> Value:
     return masked.op("Softmax", axis=1) * rest
 
 
-def _facts(forward: onnx.ModelProto) -> tuple[Mapping[str, TensorInfo], Mapping[str, AnyArray]]:
+def _facts(net: Net) -> tuple[Mapping[str, TensorInfo], Mapping[str, AnyArray]]:
     """Types, shapes and small constants; where the batch is fixed, no constant's side is taken for it."""
-    source = forward.graph.input[0]
+    source = net.graph.input[0]
     size = source.type.tensor_type.shape.dim[0].dim_value or None
-    tensors, values = infer_with_values(forward, source.name, size)
+    tensors, values = infer_with_values(net.proto, source.name, size)
     if size is None:
         return tensors, values
-    reached = {source.name}
-    for node in forward.graph.node:
-        if reached.intersection(node_inputs(node)):
-            reached.update(node.output)
+    reached = net.reached(source.name)
     constant = {name: info for name, info in tensors.items() if name not in reached and info.shape[:1] == (None,)}
     told = {name: info._replace(shape=(size, *info.shape[1:])) for name, info in constant.items()}
     return {**tensors, **told}, values
-
-
-def _unique(name: str, taken: Iterable[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name
-
-
-def _assemble(
-    forward: onnx.ModelProto,
-    tape: Tape,
-    inputs: Sequence[onnx.ValueInfoProto],
-    outputs: Sequence[onnx.ValueInfoProto],
-) -> onnx.ModelProto:
-    """Forward and backward nodes that the outputs need, in order, with the constants that they read."""
-    nodes = [*forward.graph.node, *tape.nodes]
-    producer = {name: node for node in nodes for name in node.output}
-    needed = {id(node) for value in outputs for node in ancestors(value.name, producer)}
-    kept = [node for node in nodes if id(node) in needed]
-    used = {name for node in kept for name in node_inputs(node)}
-    constants = [tensor for tensor in (*forward.graph.initializer, *tape.initializers.values()) if tensor.name in used]
-    graph = helper.make_graph(kept, f"{forward.graph.name}, backward", inputs, outputs, constants)
-    return helper.make_model(graph, opset_imports=forward.opset_import, ir_version=max(forward.ir_version, 8))

@@ -6,6 +6,7 @@ import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper, shape_inference, version_converter
 
 from onnx_evidence.errors import GradientError, one_line
+from onnx_evidence.graphs import Net, hollow, opset_of
 
 # The dialect that rules read and write; newer files keep theirs, where these operators mean the same.
 _OPSET = 18
@@ -37,11 +38,15 @@ def modern(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     if model.functions:
         model = inliner.inline_local_functions(model)
-    model = _without_listed_weights(model)
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    if len(Net(model).inputs) < len(model.graph.input):
+        given, model = model, onnx.ModelProto()
+        model.CopyFrom(given)
+        Net(model).unlist()
+    opset = opset_of(model.opset_import, 1)
     if opset >= _OPSET:
         return model
-    bare, weights = _without_weights(model)
+    bare = hollow(model, _is_large)
+    bare.ir_version = max(bare.ir_version, 4)
     try:
         converted = version_converter.convert_version(bare, _OPSET)
     except Exception as error:
@@ -49,10 +54,14 @@ def modern(model: onnx.ModelProto) -> onnx.ModelProto:
     if opset < _TOLD:
         _retype_bounds(converted)
         _tell_coordinates(converted)
-    converted.graph.initializer.extend(weights)
-    converted = _without_listed_weights(converted)
+    converted.graph.initializer.extend(filter(_is_large, model.graph.initializer))
+    Net(converted).unlist()
     converted.ir_version = max(converted.ir_version, 8)
     return converted
+
+
+def _is_large(tensor: onnx.TensorProto) -> bool:
+    return bool(prod(tensor.dims) > _SMALL)
 
 
 def _tell_coordinates(converted: onnx.ModelProto) -> None:
@@ -69,7 +78,7 @@ def _retype_bounds(converted: onnx.ModelProto) -> None:
     inferred = shape_inference.infer_shapes(converted)
     typed = [*inferred.graph.input, *inferred.graph.value_info]
     kinds = {value.name: value.type.tensor_type.elem_type for value in typed}
-    constants = {tensor.name: tensor for tensor in converted.graph.initializer}
+    constants = Net(converted).constants
     constants |= {node.output[0]: node.attribute[0].t for node in converted.graph.node if node.op_type == "Constant"}
     for node in converted.graph.node:
         for name in node.input[_FIRST_BOUND.get(node.op_type, len(node.input)) :]:
@@ -77,32 +86,3 @@ def _retype_bounds(converted: onnx.ModelProto) -> None:
             if name in constants and constants[name].data_type == TensorProto.FLOAT != kind:
                 bound = numpy_helper.to_array(constants[name]).astype(helper.tensor_dtype_to_np_dtype(kind))
                 constants[name].CopyFrom(numpy_helper.from_array(bound, constants[name].name))
-
-
-def _without_listed_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its real inputs alone: old files list weights among them."""
-    graph = model.graph
-    own = {tensor.name for tensor in graph.initializer}
-    if own.isdisjoint(value.name for value in graph.input):
-        return model
-    kept = [value for value in graph.input if value.name not in own]
-    bare = helper.make_graph(graph.node, graph.name, kept, graph.output, graph.initializer, value_info=graph.value_info)
-    return helper.make_model(bare, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
-
-
-def _without_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    """The model with its large weights listed as inputs, and these weights."""
-    graph = model.graph
-    large = [tensor for tensor in graph.initializer if prod(tensor.dims) > _SMALL]
-    small = [tensor for tensor in graph.initializer if prod(tensor.dims) <= _SMALL]
-    listed = {value.name for value in graph.input}
-    inputs = [
-        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in large
-        if tensor.name not in listed
-    ]
-    bare = helper.make_graph(graph.node, graph.name, [*graph.input, *inputs], graph.output, small)
-    return (
-        helper.make_model(bare, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4)),
-        large,
-    )

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from onnx_evidence.errors import GradientError
+from onnx_evidence.graphs import attributes_of
 from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp.tape import Tape, Value
 
@@ -31,7 +31,7 @@ class Step:
         self, tape: Tape, node: onnx.NodeProto, cotangents: Sequence[Value | None], wanted: Sequence[bool]
     ) -> None:
         self.tape, self.node, self.cotangents, self.wanted = tape, node, cotangents, wanted
-        self._attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        self._attributes = attributes_of(node)
 
     @property
     def g(self) -> Value:

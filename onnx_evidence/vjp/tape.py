@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Union
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence.errors import GradientError
-from onnx_evidence.graphs import Shape, TensorInfo
+from onnx_evidence.graphs import Net, Shape, TensorInfo
 from onnx_evidence.types import AnyArray
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
@@ -20,10 +19,12 @@ Number = Union["Value", float]
 
 
 class Tape:
-    """The nodes of a backward graph, as they are written.
+    """A backward graph, as it is written behind its forward graph.
 
     Parameters
     ----------
+    net : Net
+        The forward graph; the model that it is of is left as it is.
     tensors : mapping of str to TensorInfo
         Types and shapes of the forward graph.
     values : mapping of str to ndarray
@@ -33,11 +34,13 @@ class Tape:
     """
 
     def __init__(
-        self, tensors: Mapping[str, TensorInfo], values: Mapping[str, AnyArray], given: frozenset[str] = frozenset()
+        self,
+        net: Net,
+        tensors: Mapping[str, TensorInfo],
+        values: Mapping[str, AnyArray],
+        given: frozenset[str] = frozenset(),
     ) -> None:
-        self.tensors, self.values, self.given = tensors, values, given
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.net, self.tensors, self.values, self.given = net, tensors, values, given
         self._count = 0
         self._by_content: dict[bytes, Value] = {}
 
@@ -101,11 +104,10 @@ class Tape:
         list of Value
             Its outputs.
         """
-        names = [f"vjp/{op_type}_{self._count}" + (f"/{k}" if k else "") for k in range(outputs)]
+        word = f"vjp/{op_type}_{self._count}"
+        names = [self.net.fresh(word + (f"/{k}" if k else "")) for k in range(outputs)]
         self._count += 1
-        given = {key: value for key, value in attributes.items() if value is not None}
-        node = helper.make_node(op_type, [value.name if value else "" for value in inputs], names, names[0], **given)
-        self.nodes.append(node)
+        self.net.write(op_type, [value.name if value else "" for value in inputs], *names, **attributes)
         kind = elem_type or (inputs[0].elem_type if inputs and inputs[0] else TensorProto.FLOAT)
         return [Value(self, name, kind) for name in names]
 
@@ -124,9 +126,8 @@ class Tape:
         tensor = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape))
         content = tensor.SerializeToString(deterministic=True)
         if content not in self._by_content:
-            tensor.name = f"vjp/constant_{len(self.initializers)}"
-            self.initializers[tensor.name] = tensor
-            self._by_content[content] = Value(self, tensor.name, tensor.data_type)
+            tensor.name = self.net.fresh(f"vjp/constant_{len(self._by_content)}")
+            self._by_content[content] = Value(self, self.net.store(tensor), tensor.data_type)
         return self._by_content[content]
 
     def rename(self, value: "Value", name: str) -> None:
@@ -139,8 +140,8 @@ class Tape:
         name : str
             The name.
         """
-        node = next(node for node in reversed(self.nodes) if node.output[0] == value.name)
-        node.output[0] = name
+        self.net.producer[value.name].output[0] = name
+        self.net.forget()
 
     def integers(self, *numbers: int) -> "Value":
         """A vector of int64, for shapes, axes and pads.
