@@ -4,11 +4,14 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Iterable
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from onnx_evidence.methods import METHODS
 
 PACKAGE = "onnx_evidence"
 FOLDER = Path(__file__).parent.parent / PACKAGE
@@ -116,10 +119,12 @@ MATHEMATICS = {
     "evaluation.bootstrap",
 }
 _DRAWN = {"evidence.samplers", "evidence.background", "evidence.windows"}
-_ENGINES = {"methods.removal", "methods.path", "methods.slopes", "methods.masks", "methods.order"}
+_FAMILIES = {"methods.removal", "methods.path", "methods.slopes", "methods.masks", "methods.order"}
+# What families of methods were or might be called, besides the methods' own names.
+_KINDS = set("path removal slope slopes mask masks order".split())
 # What a module may never import, even through others in its room; what rooms may import is said at their doors.
 UNREACHABLE = {
-    **{engine: _ENGINES - {engine} | {"methods.preparation"} for engine in sorted(_ENGINES)},
+    **{name: _FAMILIES - {name} | {"methods.table", "methods.preparation"} for name in sorted(_FAMILIES)},
     "cuts.parts": {"cuts.graph"},
     "evidence.odds": _DRAWN,
     "evidence.score": _DRAWN,
@@ -347,9 +352,51 @@ def test_doors_name_who_comes_in_and_what_is_taken():
             assert not unused, f"{room}: nobody takes {sorted(unused)}"
 
 
-def test_the_table_of_methods_imports_nothing():
+def test_the_table_of_methods_is_a_list_of_what_is_in_their_files():
     source = read()["methods.table"]
-    assert (source.inside, source.outside) == (set(), {"dataclasses"})
+    assert (source.inside, source.outside) == (_FAMILIES | {"methods.method"}, set())
+    assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Call) for node in ast.walk(source.tree))
+
+
+def asked_by_name(source: Source) -> list[str]:
+    """Where a method is known by its name, or by its family's, and not by what it says of itself."""
+    found = []
+    for node in ast.walk(source.tree):
+        names: list[ast.expr | None] = []
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            names = [each for side in sides for each in getattr(side, "elts", [side])]
+        elif isinstance(node, ast.MatchValue):
+            names = [node.value]
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value).split(".")[-1] == "METHODS":
+            names = [node.slice]
+        elif isinstance(node, ast.Dict) and len(_words(node.keys) & set(METHODS)) > 1:
+            names = [*node.keys]
+        found += [f"{source.name} asks for {word!r}" for word in sorted(_words(names) & (set(METHODS) | _KINDS))]
+    return found
+
+
+def _words(nodes: Iterable[ast.expr | None]) -> set[str]:
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_nobody_asks_for_a_method_by_its_name():
+    assert [line for source in read().values() for line in asked_by_name(source)] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("smooth = settings.method == 'smoothgrad'", "smoothgrad"),
+        ("one = kind in ('mask', SLOPE)", "mask"),
+        ("size = methods.METHODS['pda'].window", "pda"),
+        ("match name:\n    case 'rise':\n        pass", "rise"),
+        ("passes = {'rise': 4000, 'score-cam': 320}[name]", "rise"),
+    ],
+)
+def test_control_a_method_that_is_asked_for_by_its_name_is_found(line: str, word: str):
+    assert f"x asks for {word!r}" in asked_by_name(Source("x", line))
+    assert asked_by_name(Source("x", "{'window': 3}, name == 'other', METHODS[name], {'other': 1}['other']")) == []
 
 
 def test_every_home_is_lived_in():
@@ -389,7 +436,7 @@ PLANTED = [
     ("methods.masks", "from onnx_evidence.methods.removal import RemovalEngine", "methods.masks reaches ["),
     ("methods.order", "from onnx_evidence.methods.path import PathEngine", "methods.order reaches ["),
     ("methods.path", "from onnx_evidence.methods.order import OrderEngine", "methods.path reaches ["),
-    ("methods.table", "from onnx_evidence.methods.settings import Settings", "cycle: "),
+    ("methods.settings", "from onnx_evidence.methods.table import METHODS", "cycle: "),
     ("evidence.order", "from onnx_evidence.evidence.masks import Parts", "evidence.order reaches ["),
     ("evaluation.flipping", "from onnx_evidence.explainer import Explainer", "evaluation.flipping is mathematics and"),
     ("vjp.linear", "import onnx", "vjp.linear imports onnx"),

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from onnx_evidence.batch import Interrupt
 from onnx_evidence.cli.golden import WITHIN
 from onnx_evidence.counting import MAX_WORK
-from onnx_evidence.cuts import AUTO
 from onnx_evidence.errors import EvidenceError, SettingError, one_line
 from onnx_evidence.evidence import CLASS_KINDS
 from onnx_evidence.files import visible
@@ -199,16 +198,6 @@ target_option = click.option(
     help="Class to explain (repeatable).",
 )
 versus_option = click.option("--versus", metavar="ID|NAME", help="Evidence for the target rather than this class.")
-layer_option = click.option(
-    "--layer",
-    "layers",
-    multiple=True,
-    default=[AUTO],
-    show_default=True,
-    metavar="auto|deep|NAME",
-    help="Cut, as 'inspect' lists them (repeatable: maps are averaged in bits); 'deep': those of 'auto' in the two "
-    "deepest stages.",
-)
 
 
 def verbosity_options(command: Callable[P, R]) -> Callable[P, R]:

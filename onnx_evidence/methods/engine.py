@@ -1,4 +1,4 @@
-"""What the five engines share: the question, the picture as they see it, and their answer at one cut."""
+"""What all methods share: the question, the picture as they see it, and their answer at one cut."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""The engine that orders cells of the picture: `ordering` at the input of a deployed model."""
+"""The method that orders cells of the picture: `evidence.order` at the input of a deployed model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onnx_evidence.cuts import Cut
+from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import (
     FRONTS,
     LEVELS,
@@ -26,11 +27,10 @@ from onnx_evidence.evidence import (
 )
 from onnx_evidence.methods.baselines import Baselines
 from onnx_evidence.methods.engine import CutMap, Progress, Question, View
-from onnx_evidence.methods.settings import Settings
+from onnx_evidence.methods.method import Method
+from onnx_evidence.methods.settings import BOTH, Settings
+from onnx_evidence.methods.site import EvidenceMap, Site
 from onnx_evidence.types import Features, FloatArray, Gradient, Predict
-
-# Evidence of one question in pixels of the input: where the ascent starts.
-Start = Callable[[View, Question], FloatArray]
 
 # Pixels along a side of a cell, about.
 _PITCH = 8
@@ -87,7 +87,7 @@ class OrderEngine:
     certify: Callable[[Cut, FloatArray, FloatArray], float]
     field: CellField
     baselines: Baselines
-    start: Start
+    start: EvidenceMap
     settings: Settings
 
     shared: ClassVar[bool] = False
@@ -199,3 +199,32 @@ class _Mix:
         """Sums of a map (H, W) over the cells (A, B)."""
         rows, cols = (np.eye(int(cell[-1]) + 1)[cell] for cell in self._cell)
         return rows.T @ pixels @ cols
+
+
+class OrderMethod(Method):
+    """The order of the default method's map, refined."""
+
+    def refuse(self, settings: Settings) -> None:
+        """Backgrounds of features."""
+        if (path := self.background_path(settings)) is not None:
+            raise SettingError(
+                f"method {self.name!r} removes pixels, not features: {path} is no background for it; take mean, "
+                "zero, blur or blur+mean"
+            )
+
+    def prepare(self, site: Site) -> OrderEngine:
+        """Open the model forwards and backwards, and make the default method ready, whose order is refined."""
+        deployed, cut = site.deployed, site.cut
+        gradient, cells = deployed.gradient(cut), cells_of(deployed.model.input_shape[1:])
+        tail, removed = deployed.tail(cut), site.baselines()
+        return OrderEngine(cut, gradient, tail, deployed.certify, cells, removed, site.default_map(), site.settings)
+
+
+ORDERED = OrderMethod(
+    "ordered",
+    "evidence of cells in the order that predicts their removal best, refined from integrated; adds up",
+    "input",
+    background=BOTH,
+    uses=frozenset({"background"}),
+    accounts=True,
+)
