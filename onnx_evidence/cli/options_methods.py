@@ -5,7 +5,7 @@ from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
 
 import click
 
-from onnx_evidence.cli.options import PATH
+from onnx_evidence.cli.options import PATH, together
 from onnx_evidence.cuts import AUTO
 from onnx_evidence.evaluation import DEFAULT_METHODS, SUBSTRATES, TOLERANCE
 from onnx_evidence.methods import METHODS, OPTIONS, Option, Settings
@@ -57,13 +57,10 @@ def _in_order(after: str = "") -> list[str]:
     return [each for name in listed for each in (name, *_in_order(name))]
 
 
-def method_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Options that decide a map: all settings."""
-    rows = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
-    from_table = {"type": click.Choice([AUTO, *METHODS]), "help": f"{OPTIONS['method'].help} {rows}."}
-    for name in reversed(_in_order()):
-        command = setting_option(name, **(from_table if name == "method" else {}))(command)
-    return command
+_ROWS = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
+_FROM_TABLE = {"method": {"type": click.Choice([AUTO, *METHODS]), "help": f"{OPTIONS['method'].help} {_ROWS}."}}
+# Options that decide a map: all settings.
+method_options = together(*(setting_option(name, **_FROM_TABLE.get(name, {})) for name in _in_order()))
 
 
 class _Names(click.ParamType):  # type: ignore[type-arg] # see above
@@ -73,61 +70,50 @@ class _Names(click.ParamType):  # type: ignore[type-arg] # see above
         return tuple(name.strip() for name in str(value).split(",") if name.strip())
 
 
-def evaluation_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Options that decide what is measured of maps."""
-    for option in reversed(
-        (
-            click.option(
-                "--methods",
-                type=_Names(),
-                help="Methods of 'explain', each at its defaults, or its qualities fast, default, best; default: "
-                f"{','.join(DEFAULT_METHODS)}.",
-            ),
-            click.option(
-                "--reference", metavar="METHOD", help="What the others are compared with; default: the first method."
-            ),
-            click.option(
-                "--limit", type=click.IntRange(min=1), metavar="N", help="Take N pictures, spread over the folder."
-            ),
-            click.option(
-                "--truth",
-                type=PATH,
-                metavar="CSV",
-                help="File name and class per line: explain that class; default: the one that the model gives.",
-            ),
-            click.option(
-                "--masks", type=PATH, metavar="DIR", help="PNG files named like the pictures, not 0 on the object."
-            ),
-            click.option(
-                "--boxes",
-                type=PATH,
-                metavar="CSV",
-                help="File name, left, top, right and bottom of the object per line, in the photograph's pixels.",
-            ),
-            click.option(
-                "--tolerance",
-                type=click.FloatRange(min=0),
-                default=TOLERANCE,
-                show_default=True,
-                metavar="PIXELS",
-                help="Of the pointing game, for an input of 224 pixels.",
-            ),
-            click.option(
-                "--substrates",
-                type=_Names(),
-                default=",".join(SUBSTRATES),
-                show_default=True,
-                help="What removed pixels become.",
-            ),
-            click.option("--background", metavar="FILE.npz", help="A fitted background, for methods that need one."),
-            click.option(
-                "--stability/--no-stability",
-                default=True,
-                show_default=True,
-                help="Make maps again, of changed pictures and with another seed; takes four times as long.",
-            ),
-            setting_option("seed"),
-        )
-    ):
-        command = option(command)
-    return command
+# Options that decide what is measured of maps.
+evaluation_options = together(
+    click.option(
+        "--methods",
+        type=_Names(),
+        help="Methods of 'explain', each at its defaults, or its qualities fast, default, best; default: "
+        f"{','.join(DEFAULT_METHODS)}.",
+    ),
+    click.option("--reference", metavar="METHOD", help="What the others are compared with; default: the first method."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take N pictures, spread over the folder."),
+    click.option(
+        "--truth",
+        type=PATH,
+        metavar="CSV",
+        help="File name and class per line: explain that class; default: the one that the model gives.",
+    ),
+    click.option("--masks", type=PATH, metavar="DIR", help="PNG files named like the pictures, not 0 on the object."),
+    click.option(
+        "--boxes",
+        type=PATH,
+        metavar="CSV",
+        help="File name, left, top, right and bottom of the object per line, in the photograph's pixels.",
+    ),
+    click.option(
+        "--tolerance",
+        type=click.FloatRange(min=0),
+        default=TOLERANCE,
+        show_default=True,
+        metavar="PIXELS",
+        help="Of the pointing game, for an input of 224 pixels.",
+    ),
+    click.option(
+        "--substrates",
+        type=_Names(),
+        default=",".join(SUBSTRATES),
+        show_default=True,
+        help="What removed pixels become.",
+    ),
+    click.option("--background", metavar="FILE.npz", help="A fitted background, for methods that need one."),
+    click.option(
+        "--stability/--no-stability",
+        default=True,
+        show_default=True,
+        help="Make maps again, of changed pictures and with another seed; takes four times as long.",
+    ),
+    setting_option("seed"),
+)
