@@ -35,17 +35,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnx_evidence.cuts import Cut
 from onnx_evidence.errors import SettingError
-from onnx_evidence.evidence import CellField
-from onnx_evidence.methods.engine import CutMap
+from onnx_evidence.methods.engine import CutMap, Engine
 from onnx_evidence.methods.method import Method
 
 
 @dataclass(frozen=True)
-class ToyEngine:
-    cut: Cut
-    field: CellField
+class ToyEngine(Engine):
     draws: int
     shared: ClassVar[bool] = True
     copies: ClassVar[int] = 1
@@ -69,7 +65,7 @@ class ToyMethod(Method):
             raise SettingError("samples 13: brings bad luck: take 12")
 
     def prepare(self, site):
-        return ToyEngine(site.cut, site.deployed.field(site.cut), site.samples)
+        return ToyEngine(site.cut, site.deployed.certify, site.field(), site.settings, site.samples)
 
 
 TOY = ToyMethod("toy", "mean of features", "last", "bananas", samples=3, uses=frozenset({"samples"}))

@@ -8,10 +8,10 @@ import numpy as np
 
 from onnx_evidence.cuts import Cut
 from onnx_evidence.errors import SettingError
-from onnx_evidence.evidence import CellField, ClassKind, MakeMasks, Parts, Score, generator
+from onnx_evidence.evidence import ClassKind, MakeMasks, Parts, Score, generator
 from onnx_evidence.evidence import masks as masking
 from onnx_evidence.methods.baselines import Baselines
-from onnx_evidence.methods.engine import CutMap, Progress, Question, View
+from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
 from onnx_evidence.methods.method import ARBITRARY, BITS, PROBABILITY, Method
 from onnx_evidence.methods.settings import ZERO, Settings
 from onnx_evidence.methods.site import Site
@@ -66,42 +66,32 @@ def _channels(view: View, full: FloatArray, parts: Parts) -> tuple[Features, Flo
 
 
 @dataclass(frozen=True)
-class MaskEngine:
+class MaskEngine(Engine):
     """A map from what the model says of features of which only a part is shown.
 
     Attributes
     ----------
     method : MaskMethod
         Which.
-    cut : Cut
-        Where features are masked, or, for Score-CAM, where the masks of the input come from.
     predict : Predict
         What is masked to logits: the tail, or the whole model for Score-CAM.
-    certify : callable
-        Proves the split, given the tail's logits and the deployed file's.
-    field : CellField
-        Where its cells look.
     baselines : Baselines
         What the masks hide features behind.
-    settings : Settings
-        Score, samples, batch size and seed.
+    samples : int
+        How many, where they are drawn.
     """
 
     method: "MaskMethod"
-    cut: Cut
     predict: Predict
-    certify: Callable[[Cut, FloatArray, FloatArray], float]
-    field: CellField
     baselines: Baselines
-    settings: Settings
+    samples: int
 
     shared: ClassVar[bool] = True
 
     @property
     def copies(self) -> int:
         """Masks per picture; all classes are answered from the same."""
-        method = self.method
-        return self.settings.samples or method.samples if method.count is None else method.count(self.cut)
+        return self.samples if self.method.count is None else self.method.count(self.cut)
 
     def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
         """Answer all questions from the same passes; see `methods.engine.Engine`."""
@@ -209,7 +199,9 @@ class MaskMethod(Method):
         deployed, cut = site.deployed, site.cut
         field, hidden = site.field(), site.baselines()
         masked = deployed.graph.find(deployed.model.input_name) if self.of_input else cut
-        return MaskEngine(self, cut, deployed.tail(masked), deployed.certify, field, hidden, site.settings)
+        return MaskEngine(
+            cut, deployed.certify, field, site.settings, self, deployed.tail(masked), hidden, site.samples
+        )
 
 
 _USES = frozenset({"background", "statistic"})

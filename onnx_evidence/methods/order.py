@@ -1,12 +1,11 @@
 """The method that orders cells of the picture: `evidence.order` at the input of a deployed model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from onnx_evidence.cuts import Cut
 from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import (
     FRONTS,
@@ -26,7 +25,7 @@ from onnx_evidence.evidence import (
     refine,
 )
 from onnx_evidence.methods.baselines import Baselines
-from onnx_evidence.methods.engine import CutMap, Progress, Question, View
+from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
 from onnx_evidence.methods.method import Method
 from onnx_evidence.methods.settings import BOTH, Settings
 from onnx_evidence.methods.site import EvidenceMap, Site
@@ -58,39 +57,25 @@ def cells_of(size: tuple[int, int]) -> CellField:
 
 
 @dataclass(frozen=True)
-class OrderEngine:
+class OrderEngine(Engine):
     """Evidence of the level sets of an order, refined by gradient ascent.
 
     Attributes
     ----------
-    cut : Cut
-        The input.
     gradient : Gradient
         Of the whole model.
     predict : Predict
         The whole canonical graph.
-    certify : callable
-        Proves that it is the deployed file, given the logits of both.
-    field : CellField
-        The cells that are ordered, tiling the input.
     baselines : Baselines
         What removed pixels become; of several, the mean evidence.
     start : callable
         The map whose order is refined.
-    settings : Settings
-        Batch size and seed.
     """
 
-    cut: Cut
     gradient: Gradient
     predict: Predict
-    certify: Callable[[Cut, FloatArray, FloatArray], float]
-    field: CellField
     baselines: Baselines
     start: EvidenceMap
-    settings: Settings
-
-    shared: ClassVar[bool] = False
 
     @property
     def copies(self) -> int:
@@ -217,7 +202,7 @@ class OrderMethod(Method):
         deployed, cut = site.deployed, site.cut
         gradient, cells = deployed.gradient(cut), cells_of(deployed.model.input_shape[1:])
         tail, removed = deployed.tail(cut), site.baselines()
-        return OrderEngine(cut, gradient, tail, deployed.certify, cells, removed, site.default_map(), site.settings)
+        return OrderEngine(cut, deployed.certify, cells, site.settings, gradient, tail, removed, site.default_map())
 
 
 ORDERED = OrderMethod(

@@ -11,17 +11,16 @@ J being the head's Jacobian. By the fundamental theorem the pixels add up to ``v
 all of the cells' evidence where the hidden baseline is ``head(x0)`` itself; else there is a remainder, and it is said.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from onnx_evidence.cuts import Cut
 from onnx_evidence.errors import SettingError
-from onnx_evidence.evidence import CellField, PathEvidence, Score, average, integrate
+from onnx_evidence.evidence import PathEvidence, Score, average, integrate
 from onnx_evidence.methods.baselines import Baselines, blurred_picture
-from onnx_evidence.methods.engine import CutMap, Progress, Question, View
+from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
 from onnx_evidence.methods.method import Method
 from onnx_evidence.methods.settings import BOTH, PROJECTIONS, ZERO, Settings
 from onnx_evidence.methods.site import Site
@@ -29,39 +28,25 @@ from onnx_evidence.types import FloatArray, Gradient
 
 
 @dataclass(frozen=True)
-class PathEngine:
+class PathEngine(Engine):
     """Evidence of every cell, integrated from a baseline to the picture's features.
 
     Attributes
     ----------
-    cut : Cut
-        Where.
     gradient : Gradient
         Of the tail.
-    certify : callable
-        Proves the split, given the tail's logits and the deployed file's.
-    field : CellField
-        Where its cells look.
     baselines : Baselines
         Where paths start.
-    settings : Settings
-        Score, steps, completeness and batch size.
     head : Gradient or None
         Of the head, where evidence is carried to pixels through it and not through the measured fields.
     drawn : bool
         Whether several baselines are a sample of others, so that their mean has an error.
     """
 
-    cut: Cut
     gradient: Gradient
-    certify: Callable[[Cut, FloatArray, FloatArray], float]
-    field: CellField
     baselines: Baselines
-    settings: Settings
     head: Gradient | None = None
     drawn: bool = True
-
-    shared: ClassVar[bool] = False
 
     @property
     def copies(self) -> int:
@@ -105,10 +90,6 @@ class PathEngine:
         steps, completeness = self.settings.steps, self.settings.completeness
         return {"first_steps": steps, "completeness": completeness, "batch_size": self.settings.batch_size}
 
-    def describe(self) -> dict[str, Any]:
-        """Nothing that is known before a picture is: steps are in its budget."""
-        return {}
-
     def summary(self) -> str:
         """The certificate that steps are added for."""
         return f"path to {self.settings.completeness:.0%}"
@@ -142,7 +123,7 @@ class PathMethod(Method):
         head = None if settings.project == PROJECTIONS[0] else deployed.head_gradient(cut)
         # Two backgrounds that are always the same two are no sample.
         drawn = site.stand_in != BOTH
-        return PathEngine(cut, gradient, deployed.certify, field, starts, settings, head, drawn)
+        return PathEngine(cut, deployed.certify, field, settings, gradient, starts, head, drawn)
 
 
 INTEGRATED = PathMethod(

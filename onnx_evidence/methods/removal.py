@@ -1,16 +1,14 @@
 """Methods that remove windows: `evidence.difference` and `evidence.sequential` at one cut of a deployed model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from onnx_evidence.cuts import Cut
 from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import (
     FIRST_LOOK,
     MOST_SAMPLES,
     Asked,
-    CellField,
     Draws,
     Sampled,
     Sampler,
@@ -23,45 +21,33 @@ from onnx_evidence.evidence import (
     sample_windows,
     window_evidence,
 )
-from onnx_evidence.methods.engine import CutMap, Progress, Question, View
+from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
 from onnx_evidence.methods.method import BITS, Method
 from onnx_evidence.methods.settings import BLUR, BOTH, Settings
 from onnx_evidence.methods.site import Site
-from onnx_evidence.types import FloatArray, Predict
+from onnx_evidence.types import Predict
 
 
 @dataclass(frozen=True)
-class RemovalEngine:
+class RemovalEngine(Engine):
     """Windows of features, removed one at a time.
 
     Attributes
     ----------
-    cut : Cut
-        Where.
     tail : Predict
         Features to logits.
-    certify : callable
-        Proves the split, given the tail's logits and the deployed file's.
-    field : CellField
-        Where its cells look.
     windows : Windows
         What is removed.
     sampler : Sampler
         What it is replaced by.
     samples : int
         Draws per window; the most of them where they stop at a tolerance.
-    settings : Settings
-        Tolerance, batch size, seed and correction.
     """
 
-    cut: Cut
     tail: Predict
-    certify: Callable[[Cut, FloatArray, FloatArray], float]
-    field: CellField
     windows: Windows
     sampler: Sampler
     samples: int
-    settings: Settings
 
     shared: ClassVar[bool] = True
 
@@ -92,15 +78,7 @@ class RemovalEngine:
             rounding = view.rounding(question, whole)
             maps.append(
                 CutMap(
-                    cells,
-                    values,
-                    variance,
-                    None,
-                    certificate,
-                    rounding,
-                    freedom=freedom,
-                    looks=looks,
-                    sampling=notes,
+                    cells, values, variance, None, certificate, rounding, freedom=freedom, looks=looks, sampling=notes
                 )
             )
         return maps
@@ -225,7 +203,7 @@ class RemovalMethod(Method):
         check_samples(samples, sampler.deterministic)
         windows = Windows.place(cut.grid, size, stride)
         sampler.check(windows.size)
-        return RemovalEngine(cut, deployed.tail(cut), deployed.certify, field, windows, sampler, samples, settings)
+        return RemovalEngine(cut, deployed.certify, field, settings, deployed.tail(cut), windows, sampler, samples)
 
 
 WINDOW = RemovalMethod("window", "windows of hidden features removed; only the tail runs again", "cuts")

@@ -213,9 +213,8 @@ class Settings:
     @property
     def chosen_by_us(self) -> frozenset[str]:
         """Of method and layers, those that the user left to choose: to 'auto', or to the quality."""
-        settled = {field for field in ("method", "layers") if field in QUALITIES[self.quality]}
-        plain = {field for field, value in (("method", AUTO), ("layers", (AUTO,))) if getattr(self, field) == value}
-        return frozenset(settled | plain)
+        plain = {name for name in ("method", "layers") if getattr(self, name) == getattr(Settings, name)}
+        return frozenset(plain | {"method", "layers"} & set(QUALITIES[self.quality]))
 
     def without_quality(self) -> "Settings":
         """As the user would have them without what the quality stands for."""

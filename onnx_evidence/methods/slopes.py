@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from onnx_evidence.cuts import Cut
-from onnx_evidence.evidence import LN2, CellField, Score, attribution, generator, key_of
+from onnx_evidence.evidence import LN2, Score, attribution, generator, key_of
 from onnx_evidence.methods.baselines import Baselines
-from onnx_evidence.methods.engine import CutMap, Progress, Question, View
+from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
 from onnx_evidence.methods.method import ARBITRARY, Method
 from onnx_evidence.methods.settings import Settings
 from onnx_evidence.methods.site import Site
@@ -23,45 +22,30 @@ _NOISE = 0.15
 
 
 @dataclass(frozen=True)
-class SlopeEngine:
+class SlopeEngine(Engine):
     """A map from the gradient at the features themselves.
 
     Attributes
     ----------
     method : SlopeMethod
         Which.
-    cut : Cut
-        Where.
     gradient : Gradient
         Of the tail.
-    certify : callable
-        Proves the split, given the tail's logits and the deployed file's.
-    field : CellField
-        Where its cells look.
     baselines : Baselines
         What the first order takes off the features.
-    settings : Settings
-        Score, samples and seed.
+    samples : int
+        Noisy pictures, for a method of these.
     """
 
     method: "SlopeMethod"
-    cut: Cut
     gradient: Gradient
-    certify: Callable[[Cut, FloatArray, FloatArray], float]
-    field: CellField
     baselines: Baselines
-    settings: Settings
-
-    shared: ClassVar[bool] = False
+    samples: int
 
     @property
     def copies(self) -> int:
         """Gradients per question."""
-        return self._samples + 1 if self.method.noisy else 1
-
-    @property
-    def _samples(self) -> int:
-        return self.settings.samples or self.method.samples
+        return self.samples + 1 if self.method.noisy else 1
 
     def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
         """One gradient per question; see `methods.engine.Engine`."""
@@ -85,15 +69,15 @@ class SlopeEngine:
         """SmoothGrad (Smilkov et al. 2017): the mean gradient over noisy copies of the picture."""
         sigma = _NOISE * float(np.ptp(view.features))
         total = np.zeros(view.features.shape)
-        for number in range(self._samples):
+        for number in range(self.samples):
             noise = generator(self.settings.seed, view.key, key_of(b"noise"), number).standard_normal(total.shape)
             noisy = (view.features + sigma * noise).astype(view.features.dtype)
             total += self.gradient(noisy[None], score.direction, score.rest)[1][0]
-        return (total / self._samples).astype(view.features.dtype)
+        return (total / self.samples).astype(view.features.dtype)
 
     def describe(self) -> dict[str, Any]:
         """Draws of noise."""
-        return {"samples": self._samples} if self.method.noisy else {}
+        return {"samples": self.samples} if self.method.noisy else {}
 
     def summary(self) -> str:
         """How many gradients."""
@@ -140,7 +124,7 @@ class SlopeMethod(Method):
         deployed, cut = site.deployed, site.cut
         gradient = deployed.gradient(cut, only_rectified=self.only_rectified)
         start, field = site.baselines(), site.field()
-        return SlopeEngine(self, cut, gradient, deployed.certify, field, start, site.settings)
+        return SlopeEngine(cut, deployed.certify, field, site.settings, self, gradient, start, site.samples)
 
 
 def _size(features: Features, gradient: Features) -> FloatArray:
@@ -179,10 +163,7 @@ METHODS = (
     ),
     SlopeMethod("hirescam", "gradient times features (Draelos 2020)", "last", formula=_PRODUCT),
     SlopeMethod(
-        "grad-cam",
-        "pooled gradient times features, signed (Selvaraju 2017)",
-        "last",
-        formula=attribution.grad_cam,
+        "grad-cam", "pooled gradient times features, signed (Selvaraju 2017)", "last", formula=attribution.grad_cam
     ),
     SlopeMethod(
         "grad-cam++", "its weighted form (Chattopadhay 2018)", "last", ARBITRARY, formula=attribution.grad_cam_plus_plus
