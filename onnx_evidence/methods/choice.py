@@ -8,22 +8,7 @@ from onnx_evidence.methods.table import METHODS
 
 
 def method_of(settings: Settings) -> Method:
-    """The method's row of the table; of the default one while it is 'auto'.
-
-    Parameters
-    ----------
-    settings : Settings
-        With its quality settled.
-
-    Returns
-    -------
-    Method
-
-    Raises
-    ------
-    SettingError
-        If there is no such method.
-    """
+    """The method's row of the table; of the default one while it is 'auto'. SettingError where there is none."""
     name = DEFAULT_METHOD if settings.method == AUTO else settings.method
     if name not in METHODS:
         raise SettingError(f"method {name!r} is unknown: take one of {', '.join((AUTO, *METHODS))}")

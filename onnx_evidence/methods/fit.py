@@ -117,22 +117,7 @@ class _CutFitter:
 
 
 def clipped_share(background: Background, pictures: Sequence[Features], window: int) -> float:
-    """Share of drawn values outside the range seen in the fit, over a few windows of a few pictures.
-
-    Parameters
-    ----------
-    background : Background
-        The fit.
-    pictures : sequence of ndarray of float32, shape (C, A, B)
-        Features of some pictures at the cut.
-    window : int
-        Side of the window in cells.
-
-    Returns
-    -------
-    float
-        0..1.
-    """
+    """Share of drawn values, 0..1, outside the range seen in the fit, over a few windows of features (C, A, B)."""
     sampler = ConditionalSampler(background)
     low, high = (bound[None, :, None, None] for bound in (background.low, background.high))
     outside = []

@@ -15,19 +15,7 @@ from onnx_evidence.types import Features
 
 
 def keeping(start: Baselines, kept: int) -> Baselines:
-    """The same, but for channels that hold tokens which are no cells: they stay as they are in the picture.
-
-    Parameters
-    ----------
-    start : Baselines
-        Of the other channels, which are all that it is shown and gives.
-    kept : int
-        How many of the last channels are kept (`graph.Cut.kept`).
-
-    Returns
-    -------
-    Baselines
-    """
+    """The same, but for the last ``kept`` channels, tokens which are no cells: they stay as in the picture."""
     if not kept:
         return start
 
@@ -40,15 +28,7 @@ def keeping(start: Baselines, kept: int) -> Baselines:
 
 
 class KeepingSampler:
-    """Another sampler, but for channels that hold tokens which are no cells: they stay as they are in the picture.
-
-    Parameters
-    ----------
-    sampler : Sampler
-        Of the other channels.
-    kept : int
-        How many of the last channels are kept (`graph.Cut.kept`); at least 1.
-    """
+    """Another sampler, but for the last ``kept`` channels, tokens which are no cells: they stay as in the picture."""
 
     def __init__(self, sampler: Sampler, kept: int) -> None:
         self.sampler, self.kept = sampler, kept

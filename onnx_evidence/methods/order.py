@@ -36,17 +36,7 @@ _PITCH = 8
 
 
 def cells_of(size: tuple[int, int]) -> CellField:
-    """Square cells of about 8 pixels that tile the input.
-
-    Parameters
-    ----------
-    size : (int, int)
-        Height and width of the input in pixels.
-
-    Returns
-    -------
-    CellField
-    """
+    """Square cells of about 8 pixels that tile an input of so many rows and columns of pixels."""
     axes = []
     for pixels in size:
         cells = max(1, round(pixels / _PITCH))

@@ -193,10 +193,6 @@ class Settings:
     def settled(self) -> "Settings":
         """With what the quality stands for filled in.
 
-        Returns
-        -------
-        Settings
-
         Raises
         ------
         SettingError
