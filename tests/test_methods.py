@@ -102,9 +102,9 @@ def test_a_strangers_method_is_one_file_and_one_line_of_the_table(tiny_model, tm
     copy = shutil.copytree(source, tmp_path / "with" / "onnx_evidence", ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "methods" / "toy.py").write_text(TOY)
     table = (copy / "methods" / "table.py").read_text()
-    lines = table.replace("        *masks.METHODS,\n", "        *masks.METHODS,\n        toy.TOY,\n")
-    (copy / "methods" / "table.py").write_text(lines.replace("removal, slopes\n", "removal, slopes, toy\n"))
+    lines = table.replace("    )\n}\n", "        toy.TOY,\n    )\n}\n")
     assert len(lines.splitlines()) == len(table.splitlines()) + 1
+    (copy / "methods" / "table.py").write_text(lines.replace(" import masks, ", " import toy, masks, "))
     picture = tmp_path / "p.png"
     cv2.imwrite(str(picture), np.random.default_rng(2).integers(0, 256, (40, 50, 3)).astype(np.uint8))
     code = ["-W", "error", "-c", RUN, str(tiny_model), str(picture), str(tmp_path / "out")]
