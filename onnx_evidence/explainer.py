@@ -22,10 +22,12 @@ from onnx_evidence.methods import (
     TOP,
     TOP_CLASSES,
     CutMap,
+    Keywords,
     Settings,
     View,
     ask,
     check_finite,
+    check_settings,
     check_targets,
     fixed_record,
     make_record,
@@ -36,26 +38,6 @@ from onnx_evidence.pictures import Photograph, Placement
 from onnx_evidence.preprocessing import Preprocess
 from onnx_evidence.results import Explanation, Named
 from onnx_evidence.types import Features, FloatArray, Pixels
-
-
-class Options(TypedDict, total=False):
-    """Settings that `Explainer` takes by name; see `methods.Settings`."""
-
-    method: str
-    window: int | None
-    stride: int | None
-    samples: int | None
-    background: str | None
-    statistic: str
-    score: str
-    steps: int
-    completeness: float
-    project: str
-    batch_size: int
-    seed: int
-    laplace: tuple[int, int] | None
-    tolerance: float | None
-    quality: str
 
 
 class Combined(TypedDict):
@@ -99,6 +81,8 @@ class Explainer:
     ----------
     settings : Settings
         What was set; the method is never 'auto' here.
+    method : Method
+        The method's row of the table.
     reason : str
         Why this method, where it was left to choose.
     engines : list of Engine
@@ -132,11 +116,11 @@ class Explainer:
         output: str | None = None,
         classes: str | None = None,
         max_work: int = MAX_WORK,
-        **settings: Unpack[Options],
+        **settings: Unpack[Keywords],
     ) -> None:
         layers = (layer,) if isinstance(layer, str) else tuple(layer)
         self.settings = Settings(layers=layers, **settings).settled()
-        self.settings.check()
+        check_settings(self.settings)
         if not isinstance(model, DeployedModel):
             model = DeployedModel(
                 model,
@@ -157,6 +141,7 @@ class Explainer:
         _ = model.preprocess, model.classes
         prepared = prepare(model, self.settings)
         self.settings, self.reason, self.engines = prepared.settings, prepared.reason, prepared.engines
+        self.method = prepared.method
         self.background = prepared.background
         self._unread = prepared.unread
         words = self.background, prepared.background_sha256
@@ -278,7 +263,7 @@ class Explainer:
                     log_odds_bits=float(log_odds),
                     photograph=photograph,
                     placement=placement,
-                    unit=self.settings.preset.unit,
+                    unit=self.method.unit,
                     record={**record, "top": top},
                 )
             )

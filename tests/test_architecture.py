@@ -4,12 +4,15 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Iterable
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
+from onnx_evidence.methods import METHODS
 
 PACKAGE = "onnx_evidence"
 FOLDER = Path(__file__).parent.parent / PACKAGE
@@ -117,10 +120,10 @@ MATHEMATICS = {
     "evaluation.bootstrap",
 }
 _DRAWN = {"evidence.samplers", "evidence.background", "evidence.windows"}
-_ENGINES = {"methods.removal", "methods.path", "methods.slopes", "methods.masks", "methods.order"}
+# What families of methods were or might be called, besides the methods' own names.
+_KINDS = set("path removal slope slopes mask masks order".split())
 # What a module may never import, even through others in its room; what rooms may import is said at their doors.
 UNREACHABLE = {
-    **{engine: _ENGINES - {engine} | {"methods.preparation"} for engine in sorted(_ENGINES)},
     "cuts.parts": {"cuts.graph"},
     "evidence.odds": _DRAWN,
     "evidence.score": _DRAWN,
@@ -328,6 +331,11 @@ def between_rooms(sources: dict[str, Source]) -> list[str]:
     return found
 
 
+def families_of(sources: dict[str, Source]) -> set[str]:
+    """The files of methods: those in the table."""
+    return sources["methods.table"].inside - {"methods.method"}
+
+
 def far_reaches(sources: dict[str, Source]) -> list[str]:
     """What modules reach through others and should not."""
     found = []
@@ -335,7 +343,9 @@ def far_reaches(sources: dict[str, Source]) -> list[str]:
         reached = reach(sources, name)
         if outside := {module for module in reached if not {module, module.partition(".")[0]} & MATHEMATICS}:
             found.append(f"{name} is mathematics and reaches {sorted(outside)}")
-    for name, forbidden in UNREACHABLE.items():
+    families = families_of(sources)
+    apart = {name: families - {name} | {"methods.table", "methods.preparation"} for name in sorted(families)}
+    for name, forbidden in {**UNREACHABLE, **apart}.items():
         if reached := reach(sources, name) & forbidden:
             found.append(f"{name} reaches {sorted(reached)}")
     return found
@@ -366,9 +376,53 @@ def test_doors_name_who_comes_in_and_what_is_taken():
             assert not unused, f"{room}: nobody takes {sorted(unused)}"
 
 
-def test_the_table_of_methods_imports_nothing():
+def test_the_table_of_methods_is_a_list_of_what_is_in_their_files():
     source = read()["methods.table"]
-    assert (source.inside, source.outside) == (set(), {"dataclasses"})
+    assert families_of(read()) >= {f"methods.{name}" for name in ("path", "order", "removal", "slopes", "masks")}
+    assert {module.partition(".")[0] for module in source.inside} == {"methods"}
+    assert source.outside == set()
+    assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Call) for node in ast.walk(source.tree))
+
+
+def asked_by_name(source: Source) -> list[str]:
+    """Where a method is known by its name, or by its family's, and not by what it says of itself."""
+    found = []
+    for node in ast.walk(source.tree):
+        names: list[ast.expr | None] = []
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            names = [each for side in sides for each in getattr(side, "elts", [side])]
+        elif isinstance(node, ast.MatchValue):
+            names = [node.value]
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value).split(".")[-1] == "METHODS":
+            names = [node.slice]
+        elif isinstance(node, ast.Dict) and len(_words(node.keys) & set(METHODS)) > 1:
+            names = [*node.keys]
+        found += [f"{source.name} asks for {word!r}" for word in sorted(_words(names) & (set(METHODS) | _KINDS))]
+    return found
+
+
+def _words(nodes: Iterable[ast.expr | None]) -> set[str]:
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_nobody_asks_for_a_method_by_its_name():
+    assert [line for source in read().values() for line in asked_by_name(source)] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("smooth = settings.method == 'smoothgrad'", "smoothgrad"),
+        ("one = kind in ('mask', SLOPE)", "mask"),
+        ("size = methods.METHODS['pda'].window", "pda"),
+        ("match name:\n    case 'rise':\n        pass", "rise"),
+        ("passes = {'rise': 4000, 'score-cam': 320}[name]", "rise"),
+    ],
+)
+def test_control_a_method_that_is_asked_for_by_its_name_is_found(line: str, word: str):
+    assert f"x asks for {word!r}" in asked_by_name(Source("x", line))
+    assert asked_by_name(Source("x", "{'window': 3}, name == 'other', METHODS[name], {'other': 1}['other']")) == []
 
 
 def test_every_home_is_lived_in():
@@ -408,7 +462,7 @@ PLANTED = [
     ("methods.masks", "from onnx_evidence.methods.removal import RemovalEngine", "methods.masks reaches ["),
     ("methods.order", "from onnx_evidence.methods.path import PathEngine", "methods.order reaches ["),
     ("methods.path", "from onnx_evidence.methods.order import OrderEngine", "methods.path reaches ["),
-    ("methods.table", "from onnx_evidence.methods.settings import Settings", "cycle: "),
+    ("methods.settings", "from onnx_evidence.methods.table import METHODS", "cycle: "),
     ("evidence.order", "from onnx_evidence.evidence.masks import Parts", "evidence.order reaches ["),
     ("evaluation.flipping", "from onnx_evidence.explainer import Explainer", "evaluation.flipping is mathematics and"),
     ("vjp.linear", "import onnx", "vjp.linear imports onnx"),
@@ -523,7 +577,7 @@ def told_inside(source: Source, given: set[str]) -> list[str]:
             name = f"{prefix}.{item.name}"
             private = item.name.startswith("_") and not item.name.endswith("__")
             is_class = isinstance(item, ast.ClassDef)
-            protocol = is_class and any("Protocol" in ast.unparse(base) for base in item.bases)
+            protocol = is_class and any(ast.unparse(base) in ("Protocol", "ABC") for base in item.bases)
             seen = protocol or (not private if inner is None else item.name in inner)
             if not seen:
                 found.extend(f"{name}: {section}" for section in sections_of(item))

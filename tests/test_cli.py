@@ -21,7 +21,9 @@ from onnx_evidence.cli.commands import main
 from onnx_evidence.cli.tables import unaccounted
 from onnx_evidence.evidence.path import FIRST_STEPS
 from onnx_evidence.methods.background_file import save_background
+from onnx_evidence.methods.path import PathMethod
 from onnx_evidence.methods.settings import Settings
+from onnx_evidence.methods.slopes import SlopeMethod
 from onnx_evidence.methods.table import METHODS
 from onnx_evidence.pictures.placement import to_original
 from onnx_evidence.preprocessing.contract import Preprocess
@@ -681,7 +683,7 @@ def test_the_blurred_picture_can_stand_in(tiny_model, gallery, tmp_path):
     assert np.abs(only_map(tmp_path)["input_pixels"]).max() > 1e-3
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.engine in ("path", "slope")])
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if isinstance(row, PathMethod | SlopeMethod)])
 def test_every_method_of_gradients_gives_a_map_in_its_unit(method, tiny_model, gallery, tmp_path):
     arguments = ("--method", method, "--target", "dog")
     for name in ("a", "b"):
@@ -691,7 +693,7 @@ def test_every_method_of_gradients_gives_a_map_in_its_unit(method, tiny_model, g
     row = METHODS[method]
     assert [cut["name"] for cut in entry["cuts"]] == ["input" if row.at_input else "deep.add"]
     assert (entry["settings"]["method"], entry["unit"]) == (method, row.unit)
-    assert (entry["budget"] is not None) == (row.engine == "path")
+    assert (entry["budget"] is not None) == isinstance(row, PathMethod)
     assert all(0 <= cut["certificate"] < 1e-5 for cut in entry["cuts"])
     maps = only_map(tmp_path / "a")
     assert np.isnan(maps["stderr"]).all()

@@ -67,13 +67,13 @@ class Toy:
     def engine(self, **settings) -> OrderEngine:
         return OrderEngine(
             Cut("input", "Input", (3, *SIZE), 1.0, field=None, joins=False, skipped_by=None),
-            self.gradient,
-            self.predict,
             certify,
             cells_of(SIZE),
+            Settings(method="ordered", **settings),
+            self.gradient,
+            self.predict,
             lambda view: self.backgrounds,
             lambda view, question: np.zeros(SIZE),
-            Settings(method="ordered", **settings),
         )
 
 

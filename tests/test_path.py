@@ -391,7 +391,7 @@ def test_the_standard_error_is_that_of_the_mean_over_starts(ends, relu, rng):
 
     def answer(count):
         cut = Cut("cut", "Add", SHAPE, 0.5, None)
-        engine = PathEngine(cut, gradient, lambda *_: 0.0, field, lambda _: starts[:count], DRAWN)
+        engine = PathEngine(cut, lambda *_: 0.0, field, DRAWN, gradient, lambda _: starts[:count])
         return engine.explain(view, [Question(0)], lambda _: None)[0]
 
     parts = [integrate(features, start, gradient, SCORES["log-odds"]).cells for start in starts]

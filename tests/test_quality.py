@@ -15,8 +15,8 @@ from onnx_evidence.cuts.graph import Cut
 from onnx_evidence.evidence.odds import LN2
 from onnx_evidence.evidence.path import integrate
 from onnx_evidence.evidence.score import Score
-from onnx_evidence.methods.settings import QUALITIES, Settings
-from onnx_evidence.methods.table import METHODS, OPTIONS
+from onnx_evidence.methods.settings import OPTIONS, QUALITIES, Settings
+from onnx_evidence.methods.table import METHODS
 from tests import oracles
 from tests.test_path import as_gradient
 
@@ -242,12 +242,12 @@ def test_more_steps_miss_less_and_are_counted(tiny_model):
 # The table of methods
 
 
-def test_every_method_of_the_table_has_an_engine_and_uses_that_exist():
-    assert {row.engine for row in METHODS.values()} == {"path", "removal", "slope", "mask", "order"}
+def test_every_method_of_the_table_uses_settings_that_exist():
+    some = {name for name, option in OPTIONS.items() if not option.for_all}
+    assert set(OPTIONS) == set(vars(Settings()))
     for name, row in METHODS.items():
-        assert row.uses <= set(OPTIONS), name
-        assert row.at in ("input", "cuts", "last", "either"), name
+        assert name == row.name
+        assert row.uses <= some, name
     assert METHODS["ordered"].uses == {"background"}
     assert all(chosen.get("method", "integrated") in METHODS for chosen in QUALITIES.values())
-    assert {"steps" in row.uses for row in METHODS.values() if row.engine != "path"} == {False}
-    assert set(OPTIONS) < set(vars(Settings()))
+    assert {name for name, row in METHODS.items() if "steps" in row.uses} == {"integrated", "integrated-gradients"}

@@ -11,11 +11,12 @@ from typing import Any
 
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import json_line
+from onnx_evidence.methods import OPTIONS
 
 # Of manifest lines; another one whenever their keys or their meaning change.
 SCHEMA = 3
 # Of the settings: what changes no map, what others settle, and what is said by its content instead.
-_LEFT_OUT = ("batch_size", "quality", "layers", "background", "preprocess")
+_LEFT_OUT = {"preprocess", *(name for name, option in OPTIONS.items() if not option.decides)}
 
 
 def of_explainer(explainer: Explainer) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from onnx_evidence.errors import DataError, EvidenceError, StoreError
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import json_line
 from onnx_evidence.intake import name_both, read_file, read_labels
-from onnx_evidence.methods import Settings
+from onnx_evidence.methods import OPTIONS, Settings
 from onnx_evidence.preprocessing import PREPROCESSED, PRESETS, make_preprocess
 
 # What of a line decides what is opened.
@@ -188,7 +188,7 @@ def _settings(entry: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
     """The layers of a manifest line, and its other settings, as `Explainer` takes them."""
     given = {name: value for name, value in entry["settings"].items() if name != "preprocess"}
     try:
-        if unknown := set(given) - {field.name for field in fields(Settings)}:
+        if unknown := set(given) - set(OPTIONS):
             raise ValueError(f"{min(unknown)} is none of them")
         settings = asdict(TypeAdapter(Settings).validate_python(given))
     except ValueError as error:

@@ -63,7 +63,7 @@ from onnx_evidence.cli.options import (
     verbosity_options,
     versus_option,
 )
-from onnx_evidence.cli.options_methods import method_options
+from onnx_evidence.cli.options_methods import method_options, setting_option
 from onnx_evidence.errors import DataError, StoreError
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import finite_json, json_line, shown
@@ -209,7 +209,7 @@ def _sha256(ctx: click.Context, option: click.Parameter, text: str | None) -> st
     metavar="BITS",
     help="That may be between a map and the one computed again.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), help="Default: as recorded.")
+@setting_option("batch_size", default=None, show_default=False, help="Default: as recorded.")
 @click.option("--labels", type=PATH, metavar="FILE", help="Class names, where they were given to 'explain' in a file.")
 @click.option("--expect-model", callback=_sha256, metavar="SHA256", help="Of the model that the receipts must be of.")
 @click.option("--expect-seal", callback=_sha256, metavar="SHA256", help="Of the last line, noted when the run ended.")

@@ -20,7 +20,6 @@ from onnx_evidence.cli.options import (
     Commands,
     Opening,
     golden_options,
-    layer_option,
     max_work_option,
     model_options,
     progress_bar,
@@ -30,7 +29,7 @@ from onnx_evidence.cli.options import (
     verbosity_options,
     versus_option,
 )
-from onnx_evidence.cli.options_methods import evaluation_options, method_options
+from onnx_evidence.cli.options_methods import evaluation_options, method_options, setting_option
 from onnx_evidence.cuts import AUTO, resolve_layers
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import EvidenceError, StoreError, naming
@@ -90,8 +89,8 @@ def inspect(
 @click.argument("model", type=PATH)
 @click.argument("folder", type=PATH)
 @click.option("-o", "--out", type=PATH, required=True, help="The .npz file to write.")
-@layer_option
-@click.option("--window", type=click.IntRange(min=1), metavar="K", help="Window that will be drawn, in cells.")
+@setting_option("layers")
+@setting_option("window", help="Window that will be drawn, in cells.")
 @click.option("--patch", type=click.IntRange(min=1), metavar="L", help="Window and surroundings, in cells.")
 @model_options
 @verbosity_options

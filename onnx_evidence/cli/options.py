@@ -15,7 +15,6 @@ from tqdm import tqdm
 from onnx_evidence.batch import Interrupt
 from onnx_evidence.cli.golden import WITHIN
 from onnx_evidence.counting import MAX_WORK
-from onnx_evidence.cuts import AUTO
 from onnx_evidence.errors import EvidenceError, SettingError, one_line
 from onnx_evidence.evidence import CLASS_KINDS
 from onnx_evidence.files import visible
@@ -157,36 +156,38 @@ def model_options(command: Callable[..., R]) -> Callable[..., R]:
     return run
 
 
-def golden_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Options of the golden check."""
-    for option in reversed(
-        (
-            click.option(
-                "--image",
-                "images",
-                type=PATH,
-                multiple=True,
-                help="A picture: what does the model say of it (repeatable)?",
-            ),
-            click.option(
-                "--expect",
-                "expected",
-                multiple=True,
-                metavar="CLASS[:P]|FILE",
-                help="What it should say of --image: a class, or its probability too; or a .csv or .json file of "
-                "'picture', 'label' and 'probability' (repeatable).",
-            ),
-            click.option(
-                "--within",
-                type=click.FloatRange(0, 1),
-                default=WITHIN,
-                show_default=True,
-                help="How near to the expected a probability must be.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+def together(*options: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Several options as one decorator, listed in this order."""
+
+    def decorate(command: Callable[P, R]) -> Callable[P, R]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+# Options of the golden check.
+golden_options = together(
+    click.option(
+        "--image", "images", type=PATH, multiple=True, help="A picture: what does the model say of it (repeatable)?"
+    ),
+    click.option(
+        "--expect",
+        "expected",
+        multiple=True,
+        metavar="CLASS[:P]|FILE",
+        help="What it should say of --image: a class, or its probability too; or a .csv or .json file of "
+        "'picture', 'label' and 'probability' (repeatable).",
+    ),
+    click.option(
+        "--within",
+        type=click.FloatRange(0, 1),
+        default=WITHIN,
+        show_default=True,
+        help="How near to the expected a probability must be.",
+    ),
+)
 
 
 target_option = click.option(
@@ -199,26 +200,13 @@ target_option = click.option(
     help="Class to explain (repeatable).",
 )
 versus_option = click.option("--versus", metavar="ID|NAME", help="Evidence for the target rather than this class.")
-layer_option = click.option(
-    "--layer",
-    "layers",
-    multiple=True,
-    default=[AUTO],
-    show_default=True,
-    metavar="auto|deep|NAME",
-    help="Cut, as 'inspect' lists them (repeatable: maps are averaged in bits); 'deep': those of 'auto' in the two "
-    "deepest stages.",
+
+
+# Options of commands that work for a while.
+verbosity_options = together(
+    click.option("-v", "--verbose", is_flag=True, help="Say more on stderr."),
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
 )
-
-
-def verbosity_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Options of commands that work for a while."""
-    for option in (
-        click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
-        click.option("-v", "--verbose", is_flag=True, help="Say more on stderr."),
-    ):
-        command = option(command)
-    return command
 
 
 def set_verbosity(quiet: bool, verbose: bool) -> None:
@@ -244,50 +232,45 @@ def pictures_bar(total: int, before: int, quiet: bool) -> "tqdm[Any]":
     )
 
 
-def batch_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Options that say how a folder of pictures is worked off; none of them changes a map."""
-    for option in reversed(
-        (
-            click.option(
-                "--resume/--no-resume",
-                default=True,
-                show_default=True,
-                help="Go on in a folder that holds maps of the same model and settings; --no-resume refuses it.",
-            ),
-            click.option(
-                "--subfolder", is_flag=True, help="Write into a folder inside OUT that is named by method and settings."
-            ),
-            click.option(
-                "--workers",
-                type=click.IntRange(min=1),
-                default=1,
-                show_default=True,
-                metavar="N",
-                help="Explain with N processes: one per GPU, or each with its share of the processors.",
-            ),
-            click.option(
-                "--cluster",
-                metavar="ADDRESS",
-                help="Explain by the workers of a Dask cluster (tcp://scheduler:8786), which see the same files.",
-            ),
-            click.option(
-                "--figures/--no-figures",
-                default=True,
-                show_default=True,
-                help="Draw every map; without figures quick methods are several times as quick.",
-            ),
-            click.option(
-                "--max-pixels",
-                type=click.IntRange(min=1, max=MAX_PIXELS),
-                default=MAX_PIXELS,
-                show_default=True,
-                metavar="N",
-                help="Images with more pixels are failures; known from their headers, before they are decoded.",
-            ),
-            click.option(
-                "--shard", metavar="I/N", help="Explain the I-th of N shares of the images; 'merge' joins the folders."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+# Options that say how a folder of pictures is worked off; none of them changes a map.
+batch_options = together(
+    click.option(
+        "--resume/--no-resume",
+        default=True,
+        show_default=True,
+        help="Go on in a folder that holds maps of the same model and settings; --no-resume refuses it.",
+    ),
+    click.option(
+        "--subfolder", is_flag=True, help="Write into a folder inside OUT that is named by method and settings."
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Explain with N processes: one per GPU, or each with its share of the processors.",
+    ),
+    click.option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Explain by the workers of a Dask cluster (tcp://scheduler:8786), which see the same files.",
+    ),
+    click.option(
+        "--figures/--no-figures",
+        default=True,
+        show_default=True,
+        help="Draw every map; without figures quick methods are several times as quick.",
+    ),
+    click.option(
+        "--max-pixels",
+        type=click.IntRange(min=1, max=MAX_PIXELS),
+        default=MAX_PIXELS,
+        show_default=True,
+        metavar="N",
+        help="Images with more pixels are failures; known from their headers, before they are decoded.",
+    ),
+    click.option(
+        "--shard", metavar="I/N", help="Explain the I-th of N shares of the images; 'merge' joins the folders."
+    ),
+)

@@ -1,21 +1,20 @@
-"""Options that choose a method, and those that judge maps."""
+"""Options that decide a map, which are the settings of `methods.Settings`, and those that judge maps."""
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
 
 import click
 
-from onnx_evidence.cli.options import PATH, layer_option
+from onnx_evidence.cli.options import PATH, together
 from onnx_evidence.cuts import AUTO
 from onnx_evidence.evaluation import DEFAULT_METHODS, SUBSTRATES, TOLERANCE
-from onnx_evidence.evidence import MOST_SAMPLES, SCORES
-from onnx_evidence.methods import DEFAULT_QUALITY, METHODS, PROJECTIONS, QUALITIES, STATISTICS, Settings
+from onnx_evidence.methods import METHODS, OPTIONS, Option, Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _Laplace(click.ParamType):  # type: ignore[type-arg] # has its argument from click 8.4 on alone
+class _WholeNumbers(click.ParamType):  # type: ignore[type-arg] # has its argument from click 8.4 on alone
     name = "N,K"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
@@ -26,96 +25,42 @@ class _Laplace(click.ParamType):  # type: ignore[type-arg] # has its argument fr
         return observations, classes
 
 
-def method_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Options that decide a map."""
-    for option in reversed(
-        (
-            click.option(
-                "--method",
-                type=click.Choice([AUTO, *METHODS]),
-                default=AUTO,
-                show_default=True,
-                help="auto: integrated where all operators have a backward rule, else window; without a cut occlusion. "
-                + "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
-                + ".",
-            ),
-            click.option(
-                "--quality",
-                type=click.Choice(list(QUALITIES)),
-                default=DEFAULT_QUALITY,
-                show_default=True,
-                help="fast: two deep cuts, few steps; default: a cut in every stage; best: 'ordered', which takes "
-                "some twenty times as long as the default.",
-            ),
-            layer_option,
-            click.option("--window", type=click.IntRange(min=1), metavar="K", help="Side of the window, in cells."),
-            click.option("--stride", type=click.IntRange(min=1), help="Cells between windows; default: a third of K."),
-            click.option(
-                "--samples",
-                type=click.IntRange(min=1),
-                metavar="N",
-                help="Draws: per window (1 or an even number), of pictures from a folder, of noise or of masks.",
-            ),
-            click.option(
-                "--background",
-                metavar="mean|zero|blur|blur+mean|FILE.npz|FOLDER",
-                help="What stands in for removed features: the picture's own channel means, 0, those of "
-                "the blurred picture, a fitted background, or pictures drawn from a folder; default: the method's own, "
-                "blur+mean for integrated.",
-            ),
-            click.option(
-                "--statistic",
-                type=click.Choice(STATISTICS),
-                default=STATISTICS[0],
-                show_default=True,
-                help="Where in a fitted background a path starts: means per cell, per channel, or of its neighbours.",
-            ),
-            click.option(
-                "--score",
-                type=click.Choice(SCORES),
-                default=SCORES[0],
-                show_default=True,
-                help="What gradients are taken of, and rise-evidence is counted in.",
-            ),
-            click.option(
-                "--steps",
-                type=click.IntRange(min=2),
-                default=Settings.steps,
-                show_default=True,
-                help="Gradients that a path starts with.",
-            ),
-            click.option(
-                "--completeness",
-                type=click.FloatRange(0, 1, min_open=True, max_open=True),
-                default=Settings.completeness,
-                show_default=True,
-                help="Share of the bits that a path may leave unaccounted; steps are added until it holds.",
-            ),
-            click.option(
-                "--project",
-                type=click.Choice(PROJECTIONS),
-                default=PROJECTIONS[0],
-                show_default=True,
-                help="How cells are carried to pixels: through their measured fields, or the head's backward graph.",
-            ),
-            click.option(
-                "--tolerance",
-                type=click.FloatRange(min=0, min_open=True),
-                metavar="BITS",
-                help="Sample every window until its 95 % interval is this narrow, to either side; --samples N is then "
-                f"the most that is drawn (default {MOST_SAMPLES}).",
-            ),
-            click.option("--laplace", type=_Laplace(), help="Zintgraf's correction: training images, classes."),
-            click.option(
-                "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Changes no map."
-            ),
-            click.option(
-                "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Key of all randomness."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+def _type(name: str, option: Option) -> Any:
+    """What click makes of a setting: by its type, its choices and its range."""
+    kinds = get_args(get_type_hints(Settings)[name]) or (get_type_hints(Settings)[name],)
+    if option.choices:
+        return click.Choice(option.choices)
+    if int in kinds:
+        return click.IntRange(min=option.least)
+    if float in kinds:
+        return click.FloatRange(option.above, option.below, min_open=True, max_open=option.below is not None)
+    return _WholeNumbers() if tuple[int, int] in kinds else str
+
+
+def setting_option(name: str, **other: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """The option of a setting, as `methods.OPTIONS` has it, but for what a command says otherwise."""
+    option, default = OPTIONS[name], getattr(Settings, name)
+    how = {
+        "type": _type(name, option),
+        "default": default,
+        "show_default": default is not None,
+        "multiple": isinstance(default, tuple),
+        "metavar": option.metavar,
+        "help": option.help,
+    }
+    return click.option(f"--{option.flag}", name, **{**how, **other})
+
+
+def _in_order(after: str = "") -> list[str]:
+    """Settings as they are listed for the command line."""
+    listed = [name for name, option in OPTIONS.items() if option.after == after]
+    return [each for name in listed for each in (name, *_in_order(name))]
+
+
+_ROWS = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
+_FROM_TABLE = {"method": {"type": click.Choice([AUTO, *METHODS]), "help": f"{OPTIONS['method'].help} {_ROWS}."}}
+# Options that decide a map: all settings.
+method_options = together(*(setting_option(name, **_FROM_TABLE.get(name, {})) for name in _in_order()))
 
 
 class _Names(click.ParamType):  # type: ignore[type-arg] # see above
@@ -125,63 +70,50 @@ class _Names(click.ParamType):  # type: ignore[type-arg] # see above
         return tuple(name.strip() for name in str(value).split(",") if name.strip())
 
 
-def evaluation_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Options that decide what is measured of maps."""
-    for option in reversed(
-        (
-            click.option(
-                "--methods",
-                type=_Names(),
-                help="Methods of 'explain', each at its defaults, or its qualities fast, default, best; default: "
-                f"{','.join(DEFAULT_METHODS)}.",
-            ),
-            click.option(
-                "--reference", metavar="METHOD", help="What the others are compared with; default: the first method."
-            ),
-            click.option(
-                "--limit", type=click.IntRange(min=1), metavar="N", help="Take N pictures, spread over the folder."
-            ),
-            click.option(
-                "--truth",
-                type=PATH,
-                metavar="CSV",
-                help="File name and class per line: explain that class; default: the one that the model gives.",
-            ),
-            click.option(
-                "--masks", type=PATH, metavar="DIR", help="PNG files named like the pictures, not 0 on the object."
-            ),
-            click.option(
-                "--boxes",
-                type=PATH,
-                metavar="CSV",
-                help="File name, left, top, right and bottom of the object per line, in the photograph's pixels.",
-            ),
-            click.option(
-                "--tolerance",
-                type=click.FloatRange(min=0),
-                default=TOLERANCE,
-                show_default=True,
-                metavar="PIXELS",
-                help="Of the pointing game, for an input of 224 pixels.",
-            ),
-            click.option(
-                "--substrates",
-                type=_Names(),
-                default=",".join(SUBSTRATES),
-                show_default=True,
-                help="What removed pixels become.",
-            ),
-            click.option("--background", metavar="FILE.npz", help="A fitted background, for methods that need one."),
-            click.option(
-                "--stability/--no-stability",
-                default=True,
-                show_default=True,
-                help="Make maps again, of changed pictures and with another seed; takes four times as long.",
-            ),
-            click.option(
-                "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Key of all randomness."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+# Options that decide what is measured of maps.
+evaluation_options = together(
+    click.option(
+        "--methods",
+        type=_Names(),
+        help="Methods of 'explain', each at its defaults, or its qualities fast, default, best; default: "
+        f"{','.join(DEFAULT_METHODS)}.",
+    ),
+    click.option("--reference", metavar="METHOD", help="What the others are compared with; default: the first method."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take N pictures, spread over the folder."),
+    click.option(
+        "--truth",
+        type=PATH,
+        metavar="CSV",
+        help="File name and class per line: explain that class; default: the one that the model gives.",
+    ),
+    click.option("--masks", type=PATH, metavar="DIR", help="PNG files named like the pictures, not 0 on the object."),
+    click.option(
+        "--boxes",
+        type=PATH,
+        metavar="CSV",
+        help="File name, left, top, right and bottom of the object per line, in the photograph's pixels.",
+    ),
+    click.option(
+        "--tolerance",
+        type=click.FloatRange(min=0),
+        default=TOLERANCE,
+        show_default=True,
+        metavar="PIXELS",
+        help="Of the pointing game, for an input of 224 pixels.",
+    ),
+    click.option(
+        "--substrates",
+        type=_Names(),
+        default=",".join(SUBSTRATES),
+        show_default=True,
+        help="What removed pixels become.",
+    ),
+    click.option("--background", metavar="FILE.npz", help="A fitted background, for methods that need one."),
+    click.option(
+        "--stability/--no-stability",
+        default=True,
+        show_default=True,
+        help="Make maps again, of changed pictures and with another seed; takes four times as long.",
+    ),
+    setting_option("seed"),
+)

@@ -37,9 +37,9 @@ def explain_header(explainer: Explainer) -> str:
         f"method: {settings.method} ({explainer.reason})",
         f"cuts: {cuts}",
         *([f"Warning: {explainer.record['shallow']}"] if explainer.record["shallow"] else []),
-        f"removed features are replaced by {explainer.background}{_error_words(settings)}",
+        f"removed features are replaced by {explainer.background}{_error_words(explainer)}",
         f"{'image':24} {'class':24} {'p':>8} {'log-odds':>9}  {'strongest for':>28}  {'strongest against':>28}"
-        f"{'   for / against / missed' if settings.preset.engine in ('path', 'order') else ''}",
+        f"{'   for / against / missed' if explainer.method.accounts else ''}",
     )
 
 
@@ -166,11 +166,9 @@ def _account(budget: dict[str, Any] | None) -> str:
     return f"   {budget['for_bits']:+.1f} / {budget['against_bits']:+.1f} / {budget['gap_share']:.1%}"
 
 
-def _error_words(settings: Settings) -> str:
+def _error_words(explainer: Explainer) -> str:
     """What ± means, for methods that draw."""
-    path, engine = settings.background_path, settings.preset.engine
-    drawn = settings.preset.at == "either" or (path is not None and (engine == "removal" or path.is_dir()))
-    return f"; ± is a {CONFIDENCE:.0%} interval" if drawn else ""
+    return f"; ± is a {CONFIDENCE:.0%} interval" if explainer.method.has_error(explainer.settings) else ""
 
 
 def _place(extreme: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from onnx_evidence.evaluation.measures import measure
 from onnx_evidence.evaluation.seen import as_seen, grey_levels, jitter, shift
 from onnx_evidence.evaluation.substrates import SUBSTRATES, Scene, flip_map
 from onnx_evidence.evidence import generator, key_of
+from onnx_evidence.methods import OPTIONS, Settings
 from onnx_evidence.types import Features, FloatArray
 
 # Of the pointing game, in pixels, for an input of 224 (Zhang et al. 2018).
@@ -47,8 +48,8 @@ class Plan:
     substrates: tuple[str, ...] = tuple(SUBSTRATES)
     stability: bool = True
     tolerance: float = TOLERANCE
-    seed: int = 0
-    batch_size: int = 32
+    seed: int = Settings.seed
+    batch_size: int = Settings.batch_size
 
     @property
     def draws(self) -> int:
@@ -73,11 +74,10 @@ class Plan:
         for name in self.substrates:
             if name not in SUBSTRATES:
                 raise SettingError(f"substrate {name!r} is unknown: take some of {', '.join(SUBSTRATES)}")
-        for option, value in (("seed", self.seed), ("tolerance", self.tolerance)):
-            if value < 0:
-                raise SettingError(f"{option} {value:g} is too small: at least 0")
-        if self.batch_size < 1:
-            raise SettingError(f"batch size {self.batch_size} is too small: at least 1")
+        OPTIONS["seed"].check("seed", self.seed)
+        if self.tolerance < 0:
+            raise SettingError(f"tolerance {self.tolerance:g} is too small: at least 0")
+        OPTIONS["batch_size"].check("batch_size", self.batch_size)
         if pictures <= self.draws:
             needy = ", ".join(name for name in self.substrates if SUBSTRATES[name].draws)
             raise SettingError(

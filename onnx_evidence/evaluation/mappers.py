@@ -9,10 +9,10 @@ from onnx_evidence.errors import CutError, GradientError, SettingError
 from onnx_evidence.evaluation.case import Case, Mapper
 from onnx_evidence.evidence import generator, key_of
 from onnx_evidence.explainer import Explainer
-from onnx_evidence.methods import METHODS, QUALITIES
+from onnx_evidence.methods import DEFAULT_METHOD, FALLBACK_METHODS, METHODS, QUALITIES
 from onnx_evidence.types import FloatArray
 
-DEFAULT_METHODS = ("integrated", "window", "occlusion")
+DEFAULT_METHODS = (DEFAULT_METHOD, *FALLBACK_METHODS)
 
 
 def random_map(case: Case) -> FloatArray:

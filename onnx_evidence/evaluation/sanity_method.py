@@ -49,14 +49,15 @@ class Explained:
     def __init__(self, deployed: DeployedModel, make: Callable[[DeployedModel], Explainer]) -> None:
         self._make = make
         self.explainer = make(deployed)
-        preset, path = self.explainer.settings.preset, self.explainer.settings.background_path
-        if path is not None and not path.is_dir() and not preset.at_input:
+        method = self.explainer.method
+        path = method.background_path(self.explainer.settings)
+        if path is not None and not path.is_dir() and not method.at_input:
             raise SettingError(
                 f"background {path} holds what features of this model look like, and a re-drawn one has others: take "
                 "--background mean, zero, blur or a folder of pictures"
             )
         self.stages = choose_stages(deployed, [engine.cut.name for engine in self.explainer.engines])
-        self.in_bits = preset.unit in ("bits", "bits per pixel")
+        self.in_bits = method.in_bits
 
     def __call__(self, deployed: DeployedModel, picture: Photograph, target: int, /) -> AnyArray:
         """The map of one class, in pixels of the model's input.

@@ -5,37 +5,33 @@ Imported by: batch, cli, evaluation, explainer.
 
 from onnx_evidence.methods.background_file import Header, save_background
 from onnx_evidence.methods.baselines import own_means
+from onnx_evidence.methods.choice import check_settings
 from onnx_evidence.methods.engine import CutMap, Question, View, check_finite, placed
 from onnx_evidence.methods.fit import fit_background
 from onnx_evidence.methods.preparation import prepare
 from onnx_evidence.methods.questions import TOP, ask, check_targets
 from onnx_evidence.methods.record import TOP_CLASSES, fixed_record, make_record
-from onnx_evidence.methods.settings import (
-    DEFAULT_QUALITY,
-    FALLBACK_METHODS,
-    PROJECTIONS,
-    QUALITIES,
-    STATISTICS,
-    Settings,
-)
-from onnx_evidence.methods.table import METHODS
+from onnx_evidence.methods.settings import DEFAULT_METHOD, OPTIONS, QUALITIES, Keywords, Option, Settings
+from onnx_evidence.methods.table import FALLBACK_METHODS, METHODS
 
 __all__ = [
-    "DEFAULT_QUALITY",
+    "DEFAULT_METHOD",
     "FALLBACK_METHODS",
     "METHODS",
-    "PROJECTIONS",
+    "OPTIONS",
     "QUALITIES",
-    "STATISTICS",
     "TOP",
     "TOP_CLASSES",
     "CutMap",
     "Header",
+    "Keywords",
+    "Option",
     "Question",
     "Settings",
     "View",
     "ask",
     "check_finite",
+    "check_settings",
     "check_targets",
     "fit_background",
     "fixed_record",

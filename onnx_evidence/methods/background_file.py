@@ -99,25 +99,7 @@ class BackgroundFile:
     sha256: str | None = None
 
     def for_cut(self, name: str, path: str) -> tuple[CutHeader, Background]:
-        """The background of a cut, and what the file says of it.
-
-        Parameters
-        ----------
-        name : str
-            The cut's tensor.
-        path : str
-            Where the file is.
-
-        Returns
-        -------
-        header : CutHeader
-        background : Background
-
-        Raises
-        ------
-        DataError
-            If the file has none; ``path`` is for the message.
-        """
+        """What the file at ``path`` says of the cut of that name, and its background; DataError where it has none."""
         for cut, background in zip(self.header.cuts, self.backgrounds, strict=True):
             if cut.name == name:
                 return cut, background
@@ -154,26 +136,7 @@ def save_background(path: Path, file: BackgroundFile) -> None:
 
 
 def load_background(path: Path, model_sha256: str, preprocess: str) -> BackgroundFile:
-    """Read a background file and check that it belongs to the model.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    model_sha256 : str
-        Of the model in use.
-    preprocess : str
-        The preprocessing in use, as JSON.
-
-    Returns
-    -------
-    BackgroundFile
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read, or was fitted for another model or preprocessing.
-    """
+    """Read a background file; DataError where it cannot be, or was fitted for another model or preprocessing (JSON)."""
     try:
         with open_regular(path) as stream:
             data = stream.read()

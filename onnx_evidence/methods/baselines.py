@@ -39,81 +39,30 @@ def own_means(view: View) -> Features:
 
 
 def zeros(view: View) -> Features:
-    """Zero everywhere.
-
-    Parameters
-    ----------
-    view : View
-        The picture.
-
-    Returns
-    -------
-    ndarray of float32, shape (1, C, A, B)
-    """
+    """Zero everywhere, (1, C, A, B)."""
     return np.zeros_like(view.features)[None]
 
 
 def blurred_picture(view: View) -> Features:
-    """The model's input, blurred until only colours are left.
-
-    Parameters
-    ----------
-    view : View
-        The picture.
-
-    Returns
-    -------
-    ndarray of float32, shape (channels, H, W)
-    """
+    """The model's input, blurred until only colours are left: (channels, H, W)."""
     return blur(view.inputs, _BLUR * min(view.inputs.shape[1:]))
 
 
 def blurred(head: Head) -> Baselines:
-    """The features of the blurred picture.
-
-    Parameters
-    ----------
-    head : Head
-        Input to features.
-
-    Returns
-    -------
-    Baselines
-    """
+    """The features of the blurred picture."""
     return lambda view: head(blurred_picture(view)[None])
 
 
 def both(first: Baselines, second: Baselines) -> Baselines:
-    """One after the other.
-
-    Parameters
-    ----------
-    first, second : Baselines
-        Where some paths start, and others.
-
-    Returns
-    -------
-    Baselines
-        The mean over all of them is what is wanted.
-    """
+    """One after the other; the mean over all of them is what is wanted."""
     return lambda view: np.concatenate([first(view), second(view)])
 
 
 def fitted(background: Background, statistic: str, window: int) -> Baselines:
     """What a fitted background expects.
 
-    Parameters
-    ----------
-    background : Background
-        Fitted at the cut.
-    statistic : {'position', 'channel', 'conditional'}
-        The mean of every cell; of every channel; or of every window given the cells around it in this picture.
-    window : int
-        Side in cells of the windows of 'conditional'; overlapping ones are averaged.
-
-    Returns
-    -------
-    Baselines
+    The mean of every cell ('position'); of every channel ('channel'); or of every window of so many cells a side, given
+    the cells around it in this picture ('conditional'), where overlapping windows are averaged.
     """
     mean = background.mean
     if statistic == "channel":
@@ -138,30 +87,7 @@ def fitted(background: Background, statistic: str, window: int) -> Baselines:
 def pictures(
     head: Head, prepare: Callable[[Path], Features], paths: Sequence[Path], count: int, seed: int
 ) -> Baselines:
-    """The features of other pictures, drawn once.
-
-    Parameters
-    ----------
-    head : Head
-        Input to features.
-    prepare : callable
-        Reads a picture file and makes the model's input of it, (channels, H, W).
-    paths : sequence of Path
-        Where to draw from.
-    count : int
-        How many.
-    seed : int
-        Which.
-
-    Returns
-    -------
-    Baselines
-
-    Raises
-    ------
-    DataError
-        If there are fewer than asked for, or one cannot be read.
-    """
+    """The features of ``count`` other pictures, drawn once; DataError where there are fewer, or one cannot be read."""
     if len(paths) < count:
         raise DataError(f"{len(paths)} pictures in the background folder: {count} are to be drawn; give --samples")
     drawn = generator(seed).choice(len(paths), size=count, replace=False)

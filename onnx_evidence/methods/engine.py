@@ -1,14 +1,16 @@
-"""What the five engines share: the question, the picture as they see it, and their answer at one cut."""
+"""What all methods share: the question, the picture as they see it, and their answer at one cut."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar
 
 import numpy as np
 
 from onnx_evidence.cuts import Cut
 from onnx_evidence.errors import ModelError
 from onnx_evidence.evidence import EXCLUSIVE, OPEN, Budget, CellField, ClassKind, Score
+from onnx_evidence.methods.settings import Settings
 from onnx_evidence.types import Features, FloatArray
 
 Progress = Callable[[int], object]
@@ -117,29 +119,37 @@ class CutMap:
     sampling: dict[str, Any] = field(default_factory=dict)
 
 
-class Engine(Protocol):
-    """A method at one cut, ready for every picture."""
+@dataclass(frozen=True)
+class Engine(ABC):
+    """A method at one cut, ready for every picture.
+
+    Attributes
+    ----------
+    cut : Cut
+        Where it cuts.
+    certify : callable
+        Proves the split, given the tail's logits and the deployed file's.
+    field : CellField
+        Where the cells look.
+    settings : Settings
+        Score, steps, samples, batch size, seed and so on.
+    shared : bool
+        Whether all questions about a picture are answered from the same rows.
+    """
+
+    cut: Cut
+    certify: Callable[[Cut, FloatArray, FloatArray], float]
+    field: CellField
+    settings: Settings
+
+    shared: ClassVar[bool] = False
 
     @property
-    def cut(self) -> Cut:
-        """Where it cuts."""
-        ...
-
-    @property
-    def field(self) -> CellField:
-        """Where the cells look."""
-        ...
-
-    @property
-    def shared(self) -> bool:
-        """Whether all questions about a picture are answered from the same rows."""
-        ...
-
-    @property
+    @abstractmethod
     def copies(self) -> int:
         """Rows that are run per picture (and question, unless they are shared), as far as that is known before."""
-        ...
 
+    @abstractmethod
     def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
         """Answer all questions about one picture.
 
@@ -162,15 +172,14 @@ class Engine(Protocol):
         CutError
             If the split is not the deployed file on this picture.
         """
-        ...
 
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it, besides the cut's name and grid; plain values."""
-        ...
+        return {}
 
+    @abstractmethod
     def summary(self) -> str:
         """What the table's head says of it, in a few words."""
-        ...
 
 
 def placed(engines: Sequence[Engine], field_of: Callable[[Cut], CellField]) -> list[Engine]:
@@ -188,10 +197,7 @@ def placed(engines: Sequence[Engine], field_of: Callable[[Cut], CellField]) -> l
     list of Engine
         Those whose field is known are the same.
     """
-    return [
-        each if each.field.how != OPEN else cast("Engine", replace(cast("Any", each), field=field_of(each.cut)))
-        for each in engines
-    ]
+    return [each if each.field.how != OPEN else replace(each, field=field_of(each.cut)) for each in engines]
 
 
 def check_finite(cut: Cut, maps: Sequence[CutMap]) -> None:

@@ -16,7 +16,7 @@ from onnx_evidence.evidence import (
     default_size,
 )
 from onnx_evidence.methods.background_file import FORMAT, BackgroundFile, CutHeader, Header
-from onnx_evidence.methods.table import METHODS
+from onnx_evidence.methods.removal import PDA
 from onnx_evidence.types import Features
 
 # Pictures and windows per picture on which clipping is judged.
@@ -84,7 +84,7 @@ class _CutFitter:
         cut = self.cut
         at_input = name == deployed.model.input_name
         # At the input the customary window is that of prediction difference analysis.
-        self.window = min(window or (METHODS["pda"].window if at_input else None) or default_size(cut.grid), *cut.grid)
+        self.window = min(window or (PDA.window if at_input else None) or default_size(cut.grid), *cut.grid)
         self.fitter = BackgroundFitter(cut.cell_shape, patch or default_patch(self.window, cut.grid))
         if self.window > self.fitter.patch:
             raise DataError(f"patch {self.fitter.patch} is smaller than the window of {self.window} cells")
@@ -117,22 +117,7 @@ class _CutFitter:
 
 
 def clipped_share(background: Background, pictures: Sequence[Features], window: int) -> float:
-    """Share of drawn values outside the range seen in the fit, over a few windows of a few pictures.
-
-    Parameters
-    ----------
-    background : Background
-        The fit.
-    pictures : sequence of ndarray of float32, shape (C, A, B)
-        Features of some pictures at the cut.
-    window : int
-        Side of the window in cells.
-
-    Returns
-    -------
-    float
-        0..1.
-    """
+    """Share of drawn values, 0..1, outside the range seen in the fit, over a few windows of features (C, A, B)."""
     sampler = ConditionalSampler(background)
     low, high = (bound[None, :, None, None] for bound in (background.low, background.high))
     outside = []

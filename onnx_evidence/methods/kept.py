@@ -4,33 +4,18 @@ At a cut they are the last channels of the features, the same in every cell. Wha
 leaves these channels as they are in the picture, and gradients by them are 0: that is all that methods need.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from onnx_evidence.evidence import Key, Sampler
+from onnx_evidence.methods.baselines import Baselines
 from onnx_evidence.methods.engine import View
 from onnx_evidence.types import Features
 
-# Features with everything removed, (M, C, A, B): what `baselines` calls baselines.
-Start = Callable[[View], Features]
 
-
-def keeping(start: Start, kept: int) -> Start:
-    """The same, but for channels that hold tokens which are no cells: they stay as they are in the picture.
-
-    Parameters
-    ----------
-    start : Start
-        Of the other channels, which are all that it is shown and gives.
-    kept : int
-        How many of the last channels are kept (`graph.Cut.kept`).
-
-    Returns
-    -------
-    Start
-    """
+def keeping(start: Baselines, kept: int) -> Baselines:
+    """The same, but for the last ``kept`` channels, tokens which are no cells: they stay as in the picture."""
     if not kept:
         return start
 
@@ -43,15 +28,7 @@ def keeping(start: Start, kept: int) -> Start:
 
 
 class KeepingSampler:
-    """Another sampler, but for channels that hold tokens which are no cells: they stay as they are in the picture.
-
-    Parameters
-    ----------
-    sampler : Sampler
-        Of the other channels.
-    kept : int
-        How many of the last channels are kept (`graph.Cut.kept`); at least 1.
-    """
+    """Another sampler, but for the last ``kept`` channels, tokens which are no cells: they stay as in the picture."""
 
     def __init__(self, sampler: Sampler, kept: int) -> None:
         self.sampler, self.kept = sampler, kept

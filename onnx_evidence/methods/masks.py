@@ -1,4 +1,4 @@
-"""The engine that shows parts: `masking` at one cut of a deployed model."""
+"""Methods that show parts behind masks: `evidence.masks` at one cut of a deployed model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,31 +7,22 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onnx_evidence.cuts import Cut
-from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import SettingError
-from onnx_evidence.evidence import CellField, ClassKind, MakeMasks, Parts, Score, generator
+from onnx_evidence.evidence import ClassKind, MakeMasks, Parts, Score, generator
 from onnx_evidence.evidence import masks as masking
 from onnx_evidence.methods.baselines import Baselines
-from onnx_evidence.methods.engine import CutMap, Progress, Question, View
-from onnx_evidence.methods.settings import Settings
+from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
+from onnx_evidence.methods.method import ARBITRARY, BITS, PROBABILITY, Method
+from onnx_evidence.methods.settings import ZERO, Settings
+from onnx_evidence.methods.site import Site
 from onnx_evidence.types import Features, FloatArray, Predict
 
 # One row of maps per question (T, A, B), and their squared standard error.
 Maps = tuple[FloatArray, FloatArray]
+# The score of what logits (N, K) say.
+Scoring = Callable[[Question, FloatArray, str, ClassKind], FloatArray]
 # From a view, the score of everything (T,) and what was seen behind the masks to maps.
 Formula = Callable[[View, FloatArray, Parts], Maps]
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """What a method shows, what it counts, and what it makes of that."""
-
-    masks: Callable[[View, int], MakeMasks]
-    count: Callable[[Cut], int]  # 0 where masks are drawn
-    score: Callable[[Question, FloatArray, str, ClassKind], FloatArray]
-    formula: Formula
-    words: str
-    of_input: bool = False
 
 
 def _probability(question: Question, logits: FloatArray, kind: str, class_kind: ClassKind) -> FloatArray:
@@ -74,124 +65,40 @@ def _channels(view: View, full: FloatArray, parts: Parts) -> tuple[Features, Flo
     return view.features[: len(rows)], full, rows
 
 
-_RECIPES = {
-    "rise": _Recipe(
-        _random, lambda cut: 0, _probability, lambda view, full, parts: masking.weighted_mean(parts), "random masks"
-    ),
-    "rise-evidence": _Recipe(
-        _random, lambda cut: 0, _bits, lambda view, full, parts: masking.slope(parts), "random masks"
-    ),
-    "recipro-cam": _Recipe(
-        lambda view, seed: masking.cell_masks(view.features.shape[1:]),
-        lambda cut: cut.grid[0] * cut.grid[1],
-        _probability,
-        _cells,
-        "masks, each of one cell",
-    ),
-    "ablation-cam": _Recipe(
-        lambda view, seed: masking.channel_masks(len(view.features)),
-        lambda cut: cut.cell_shape[0],
-        _logit,
-        lambda view, full, parts: _exact(masking.ablation_cam(*_channels(view, full, parts))),
-        "masks, each without one channel",
-    ),
-    "score-cam": _Recipe(
-        lambda view, seed: masking.activation_masks(view.features, view.inputs.shape[1:]),
-        lambda cut: cut.cell_shape[0],
-        _logit,
-        lambda view, full, parts: _exact(masking.score_cam(*_channels(view, full, parts)[::2])),
-        "masks of the input, each in the shape of one channel",
-        of_input=True,
-    ),
-}
-# A slope and its error take this many masks.
-_FEWEST = 3
-
-
 @dataclass(frozen=True)
-class MaskEngine:
+class MaskEngine(Engine):
     """A map from what the model says of features of which only a part is shown.
 
     Attributes
     ----------
-    cut : Cut
-        Where features are masked, or, for Score-CAM, where the masks of the input come from.
+    method : MaskMethod
+        Which.
     predict : Predict
         What is masked to logits: the tail, or the whole model for Score-CAM.
-    certify : callable
-        Proves the split, given the tail's logits and the deployed file's.
-    field : CellField
-        Where its cells look.
     baselines : Baselines
         What the masks hide features behind.
-    settings : Settings
-        Method, score, samples, batch size and seed.
+    samples : int
+        How many, where they are drawn.
     """
 
-    cut: Cut
+    method: "MaskMethod"
     predict: Predict
-    certify: Callable[[Cut, FloatArray, FloatArray], float]
-    field: CellField
     baselines: Baselines
-    settings: Settings
+    samples: int
 
     shared: ClassVar[bool] = True
-
-    @classmethod
-    def prepare(
-        cls, deployed: DeployedModel, cut: Cut, field: CellField, baselines: Baselines, settings: Settings
-    ) -> "MaskEngine":
-        """Open what is run behind the masks.
-
-        Parameters
-        ----------
-        deployed : DeployedModel
-            The model.
-        cut : Cut
-            Where features are masked.
-        field : CellField
-            Where its cells look.
-        baselines : Baselines
-            What the masks hide features behind.
-        settings : Settings
-            The rest.
-
-        Returns
-        -------
-        MaskEngine
-
-        Raises
-        ------
-        SettingError
-            If a slope is to be taken through fewer than 3 masks.
-        """
-        if settings.method == "rise-evidence" and settings.samples is not None and settings.samples < _FEWEST:
-            raise SettingError(f"samples {settings.samples}: a slope over random masks takes {_FEWEST} of them or more")
-        masked = cut
-        if _RECIPES[settings.method].of_input:
-            masked = deployed.graph.find(deployed.model.input_name)
-        return cls(cut, deployed.tail(masked), deployed.certify, field, baselines, settings)
-
-    @property
-    def _recipe(self) -> _Recipe:
-        return _RECIPES[self.settings.method]
-
-    @property
-    def _drawn(self) -> bool:
-        """Whether masks are drawn, as many as one likes."""
-        return self._recipe.count(self.cut) == 0
 
     @property
     def copies(self) -> int:
         """Masks per picture; all classes are answered from the same."""
-        return self._recipe.count(self.cut) or self.settings.samples or self.settings.preset.samples
+        return self.samples if self.method.count is None else self.method.count(self.cut)
 
     def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
         """Answer all questions from the same passes; see `methods.engine.Engine`."""
-        recipe, kind = self._recipe, self.settings.score
+        method, kind = self.method, self.settings.score
 
         def scores(logits: FloatArray) -> FloatArray:
-            return np.stack([recipe.score(question, logits, kind, view.class_kind) for question in questions], axis=1)
+            return np.stack([method.score(question, logits, kind, view.class_kind) for question in questions], axis=1)
 
         whole, hidden = self._ends(view)
         logits = self.predict(whole[None])
@@ -200,13 +107,13 @@ class MaskEngine:
             whole,
             hidden,
             self.predict,
-            recipe.masks(view, self.settings.seed),
+            method.masks(view, self.settings.seed),
             self.copies,
             scores,
             batch_size=self.settings.batch_size,
             progress=progress,
         )
-        maps, variances = recipe.formula(view, scores(logits)[0], parts)
+        maps, variances = method.formula(view, scores(logits)[0], parts)
         return [
             self._to_pixels(cells, variance, certificate, view.rounding(question, logits[0]))
             for question, cells, variance in zip(questions, maps, variances, strict=True)
@@ -214,20 +121,150 @@ class MaskEngine:
 
     def _ends(self, view: View) -> tuple[Features, Features]:
         """What masks of ones and of zeros show."""
-        if self._recipe.of_input:
+        if self.method.of_input:
             return view.inputs, np.zeros_like(view.inputs)
         return view.features, self.baselines(view)[0]
 
     def _to_pixels(self, cells: FloatArray, variance: FloatArray, certificate: float, rounding: float) -> CutMap:
         # Cells are seen through the same masks: their errors add up, which bounds that of a pixel between them.
         values, error = self.field.to_input(cells), self.field.to_input(np.sqrt(variance))
-        freedom = np.full(values.shape, max(self.copies - 2.0, 1.0)) if self._drawn else None
+        freedom = np.full(values.shape, max(self.copies - 2.0, 1.0)) if self.method.drawn else None
         return CutMap(cells, values, error**2, None, certificate, rounding, alike=True, freedom=freedom)
 
     def describe(self) -> dict[str, Any]:
         """Masks; draws, where they are drawn."""
-        return {"samples" if self._drawn else "masks": self.copies}
+        return {"samples" if self.method.drawn else "masks": self.copies}
 
     def summary(self) -> str:
         """How many masks, and what they show."""
-        return f"{self.copies} {self._recipe.words}"
+        return f"{self.copies} {self.method.words}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskMethod(Method):
+    """What is shown, what is counted, and what is made of that.
+
+    Attributes
+    ----------
+    masks : callable
+        From a view and a seed to masks.
+    count : callable or None
+        How many there are at a cut; None where they are drawn, as many as one likes.
+    score : callable
+        What is counted.
+    formula : callable
+        What is made of that.
+    words : str
+        What is shown, after a number.
+    of_input : bool
+        Whether the masks are laid over the input, whatever the cut.
+    fewest : int
+        Masks that the formula takes.
+    """
+
+    masks: Callable[[View, int], MakeMasks]
+    count: Callable[[Cut], int] | None = None
+    score: Scoring
+    formula: Formula
+    words: str
+    of_input: bool = False
+    fewest: int = 1
+    background: str = ZERO
+
+    @property
+    def drawn(self) -> bool:
+        """Whether masks are drawn."""
+        return self.count is None
+
+    def refuse(self, settings: Settings) -> None:
+        """More than one background, and fewer masks than the formula takes."""
+        self.refuse_two_backgrounds(settings)
+        path = self.background_path(settings)
+        if path is not None and path.is_dir():
+            raise SettingError(
+                f"method {self.name!r} hides features behind one background, not the pictures of {path}: take mean, "
+                "zero, blur or FILE.npz"
+            )
+        if settings.samples is not None and settings.samples < self.fewest:
+            raise SettingError(
+                f"samples {settings.samples}: a slope over random masks takes {self.fewest} of them or more"
+            )
+
+    def has_error(self, settings: Settings) -> bool:
+        """Whether masks are drawn."""
+        return self.drawn
+
+    def prepare(self, site: Site) -> MaskEngine:
+        """Open what is run behind the masks: the tail, or the whole model where these are laid over the input."""
+        deployed, cut = site.deployed, site.cut
+        field, hidden = site.field(), site.baselines()
+        masked = deployed.graph.find(deployed.model.input_name) if self.of_input else cut
+        return MaskEngine(
+            cut, deployed.certify, field, site.settings, self, deployed.tail(masked), hidden, site.samples
+        )
+
+
+_USES = frozenset({"background", "statistic"})
+_MANY = 4000
+METHODS = (
+    MaskMethod(
+        "rise",
+        "mean of random masks, weighted with the probability behind them (Petsiuk 2018)",
+        "either",
+        PROBABILITY,
+        samples=_MANY,
+        uses=_USES | {"samples"},
+        masks=_random,
+        score=_probability,
+        formula=lambda view, full, parts: masking.weighted_mean(parts),
+        words="random masks",
+    ),
+    MaskMethod(
+        "rise-evidence",
+        "bits that the log-odds rise when a place is shown, from the same masks",
+        "either",
+        BITS,
+        samples=_MANY,
+        uses=_USES | {"samples", "score"},
+        masks=_random,
+        score=_bits,
+        formula=lambda view, full, parts: masking.slope(parts),
+        words="random masks",
+        fewest=3,  # for a slope and its error
+    ),
+    MaskMethod(
+        "recipro-cam",
+        "probability with one cell left at a time (Byun 2022)",
+        "last",
+        PROBABILITY,
+        uses=_USES,
+        masks=lambda view, seed: masking.cell_masks(view.features.shape[1:]),
+        count=lambda cut: cut.grid[0] * cut.grid[1],
+        score=_probability,
+        formula=_cells,
+        words="masks, each of one cell",
+    ),
+    MaskMethod(
+        "ablation-cam",
+        "features weighted by what the logit loses without their channel, signed (Desai 2020)",
+        "last",
+        ARBITRARY,
+        masks=lambda view, seed: masking.channel_masks(len(view.features)),
+        count=lambda cut: cut.cell_shape[0],
+        score=_logit,
+        formula=lambda view, full, parts: _exact(masking.ablation_cam(*_channels(view, full, parts))),
+        words="masks, each without one channel",
+    ),
+    MaskMethod(
+        "score-cam",
+        "features weighted by the logit of the picture behind them (Wang 2020)",
+        "last",
+        ARBITRARY,
+        masks=lambda view, seed: masking.activation_masks(view.features, view.inputs.shape[1:]),
+        count=lambda cut: cut.cell_shape[0],
+        score=_logit,
+        formula=lambda view, full, parts: _exact(masking.score_cam(*_channels(view, full, parts)[::2])),
+        words="masks of the input, each in the shape of one channel",
+        of_input=True,
+    ),
+)

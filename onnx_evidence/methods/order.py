@@ -1,12 +1,12 @@
-"""The engine that orders cells of the picture: `ordering` at the input of a deployed model."""
+"""The method that orders cells of the picture: `evidence.order` at the input of a deployed model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from onnx_evidence.cuts import Cut
+from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import (
     FRONTS,
     LEVELS,
@@ -25,29 +25,18 @@ from onnx_evidence.evidence import (
     refine,
 )
 from onnx_evidence.methods.baselines import Baselines
-from onnx_evidence.methods.engine import CutMap, Progress, Question, View
-from onnx_evidence.methods.settings import Settings
+from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
+from onnx_evidence.methods.method import Method
+from onnx_evidence.methods.settings import BOTH, Settings
+from onnx_evidence.methods.site import EvidenceMap, Site
 from onnx_evidence.types import Features, FloatArray, Gradient, Predict
-
-# Evidence of one question in pixels of the input: where the ascent starts.
-Start = Callable[[View, Question], FloatArray]
 
 # Pixels along a side of a cell, about.
 _PITCH = 8
 
 
 def cells_of(size: tuple[int, int]) -> CellField:
-    """Square cells of about 8 pixels that tile the input.
-
-    Parameters
-    ----------
-    size : (int, int)
-        Height and width of the input in pixels.
-
-    Returns
-    -------
-    CellField
-    """
+    """Square cells of about 8 pixels that tile an input of so many rows and columns of pixels."""
     axes = []
     for pixels in size:
         cells = max(1, round(pixels / _PITCH))
@@ -58,39 +47,25 @@ def cells_of(size: tuple[int, int]) -> CellField:
 
 
 @dataclass(frozen=True)
-class OrderEngine:
+class OrderEngine(Engine):
     """Evidence of the level sets of an order, refined by gradient ascent.
 
     Attributes
     ----------
-    cut : Cut
-        The input.
     gradient : Gradient
         Of the whole model.
     predict : Predict
         The whole canonical graph.
-    certify : callable
-        Proves that it is the deployed file, given the logits of both.
-    field : CellField
-        The cells that are ordered, tiling the input.
     baselines : Baselines
         What removed pixels become; of several, the mean evidence.
     start : callable
         The map whose order is refined.
-    settings : Settings
-        Batch size and seed.
     """
 
-    cut: Cut
     gradient: Gradient
     predict: Predict
-    certify: Callable[[Cut, FloatArray, FloatArray], float]
-    field: CellField
     baselines: Baselines
-    start: Start
-    settings: Settings
-
-    shared: ClassVar[bool] = False
+    start: EvidenceMap
 
     @property
     def copies(self) -> int:
@@ -199,3 +174,32 @@ class _Mix:
         """Sums of a map (H, W) over the cells (A, B)."""
         rows, cols = (np.eye(int(cell[-1]) + 1)[cell] for cell in self._cell)
         return rows.T @ pixels @ cols
+
+
+class OrderMethod(Method):
+    """The order of the default method's map, refined."""
+
+    def refuse(self, settings: Settings) -> None:
+        """Backgrounds of features."""
+        if (path := self.background_path(settings)) is not None:
+            raise SettingError(
+                f"method {self.name!r} removes pixels, not features: {path} is no background for it; take mean, "
+                "zero, blur or blur+mean"
+            )
+
+    def prepare(self, site: Site) -> OrderEngine:
+        """Open the model forwards and backwards, and make the default method ready, whose order is refined."""
+        deployed, cut = site.deployed, site.cut
+        gradient, cells = deployed.gradient(cut), cells_of(deployed.model.input_shape[1:])
+        tail, removed = deployed.tail(cut), site.baselines()
+        return OrderEngine(cut, deployed.certify, cells, site.settings, gradient, tail, removed, site.default_map())
+
+
+ORDERED = OrderMethod(
+    "ordered",
+    "evidence of cells in the order that predicts their removal best, refined from integrated; adds up",
+    "input",
+    background=BOTH,
+    uses=frozenset({"background"}),
+    accounts=True,
+)

@@ -1,51 +1,52 @@
-"""The engine that integrates along a path: `path` at one cut of a deployed model."""
+"""Methods that integrate evidence along a path of features, `evidence.path`, and may carry it to pixels.
 
-from collections.abc import Callable, Sequence
+Carried through the head's backward graph, every pixel gets what it brought about. The evidence of a map is a linear
+form of the features: with v the mean gradient along the hidden path and m its baseline, ``v . (h - m)``. How much of it
+each pixel brought about is integrated again, along the path from the blurred picture x0 to the picture x in input
+space, with v as the cotangent:
+
+    P = sum over colours of (x - x0) * integral over s in 0..1 of J(x0 + s (x - x0))' v,
+
+J being the head's Jacobian. By the fundamental theorem the pixels add up to ``v . (head(x) - head(x0))``, which is
+all of the cells' evidence where the hidden baseline is ``head(x0)`` itself; else there is a remainder, and it is said.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from onnx_evidence.cuts import Cut
-from onnx_evidence.evidence import CellField, PathEvidence, Score, average, integrate
-from onnx_evidence.methods.backward import carry_back
-from onnx_evidence.methods.baselines import Baselines
-from onnx_evidence.methods.engine import CutMap, Progress, Question, View
-from onnx_evidence.methods.settings import BOTH, Settings
+from onnx_evidence.errors import SettingError
+from onnx_evidence.evidence import PathEvidence, Score, average, integrate
+from onnx_evidence.methods.baselines import Baselines, blurred_picture
+from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
+from onnx_evidence.methods.method import Method
+from onnx_evidence.methods.settings import BOTH, PROJECTIONS, ZERO, Settings
+from onnx_evidence.methods.site import Site
 from onnx_evidence.types import FloatArray, Gradient
 
 
 @dataclass(frozen=True)
-class PathEngine:
+class PathEngine(Engine):
     """Evidence of every cell, integrated from a baseline to the picture's features.
 
     Attributes
     ----------
-    cut : Cut
-        Where.
     gradient : Gradient
         Of the tail.
-    certify : callable
-        Proves the split, given the tail's logits and the deployed file's.
-    field : CellField
-        Where its cells look.
     baselines : Baselines
         Where paths start.
-    settings : Settings
-        Score and completeness.
     head : Gradient or None
         Of the head, where evidence is carried to pixels through it and not through the measured fields.
+    drawn : bool
+        Whether several baselines are a sample of others, so that their mean has an error.
     """
 
-    cut: Cut
     gradient: Gradient
-    certify: Callable[[Cut, FloatArray, FloatArray], float]
-    field: CellField
     baselines: Baselines
-    settings: Settings
     head: Gradient | None = None
-
-    shared: ClassVar[bool] = False
+    drawn: bool = True
 
     @property
     def copies(self) -> int:
@@ -65,8 +66,7 @@ class PathEngine:
             values = carried.mean(axis=0)
             budget = replace(mean.budget, carried=float(values.sum()))
             freedom = np.full(values.shape, max(len(parts) - 1.0, 1.0))
-            # Two backgrounds that are always the same two are no sample.
-            variance = _squared_error(carried[:1] if self.settings.stand_in == BOTH else carried)
+            variance = _squared_error(carried if self.drawn else carried[:1])
             rounding = view.rounding(question, mean.logits)
             maps.append(
                 CutMap(mean.cells, values, variance, budget, certificate, rounding, alike=True, freedom=freedom)
@@ -77,24 +77,18 @@ class PathEngine:
         """Bits per pixel of the input."""
         if self.head is None:
             return self.field.spread(evidence.cells)
-        return carry_back(view, evidence, self.head, self.settings)
+        form = evidence.slope.astype(np.float64).reshape(-1)
+        along = Score(form, np.zeros(form.shape))
+        return integrate(view.inputs, blurred_picture(view), self.head, along, **self._how).cells
 
     def _integrate(self, view: View, start: FloatArray, score: Score, progress: Progress) -> PathEvidence:
-        features, settings = view.features, self.settings
-        return integrate(
-            features,
-            start.astype(features.dtype),
-            self.gradient,
-            score,
-            first_steps=settings.steps,
-            completeness=settings.completeness,
-            batch_size=settings.batch_size,
-            progress=progress,
-        )
+        features, first = view.features, start.astype(view.features.dtype)
+        return integrate(features, first, self.gradient, score, progress=progress, **self._how)
 
-    def describe(self) -> dict[str, Any]:
-        """Nothing that is known before a picture is: steps are in its budget."""
-        return {}
+    @property
+    def _how(self) -> dict[str, Any]:
+        steps, completeness = self.settings.steps, self.settings.completeness
+        return {"first_steps": steps, "completeness": completeness, "batch_size": self.settings.batch_size}
 
     def summary(self) -> str:
         """The certificate that steps are added for."""
@@ -105,3 +99,36 @@ def _squared_error(maps: FloatArray) -> FloatArray:
     """Squared standard error of the mean of maps (M, H, W); NaN for fewer than two."""
     count = len(maps)
     return maps.var(axis=0, ddof=1) / count if count > 1 else np.full(maps.shape[1:], np.nan)
+
+
+@dataclass(frozen=True)
+class PathMethod(Method):
+    """Evidence is integrated along a path, at one cut or several."""
+
+    uses: frozenset[str] = frozenset("background statistic score steps completeness project samples".split())
+    accounts: bool = True
+
+    def refuse(self, settings: Settings) -> None:
+        """Draws of what is no folder."""
+        path = self.background_path(settings)
+        if settings.samples is not None and (path is None or not path.is_dir()):
+            raise SettingError(
+                f"samples {settings.samples} of what? Paths draw pictures from --background FOLDER alone"
+            )
+
+    def prepare(self, site: Site) -> PathEngine:
+        """Open the gradient of the tail, and that of the head where evidence is carried through it."""
+        deployed, cut, settings = site.deployed, site.cut, site.settings
+        gradient, starts, field = deployed.gradient(cut), site.baselines(), site.field()
+        head = None if settings.project == PROJECTIONS[0] else deployed.head_gradient(cut)
+        # Two backgrounds that are always the same two are no sample.
+        drawn = site.stand_in != BOTH
+        return PathEngine(cut, deployed.certify, field, settings, gradient, starts, head, drawn)
+
+
+INTEGRATED = PathMethod(
+    "integrated", "evidence integrated along paths in hidden features; adds up", "cuts", background=BOTH
+)
+INTEGRATED_GRADIENTS = PathMethod(
+    "integrated-gradients", "the same path in pixels (Sundararajan 2017)", "input", background=ZERO
+)

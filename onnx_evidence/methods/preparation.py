@@ -6,24 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from onnx_evidence.cuts import AUTO, DEEP, Cut, last_cut, resolve_layers, why_no_grid, why_shallow
+from onnx_evidence.cuts import AUTO, DEEP, last_cut, resolve_layers, why_no_grid, why_shallow
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError, DataError, GradientError, one_line
-from onnx_evidence.evidence import ConditionalSampler, MeanSampler, Sampler, ZeroSampler
 from onnx_evidence.files import open_regular, sha256_of
-from onnx_evidence.methods import baselines
 from onnx_evidence.methods.background_file import BackgroundFile, load_background
-from onnx_evidence.methods.baselines import Baselines
+from onnx_evidence.methods.choice import check_settings, method_of
 from onnx_evidence.methods.engine import Engine, Question, View, placed
-from onnx_evidence.methods.kept import KeepingSampler, keeping
-from onnx_evidence.methods.masks import MaskEngine
-from onnx_evidence.methods.order import OrderEngine, Start, cells_of
-from onnx_evidence.methods.path import PathEngine
-from onnx_evidence.methods.removal import RemovalEngine
-from onnx_evidence.methods.settings import BLUR, BOTH, DEFAULT_METHOD, FALLBACK_METHODS, Settings
-from onnx_evidence.methods.slopes import SlopeEngine
+from onnx_evidence.methods.method import Method
+from onnx_evidence.methods.settings import DEFAULT_METHOD, Settings
+from onnx_evidence.methods.site import EvidenceMap, Site
+from onnx_evidence.methods.table import FALLBACK_METHODS
 from onnx_evidence.pictures import list_images
-from onnx_evidence.types import FloatArray, Head
+from onnx_evidence.types import FloatArray
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,8 @@ class Prepared:
     ----------
     settings : Settings
         With the method settled.
+    method : Method
+        Its row of the table.
     reason : str
         Why this method.
     engines : list of Engine
@@ -49,6 +46,7 @@ class Prepared:
     """
 
     settings: Settings
+    method: Method
     reason: str
     engines: list[Engine]
     background: str
@@ -97,24 +95,25 @@ def prepare(deployed: DeployedModel, settings: Settings) -> Prepared:
             why = why_no_grid(deployed.graph.cuts)
         reason = f"{wanted!r} cannot be computed: {why}"
         chosen = replace(settings.without_quality(), method=instead)
-        chosen.check()
+        check_settings(chosen)
     return _prepare(deployed, chosen, reason)
 
 
 def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepared:
-    path = settings.background_path
+    method = method_of(settings)
+    path = method.background_path(settings)
     file = None
     if path is not None and not path.is_dir():
         file = load_background(path, deployed.model.sha256, deployed.preprocess.model_dump_json())
-    maker = _Maker(deployed, settings, file)
-    cuts = [deployed.graph.find(name) for name in _cut_names(deployed, settings)]
-    engines = [maker.engine(cut) for cut in cuts]
+    engines = _engines(deployed, settings, file)
+    cuts = [engine.cut for engine in engines]
     chosen = settings.layers in ((AUTO,), (DEEP,))
     return Prepared(
         settings,
+        method,
         reason,
         engines,
-        _words(settings),
+        method.replacement(settings),
         file.sha256 if file else _folder_sha256(path),
         why_shallow(cuts, deployed.graph.cuts, deployed.graph.lost) if chosen else None,
         frozenset(cut.name for cut in cuts if cut.op_type != "Input" and not deployed.is_read(cut)),
@@ -137,108 +136,36 @@ def _folder_sha256(folder: Path | None) -> str | None:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _cut_names(deployed: DeployedModel, settings: Settings) -> list[str]:
-    preset = settings.preset
-    if preset.at_input and settings.layers == (AUTO,):
+def _engines(deployed: DeployedModel, settings: Settings, file: BackgroundFile | None) -> list[Engine]:
+    """The method at every cut."""
+    method = method_of(settings)
+    stand_in, samples = method.stand_in(settings), settings.samples or method.samples
+
+    def default_map() -> EvidenceMap:
+        return _default_map(deployed, replace(settings, method=DEFAULT_METHOD, background=stand_in))
+
+    cuts = [deployed.graph.find(name) for name in _cut_names(deployed, method, settings.layers)]
+    return [method.prepare(Site(deployed, cut, settings, stand_in, samples, file, default_map)) for cut in cuts]
+
+
+def _cut_names(deployed: DeployedModel, method: Method, layers: tuple[str, ...]) -> list[str]:
+    if layers == (AUTO,) and method.at_input:
         return [deployed.model.input_name]
-    if preset.at == "last" and settings.layers == (AUTO,):
+    if layers == (AUTO,) and method.at == "last":
         return [last_cut(deployed.graph.cuts, is_read=deployed.is_read)]
-    integrate = preset.engine != "removal"
-    return resolve_layers(settings.layers, deployed.graph.cuts, integrate=integrate, is_read=deployed.is_read)
+    return resolve_layers(layers, deployed.graph.cuts, integrate=not method.windows, is_read=deployed.is_read)
 
 
-def _words(settings: Settings) -> str:
-    path = settings.background_path
-    if settings.preset.engine == "slope" and "background" not in settings.preset.uses:
-        return "nothing, as none are removed"
-    if path is None:
-        words = {"mean": "the picture's own channel means", "zero": "zero", BLUR: "the blurred picture's"}
-        words[BOTH] = f"{words[BLUR]}, and {words['mean']}"
-        return words[settings.stand_in]
-    if path.is_dir():
-        return f"those of {settings.samples or settings.preset.samples} pictures of {path}"
-    if settings.preset.engine == "removal":
-        return f"the conditional Gaussian of {path}"
-    return f"the {settings.statistic} means of {path}"
+def _default_map(deployed: DeployedModel, settings: Settings) -> EvidenceMap:
+    """The mean map of a method, for one that goes on from there."""
+    engines = _engines(deployed, settings, None)
+    look = deployed.looker([engine.cut for engine in engines])
 
+    def found(view: View, question: Question) -> FloatArray:
+        views = [replace(view, features=features) for features in look(view.inputs)]
+        here = placed(engines, lambda cut: deployed.field(cut, view.inputs))
+        asked = zip(here, views, strict=True)
+        maps = [engine.explain(each, [question], lambda steps: None)[0].values for engine, each in asked]
+        return np.asarray(np.mean(maps, axis=0))
 
-class _Maker:
-    """Makes the engine of each cut."""
-
-    def __init__(self, deployed: DeployedModel, settings: Settings, file: BackgroundFile | None) -> None:
-        self.deployed, self.settings, self.file = deployed, settings, file
-
-    def engine(self, cut: Cut) -> Engine:
-        deployed, settings = self.deployed, self.settings
-        if settings.preset.engine == "removal":
-            return RemovalEngine.prepare(deployed, cut, deployed.field(cut), self._sampler(cut), settings)
-        if settings.preset.engine == "mask":
-            return MaskEngine.prepare(deployed, cut, deployed.field(cut), self._baselines(cut), settings)
-        if settings.preset.engine == "order":
-            return self._order(cut)
-        # First what may be refused, then what takes time.
-        gradient = deployed.gradient(cut, only_rectified=settings.method == "guided-backprop")
-        start, field = self._baselines(cut), deployed.field(cut)
-        if settings.preset.engine == "slope":
-            return SlopeEngine(cut, gradient, deployed.certify, field, start, settings)
-        head = deployed.head_gradient(cut) if settings.project == "backward" else None
-        return PathEngine(cut, gradient, deployed.certify, field, start, settings, head)
-
-    def _order(self, cut: Cut) -> Engine:
-        deployed, settings = self.deployed, self.settings
-        gradient, cells = deployed.gradient(cut), cells_of(deployed.model.input_shape[1:])
-        tail, removed = deployed.tail(cut), self._baselines(cut)
-        return OrderEngine(cut, gradient, tail, deployed.certify, cells, removed, self._integrated(), settings)
-
-    def _integrated(self) -> Start:
-        """The map of the default method, for an engine that goes on from there."""
-        settings = replace(self.settings, method=DEFAULT_METHOD, background=self.settings.stand_in)
-        maker = _Maker(self.deployed, settings, None)
-        engines = [maker.engine(self.deployed.graph.find(name)) for name in _cut_names(self.deployed, settings)]
-        look = self.deployed.looker([engine.cut for engine in engines])
-
-        def start(view: View, question: Question) -> FloatArray:
-            views = [replace(view, features=features) for features in look(view.inputs)]
-            here = placed(engines, lambda cut: self.deployed.field(cut, view.inputs))
-            asked = zip(here, views, strict=True)
-            maps = [engine.explain(each, [question], lambda steps: None)[0].values for engine, each in asked]
-            return np.asarray(np.mean(maps, axis=0))
-
-        return start
-
-    def _sampler(self, cut: Cut) -> Sampler:
-        sampler = self._cell_sampler(cut.name)
-        return KeepingSampler(sampler, cut.kept) if cut.kept else sampler
-
-    def _cell_sampler(self, cut: str) -> Sampler:
-        if self.file is None:
-            return ZeroSampler() if self.settings.stand_in == "zero" else MeanSampler()
-        header, background = self.file.for_cut(cut, self.settings.stand_in)
-        return ConditionalSampler(background, header.window)
-
-    def _baselines(self, cut: Cut) -> Baselines:
-        return keeping(self._cell_baselines(cut), cut.kept)
-
-    def _cell_head(self, cut: Cut) -> Head:
-        """The features of cells, without what is kept beside them."""
-        head, channels = self.deployed.head(cut), cut.cell_shape[0]
-        return lambda inputs: head(inputs)[:, :channels]
-
-    def _cell_baselines(self, cut: Cut) -> Baselines:
-        settings, path = self.settings, self.settings.background_path
-        if settings.stand_in == BLUR:
-            return baselines.blurred(self._cell_head(cut))
-        if settings.stand_in == BOTH:
-            return baselines.both(baselines.blurred(self._cell_head(cut)), baselines.own_means)
-        if path is None:
-            return baselines.zeros if settings.stand_in == "zero" else baselines.own_means
-        if self.file is not None:
-            header, background = self.file.for_cut(cut.name, settings.stand_in)
-            return baselines.fitted(background, settings.statistic, header.window)
-        return baselines.pictures(
-            self._cell_head(cut),
-            lambda picture: self.deployed.prepare(picture)[1],
-            list_images([path]),
-            settings.samples or settings.preset.samples,
-            settings.seed,
-        )
+    return found

@@ -1,16 +1,14 @@
-"""The engine that removes windows: `difference` at one cut of a deployed model."""
+"""Methods that remove windows: `evidence.difference` and `evidence.sequential` at one cut of a deployed model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from onnx_evidence.cuts import Cut
-from onnx_evidence.deployed import DeployedModel
+from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import (
     FIRST_LOOK,
     MOST_SAMPLES,
     Asked,
-    CellField,
     Draws,
     Sampled,
     Sampler,
@@ -23,81 +21,33 @@ from onnx_evidence.evidence import (
     sample_windows,
     window_evidence,
 )
-from onnx_evidence.methods.engine import CutMap, Progress, Question, View
-from onnx_evidence.methods.settings import Settings
-from onnx_evidence.types import FloatArray, Predict
+from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
+from onnx_evidence.methods.method import BITS, Method
+from onnx_evidence.methods.settings import BLUR, BOTH, Settings
+from onnx_evidence.methods.site import Site
+from onnx_evidence.types import Predict
 
 
 @dataclass(frozen=True)
-class RemovalEngine:
+class RemovalEngine(Engine):
     """Windows of features, removed one at a time.
 
     Attributes
     ----------
-    cut : Cut
-        Where.
     tail : Predict
         Features to logits.
-    certify : callable
-        Proves the split, given the tail's logits and the deployed file's.
-    field : CellField
-        Where its cells look.
     windows : Windows
         What is removed.
     sampler : Sampler
         What it is replaced by.
     samples : int
         Draws per window; the most of them where they stop at a tolerance.
-    settings : Settings
-        Tolerance, batch size, seed and correction.
     """
 
-    cut: Cut
     tail: Predict
-    certify: Callable[[Cut, FloatArray, FloatArray], float]
-    field: CellField
     windows: Windows
     sampler: Sampler
     samples: int
-    settings: Settings
-
-    @classmethod
-    def prepare(
-        cls, deployed: DeployedModel, cut: Cut, field: CellField, sampler: Sampler, settings: Settings
-    ) -> "RemovalEngine":
-        """Settle windows and samples, and open the tail.
-
-        Parameters
-        ----------
-        deployed : DeployedModel
-            The model.
-        cut : Cut
-            Where windows are removed.
-        field : CellField
-            Where its cells look.
-        sampler : Sampler
-            What they are replaced by.
-        settings : Settings
-            The rest.
-
-        Returns
-        -------
-        RemovalEngine
-
-        Raises
-        ------
-        SettingError
-            If windows or samples of that size cannot be had.
-        """
-        preset = settings.preset
-        size = settings.window or preset.window or sampler.window or default_size(cut.grid)
-        stride = settings.stride or preset.stride or max(1, size // 3)
-        many = preset.samples if settings.tolerance is None else MOST_SAMPLES
-        samples = settings.samples or (1 if sampler.deterministic else many)
-        check_samples(samples, sampler.deterministic)
-        windows = Windows.place(cut.grid, size, stride)
-        sampler.check(windows.size)
-        return cls(cut, deployed.tail(cut), deployed.certify, field, windows, sampler, samples, settings)
 
     shared: ClassVar[bool] = True
 
@@ -128,15 +78,7 @@ class RemovalEngine:
             rounding = view.rounding(question, whole)
             maps.append(
                 CutMap(
-                    cells,
-                    values,
-                    variance,
-                    None,
-                    certificate,
-                    rounding,
-                    freedom=freedom,
-                    looks=looks,
-                    sampling=notes,
+                    cells, values, variance, None, certificate, rounding, freedom=freedom, looks=looks, sampling=notes
                 )
             )
         return maps
@@ -198,3 +140,81 @@ class RemovalEngine:
         if self.settings.tolerance is not None:
             return f"{windows}, up to {self.samples} samples until ±{self.settings.tolerance:g} bits"
         return f"{windows}, {self.samples} sample{'s' * (self.samples > 1)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovalMethod(Method):
+    """Windows are removed one at a time.
+
+    Attributes
+    ----------
+    window : int or None
+        Side of the window in cells; None for a fifth of the grid.
+    stride : int or None
+        Cells from window to window; None for a third of the window.
+    """
+
+    window: int | None = None
+    stride: int | None = None
+    unit: str = BITS
+    uses: frozenset[str] = frozenset("window stride samples background laplace tolerance".split())
+    windows: bool = True
+
+    def refuse(self, settings: Settings) -> None:
+        """Backgrounds that no window is drawn from, and a tolerance without draws."""
+        stand_in, path = self.stand_in(settings), self.background_path(settings)
+        if stand_in in (BLUR, BOTH):
+            raise SettingError(f"method {self.name!r} cannot use --background {stand_in}: take mean, zero or FILE.npz")
+        if path is not None and path.is_dir():
+            raise SettingError(
+                f"method {self.name!r} draws windows from a fitted background: fit one from {path} with "
+                "'onnx-evidence background', and pass the file"
+            )
+        if settings.tolerance is None:
+            return
+        if path is None:
+            raise SettingError(
+                f"tolerance {settings.tolerance:g} of what? Nothing is drawn from --background {stand_in}: drop "
+                "--tolerance, or give --background FILE.npz"
+            )
+        least = 2 * FIRST_LOOK
+        if settings.samples is not None and (settings.samples < least or settings.samples % 2):
+            raise SettingError(
+                f"samples {settings.samples} are the most that --tolerance may draw: an even number, at least {least}"
+            )
+
+    def replacement(self, settings: Settings) -> str:
+        """Constants, or what draws come from."""
+        path = self.background_path(settings)
+        return super().replacement(settings) if path is None else f"the conditional Gaussian of {path}"
+
+    def has_error(self, settings: Settings) -> bool:
+        """Whether windows are drawn."""
+        return self.background_path(settings) is not None
+
+    def prepare(self, site: Site) -> RemovalEngine:
+        """Settle windows and samples, and open the tail."""
+        deployed, cut, settings = site.deployed, site.cut, site.settings
+        field, sampler = site.field(), site.sampler()
+        size = settings.window or self.window or sampler.window or default_size(cut.grid)
+        stride = settings.stride or self.stride or max(1, size // 3)
+        many = self.samples if settings.tolerance is None else MOST_SAMPLES
+        samples = settings.samples or (1 if sampler.deterministic else many)
+        check_samples(samples, sampler.deterministic)
+        windows = Windows.place(cut.grid, size, stride)
+        sampler.check(windows.size)
+        return RemovalEngine(cut, deployed.certify, field, settings, deployed.tail(cut), windows, sampler, samples)
+
+
+WINDOW = RemovalMethod("window", "windows of hidden features removed; only the tail runs again", "cuts")
+OCCLUSION = RemovalMethod("occlusion", "windows of pixels, replaced by a constant (Zeiler & Fergus 2014)", "input")
+PDA = RemovalMethod(
+    "pda",
+    "windows of pixels, drawn from their surroundings (Zintgraf 2017: 10 x 10, 10 samples, stride 1)",
+    "input",
+    samples=10,
+    needs_file=True,
+    window=10,
+    stride=1,
+)
+METHODS = (WINDOW, OCCLUSION, PDA)

@@ -1,73 +1,51 @@
-"""The engine of one gradient: `attribution` at one cut of a deployed model."""
+"""Methods of one gradient: `evidence.attribution` at one cut of a deployed model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from onnx_evidence.cuts import Cut
-from onnx_evidence.evidence import LN2, CellField, Score, attribution, generator, key_of
+from onnx_evidence.evidence import LN2, Score, attribution, generator, key_of
 from onnx_evidence.methods.baselines import Baselines
-from onnx_evidence.methods.engine import CutMap, Progress, Question, View
+from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
+from onnx_evidence.methods.method import ARBITRARY, Method
 from onnx_evidence.methods.settings import Settings
+from onnx_evidence.methods.site import Site
 from onnx_evidence.types import Features, FloatArray, Gradient
 
+# The map from features and gradient.
 Formula = Callable[[Features, Features], FloatArray]
 
-# One line per method: the map from features and gradient.
-FORMULAS: dict[str, Formula] = {
-    "gradient": lambda features, gradient: attribution.largest_slope(gradient),
-    "smoothgrad": lambda features, gradient: attribution.largest_slope(gradient),
-    "guided-backprop": lambda features, gradient: attribution.largest_slope(gradient),
-    "gradient-x-input": attribution.layer_times_gradient,
-    "taylor-evidence": attribution.layer_times_gradient,
-    "hirescam": attribution.layer_times_gradient,
-    "grad-cam": attribution.grad_cam,
-    "grad-cam++": attribution.grad_cam_plus_plus,
-    "layercam": attribution.layer_cam,
-}
 # Noise of SmoothGrad as a share of the picture's range of values (Smilkov et al. 2017, section 3.2: 10 to 20 %).
 _NOISE = 0.15
 
 
 @dataclass(frozen=True)
-class SlopeEngine:
+class SlopeEngine(Engine):
     """A map from the gradient at the features themselves.
 
     Attributes
     ----------
-    cut : Cut
-        Where.
+    method : SlopeMethod
+        Which.
     gradient : Gradient
         Of the tail.
-    certify : callable
-        Proves the split, given the tail's logits and the deployed file's.
-    field : CellField
-        Where its cells look.
     baselines : Baselines
-        What 'taylor-evidence' takes off the features.
-    settings : Settings
-        Method, score, samples and seed.
+        What the first order takes off the features.
+    samples : int
+        Noisy pictures, for a method of these.
     """
 
-    cut: Cut
+    method: "SlopeMethod"
     gradient: Gradient
-    certify: Callable[[Cut, FloatArray, FloatArray], float]
-    field: CellField
     baselines: Baselines
-    settings: Settings
-
-    shared: ClassVar[bool] = False
+    samples: int
 
     @property
     def copies(self) -> int:
         """Gradients per question."""
-        return self._samples + 1 if self.settings.method == "smoothgrad" else 1
-
-    @property
-    def _samples(self) -> int:
-        return self.settings.samples or self.settings.preset.samples
+        return self.samples + 1 if self.method.noisy else 1
 
     def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
         """One gradient per question; see `methods.engine.Engine`."""
@@ -76,13 +54,12 @@ class SlopeEngine:
             score = view.score(question, self.settings.score)
             logits, gradients = self.gradient(view.features[None], score.direction, score.rest)
             certificate = self.certify(self.cut, logits[0], view.logits)
-            slope = self._smooth(view, score) if self.settings.method == "smoothgrad" else gradients[0]
+            slope = self._smooth(view, score) if self.method.noisy else gradients[0]
             features = view.features
-            if self.settings.method == "taylor-evidence":
+            if self.method.removes:
                 features = features - self.baselines(view).mean(axis=0)
-            cells = FORMULAS[self.settings.method](features, slope) / LN2
-            adds_up = self.settings.preset.adds_up
-            values = self.field.spread(cells) if adds_up else self.field.to_input(cells)
+            cells = self.method.formula(features, slope) / LN2
+            values = self.field.spread(cells) if self.method.adds_up else self.field.to_input(cells)
             rounding = view.rounding(question, logits[0])
             maps.append(CutMap(cells, values, np.full(values.shape, np.nan), None, certificate, rounding))
             progress(self.copies)
@@ -92,16 +69,104 @@ class SlopeEngine:
         """SmoothGrad (Smilkov et al. 2017): the mean gradient over noisy copies of the picture."""
         sigma = _NOISE * float(np.ptp(view.features))
         total = np.zeros(view.features.shape)
-        for number in range(self._samples):
+        for number in range(self.samples):
             noise = generator(self.settings.seed, view.key, key_of(b"noise"), number).standard_normal(total.shape)
             noisy = (view.features + sigma * noise).astype(view.features.dtype)
             total += self.gradient(noisy[None], score.direction, score.rest)[1][0]
-        return (total / self._samples).astype(view.features.dtype)
+        return (total / self.samples).astype(view.features.dtype)
 
     def describe(self) -> dict[str, Any]:
         """Draws of noise."""
-        return {"samples": self._samples} if self.settings.method == "smoothgrad" else {}
+        return {"samples": self.samples} if self.method.noisy else {}
 
     def summary(self) -> str:
         """How many gradients."""
         return f"{self.copies} gradient{'s' * (self.copies > 1)}"
+
+
+_USES = frozenset({"score"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlopeMethod(Method):
+    """A formula of features and the gradient there.
+
+    Attributes
+    ----------
+    formula : callable
+        From features and gradient, (C, A, B) each, to the map, (A, B).
+    noisy : bool
+        Whether the gradient is the mean over noisy pictures.
+    only_rectified : bool
+        Whether cotangents pass rectifiers only where they are positive.
+    """
+
+    formula: Formula
+    noisy: bool = False
+    only_rectified: bool = False
+    uses: frozenset[str] = _USES
+
+    @property
+    def removes(self) -> bool:
+        """Whether it says what features differ from a background by."""
+        return "background" in self.uses
+
+    def refuse(self, settings: Settings) -> None:
+        """Two backgrounds."""
+        self.refuse_two_backgrounds(settings)
+
+    def replacement(self, settings: Settings) -> str:
+        """What features are held against, if anything."""
+        return super().replacement(settings) if self.removes else "nothing, as none are removed"
+
+    def prepare(self, site: Site) -> SlopeEngine:
+        """Open the gradient of the tail."""
+        deployed, cut = site.deployed, site.cut
+        gradient = deployed.gradient(cut, only_rectified=self.only_rectified)
+        start, field = site.baselines(), site.field()
+        return SlopeEngine(cut, deployed.certify, field, site.settings, self, gradient, start, site.samples)
+
+
+def _size(features: Features, gradient: Features) -> FloatArray:
+    return attribution.largest_slope(gradient)
+
+
+_SLOPE = "bits per unit of the input"
+_PRODUCT = attribution.layer_times_gradient
+METHODS = (
+    SlopeMethod("gradient", "size of the gradient by pixels (Simonyan 2013)", "input", _SLOPE, formula=_size),
+    SlopeMethod(
+        "smoothgrad",
+        "its mean over noisy pictures (Smilkov 2017)",
+        "input",
+        _SLOPE,
+        samples=25,
+        formula=_size,
+        noisy=True,
+        uses=_USES | {"samples"},
+    ),
+    SlopeMethod(
+        "guided-backprop",
+        "with rectified cotangents (Springenberg 2014)",
+        "input",
+        _SLOPE,
+        formula=_size,
+        only_rectified=True,
+    ),
+    SlopeMethod("gradient-x-input", "gradient times pixels", "input", formula=_PRODUCT),
+    SlopeMethod(
+        "taylor-evidence",
+        "first-order evidence: gradient times what features differ from the background by",
+        "cuts",
+        formula=_PRODUCT,
+        uses=_USES | {"background", "statistic"},
+    ),
+    SlopeMethod("hirescam", "gradient times features (Draelos 2020)", "last", formula=_PRODUCT),
+    SlopeMethod(
+        "grad-cam", "pooled gradient times features, signed (Selvaraju 2017)", "last", formula=attribution.grad_cam
+    ),
+    SlopeMethod(
+        "grad-cam++", "its weighted form (Chattopadhay 2018)", "last", ARBITRARY, formula=attribution.grad_cam_plus_plus
+    ),
+    SlopeMethod("layercam", "positive gradient times features (Jiang 2021)", "last", formula=attribution.layer_cam),
+)

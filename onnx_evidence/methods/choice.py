@@ -1,0 +1,65 @@
+"""The method that settings name, and settings that contradict it or each other, whatever the model."""
+
+from onnx_evidence.cuts import AUTO, DEEP
+from onnx_evidence.errors import SettingError
+from onnx_evidence.methods.method import Method
+from onnx_evidence.methods.settings import DEFAULT_METHOD, OPTIONS, PROJECTIONS, Settings
+from onnx_evidence.methods.table import METHODS
+
+
+def method_of(settings: Settings) -> Method:
+    """The method's row of the table; of the default one while it is 'auto'. SettingError where there is none."""
+    name = DEFAULT_METHOD if settings.method == AUTO else settings.method
+    if name not in METHODS:
+        raise SettingError(f"method {name!r} is unknown: take one of {', '.join((AUTO, *METHODS))}")
+    return METHODS[name]
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse settings that are out of range, contradict each other, or that the method would pass over in silence.
+
+    Parameters
+    ----------
+    settings : Settings
+        With its quality settled.
+
+    Raises
+    ------
+    SettingError
+        With the value, the rule and the remedy.
+    """
+    method = method_of(settings)
+    _check_place(method, settings)
+    if method.needs_file and method.background_path(settings) is None:
+        raise SettingError(
+            f"method {method.name!r} draws pixels from a fitted background: fit one with 'onnx-evidence background "
+            "MODEL FOLDER -o FILE.npz --layer INPUT' (the model's input) and pass --background FILE.npz"
+        )
+    settings.check_values()
+    _check_uses(method, settings)
+    if settings.statistic != Settings.statistic and method.background_path(settings) is None:
+        raise SettingError(
+            f"statistic {settings.statistic!r} is one of a fitted background: give --background FILE.npz"
+        )
+    method.refuse(settings)
+
+
+def _check_place(method: Method, settings: Settings) -> None:
+    if method.at == "input" and settings.layers != (AUTO,):
+        raise SettingError(f"method {method.name!r} works on pixels, so it takes no layer: drop --layer")
+    if method.at == "last" and len(settings.layers) > 1:
+        raise SettingError(f"method {method.name!r} takes one layer, not {len(settings.layers)}")
+    if method.at == "last" and settings.layers == (DEEP,):
+        raise SettingError(f"method {method.name!r} takes one layer, and {DEEP!r} stands for two: name one of them")
+
+
+def _check_uses(method: Method, settings: Settings) -> None:
+    for name, option in OPTIONS.items():
+        set_by_user = getattr(settings, name) != getattr(Settings, name)
+        if set_by_user and not option.for_all and name not in method.uses:
+            others = ", ".join(other for other, each in METHODS.items() if name in each.uses)
+            raise SettingError(
+                f"method {method.name!r} has no use for --{option.flag}: drop it, or take one of the methods {others}"
+            )
+    if settings.project != PROJECTIONS[0] and method.at_input:
+        raise SettingError(f"method {method.name!r} works on pixels already: drop --project {settings.project}")
