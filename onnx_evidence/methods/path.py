@@ -58,7 +58,9 @@ class PathEngine:
         maps = []
         for question in questions:
             score = view.score(question, self.settings.score)
-            parts = [self._integrate(view, start, score, progress) for start in starts]
+            parts: list[PathEvidence] = []
+            for start in starts:
+                parts.append(self._integrate(view, start, score, progress, parts[-1] if parts else None))
             mean = average(parts)
             certificate = self.certify(self.cut, mean.logits, view.logits)
             carried = np.stack([self._to_pixels(view, part) for part in parts])
@@ -79,7 +81,9 @@ class PathEngine:
             return self.field.spread(evidence.cells)
         return carry_back(view, evidence, self.head, self.settings)
 
-    def _integrate(self, view: View, start: FloatArray, score: Score, progress: Progress) -> PathEvidence:
+    def _integrate(
+        self, view: View, start: FloatArray, score: Score, progress: Progress, before: PathEvidence | None
+    ) -> PathEvidence:
         features, settings = view.features, self.settings
         return integrate(
             features,
@@ -90,6 +94,7 @@ class PathEngine:
             completeness=settings.completeness,
             batch_size=settings.batch_size,
             progress=progress,
+            before=before,
         )
 
     def describe(self) -> dict[str, Any]:

@@ -116,9 +116,9 @@ class RemovalEngine:
             for each in questions
         ]
         if self.settings.tolerance is None:
-            answers, looks, notes = self._remove(view, classes, asked, progress), 1, {}
+            answers, looks, notes = self._remove(view, whole, classes, asked, progress), 1, {}
         else:
-            sampled = self._sample(view, classes, asked, self.settings.tolerance, progress)
+            sampled = self._sample(view, whole, classes, asked, self.settings.tolerance, progress)
             answers, looks, notes = sampled.evidence, sampled.looks, self._notes(sampled)
         maps = []
         for question, each in zip(questions, answers, strict=True):
@@ -142,7 +142,7 @@ class RemovalEngine:
         return maps
 
     def _remove(
-        self, view: View, classes: Sequence[int], asked: Sequence[Asked], progress: Progress
+        self, view: View, whole: FloatArray, classes: Sequence[int], asked: Sequence[Asked], progress: Progress
     ) -> list[WindowEvidence]:
         """The same draws for every window."""
         removal = remove_windows(
@@ -156,11 +156,18 @@ class RemovalEngine:
             batch_size=self.settings.batch_size,
             progress=progress,
             class_kind=view.class_kind,
+            logits=whole,
         )
         return [window_evidence(removal, each.target, each.versus, self.settings.laplace) for each in asked]
 
     def _sample(
-        self, view: View, classes: Sequence[int], asked: Sequence[Asked], tolerance: float, progress: Progress
+        self,
+        view: View,
+        whole: FloatArray,
+        classes: Sequence[int],
+        asked: Sequence[Asked],
+        tolerance: float,
+        progress: Progress,
     ) -> Sampled:
         """Draws for every window until its evidence is known well enough."""
         draws = Draws(
@@ -173,6 +180,7 @@ class RemovalEngine:
             self.settings.batch_size,
             progress,
             view.class_kind,
+            whole,
         )
         return sample_windows(
             draws, self.windows, asked, tolerance, most=self.samples, correction=self.settings.laplace
