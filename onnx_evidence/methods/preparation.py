@@ -1,15 +1,16 @@
 """From settings and a model to the method at every cut, ready for pictures."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from onnx_evidence.cuts import AUTO, DEEP, Cut, last_cut, resolve_layers, why_no_grid, why_shallow
-from onnx_evidence.deployed import DeployedModel
+from onnx_evidence.cuts import AUTO, DEEP, Cut, IsRead, last_cut, resolve_layers, why_no_grid, why_shallow
+from onnx_evidence.deployed import DeployedModel, Heads
 from onnx_evidence.errors import CutError, DataError, GradientError, one_line
-from onnx_evidence.evidence import ConditionalSampler, MeanSampler, Sampler, ZeroSampler
+from onnx_evidence.evidence import CellField, ConditionalSampler, MeanSampler, Sampler, ZeroSampler
 from onnx_evidence.files import open_regular, sha256_of
 from onnx_evidence.methods import baselines
 from onnx_evidence.methods.background_file import BackgroundFile, load_background
@@ -38,6 +39,8 @@ class Prepared:
         Why this method.
     engines : list of Engine
         One per cut.
+    heads : Heads
+        Of these cuts.
     background : str
         What stands in for removed features, in words.
     background_sha256 : str or None
@@ -51,6 +54,7 @@ class Prepared:
     settings: Settings
     reason: str
     engines: list[Engine]
+    heads: Heads
     background: str
     background_sha256: str | None
     shallow: str | None
@@ -106,18 +110,25 @@ def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepar
     file = None
     if path is not None and not path.is_dir():
         file = load_background(path, deployed.model.sha256, deployed.preprocess.model_dump_json())
-    maker = _Maker(deployed, settings, file)
-    cuts = [deployed.graph.find(name) for name in _cut_names(deployed, settings)]
-    engines = [maker.engine(cut) for cut in cuts]
+    with deployed.shared():
+        heads = deployed.heads(_cuts(deployed, settings))
+        with heads.remembering():
+            maker, inside = (
+                _Maker(deployed, settings, file, heads),
+                [cut for cut in heads.cuts if cut.op_type != "Input"],
+            )
+            engines = [maker.engine(cut) for cut in heads.cuts]
+            unread = frozenset(cut.name for cut in inside if not _is_read(deployed, settings, heads, cut))
     chosen = settings.layers in ((AUTO,), (DEEP,))
     return Prepared(
         settings,
         reason,
         engines,
+        heads,
         _words(settings),
         file.sha256 if file else _folder_sha256(path),
-        why_shallow(cuts, deployed.graph.cuts, deployed.graph.lost) if chosen else None,
-        frozenset(cut.name for cut in cuts if cut.op_type != "Input" and not deployed.is_read(cut)),
+        why_shallow(heads.cuts, deployed.graph.cuts, deployed.graph.lost) if chosen else None,
+        unread,
     )
 
 
@@ -137,14 +148,32 @@ def _folder_sha256(folder: Path | None) -> str | None:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _cut_names(deployed: DeployedModel, settings: Settings) -> list[str]:
-    preset = settings.preset
+def _cuts(deployed: DeployedModel, settings: Settings) -> list[Cut]:
+    """The cuts that are named or chosen."""
+    preset, cuts = settings.preset, deployed.graph.cuts
     if preset.at_input and settings.layers == (AUTO,):
-        return [deployed.model.input_name]
-    if preset.at == "last" and settings.layers == (AUTO,):
-        return [last_cut(deployed.graph.cuts, is_read=deployed.is_read)]
-    integrate = preset.engine != "removal"
-    return resolve_layers(settings.layers, deployed.graph.cuts, integrate=integrate, is_read=deployed.is_read)
+        return [deployed.graph.find(deployed.model.input_name)]
+
+    def choose(**asked: IsRead) -> list[Cut]:
+        if preset.at == "last" and settings.layers == (AUTO,):
+            names = [last_cut(cuts, **asked)]
+        else:
+            names = resolve_layers(settings.layers, cuts, integrate=preset.engine != "removal", **asked)
+        return [deployed.graph.find(name) for name in names]
+
+    # What is likely to be chosen is opened together, before any of it is tried.
+    heads = deployed.heads(choose())
+    with heads.remembering():
+        return choose(is_read=lambda cut: _is_read(deployed, settings, heads, cut))
+
+
+def _is_read(deployed: DeployedModel, settings: Settings, heads: Heads, cut: Cut) -> bool:
+    """Whether a cut is read, tried on sessions that the method's engine needs itself."""
+    tail = None
+    if settings.preset.engine not in ("removal", "mask"):
+        with suppress(GradientError):  # then another method is taken, or the engine says so
+            tail = deployed.tail_of_gradient(cut, only_rectified=settings.method == "guided-backprop")
+    return deployed.is_read(cut, heads if cut in heads.cuts else None, tail)
 
 
 def _words(settings: Settings) -> str:
@@ -165,20 +194,20 @@ def _words(settings: Settings) -> str:
 class _Maker:
     """Makes the engine of each cut."""
 
-    def __init__(self, deployed: DeployedModel, settings: Settings, file: BackgroundFile | None) -> None:
-        self.deployed, self.settings, self.file = deployed, settings, file
+    def __init__(self, deployed: DeployedModel, settings: Settings, file: BackgroundFile | None, heads: Heads) -> None:
+        self.deployed, self.settings, self.file, self.heads = deployed, settings, file, heads
 
     def engine(self, cut: Cut) -> Engine:
         deployed, settings = self.deployed, self.settings
         if settings.preset.engine == "removal":
-            return RemovalEngine.prepare(deployed, cut, deployed.field(cut), self._sampler(cut), settings)
+            return RemovalEngine.prepare(deployed, cut, self._field(cut), self._sampler(cut), settings)
         if settings.preset.engine == "mask":
-            return MaskEngine.prepare(deployed, cut, deployed.field(cut), self._baselines(cut), settings)
+            return MaskEngine.prepare(deployed, cut, self._field(cut), self._baselines(cut), settings)
         if settings.preset.engine == "order":
             return self._order(cut)
         # First what may be refused, then what takes time.
         gradient = deployed.gradient(cut, only_rectified=settings.method == "guided-backprop")
-        start, field = self._baselines(cut), deployed.field(cut)
+        start, field = self._baselines(cut), self._field(cut)
         if settings.preset.engine == "slope":
             return SlopeEngine(cut, gradient, deployed.certify, field, start, settings)
         head = deployed.head_gradient(cut) if settings.project == "backward" else None
@@ -193,18 +222,22 @@ class _Maker:
     def _integrated(self) -> Start:
         """The map of the default method, for an engine that goes on from there."""
         settings = replace(self.settings, method=DEFAULT_METHOD, background=self.settings.stand_in)
-        maker = _Maker(self.deployed, settings, None)
-        engines = [maker.engine(self.deployed.graph.find(name)) for name in _cut_names(self.deployed, settings)]
-        look = self.deployed.looker([engine.cut for engine in engines])
+        heads = self.deployed.heads(_cuts(self.deployed, settings))
+        maker = _Maker(self.deployed, settings, None, heads)
+        with heads.remembering():
+            engines = [maker.engine(cut) for cut in heads.cuts]
 
         def start(view: View, question: Question) -> FloatArray:
-            views = [replace(view, features=features) for features in look(view.inputs)]
-            here = placed(engines, lambda cut: self.deployed.field(cut, view.inputs))
+            views = [replace(view, features=features) for features in heads.look(view.inputs)]
+            here = placed(engines, lambda cut: self.deployed.field(cut, view.inputs, heads))
             asked = zip(here, views, strict=True)
             maps = [engine.explain(each, [question], lambda steps: None)[0].values for engine, each in asked]
             return np.asarray(np.mean(maps, axis=0))
 
         return start
+
+    def _field(self, cut: Cut) -> CellField:
+        return self.deployed.field(cut, heads=self.heads)
 
     def _sampler(self, cut: Cut) -> Sampler:
         sampler = self._cell_sampler(cut.name)
@@ -221,7 +254,7 @@ class _Maker:
 
     def _cell_head(self, cut: Cut) -> Head:
         """The features of cells, without what is kept beside them."""
-        head, channels = self.deployed.head(cut), cut.cell_shape[0]
+        head, channels = self.heads.at(cut), cut.cell_shape[0]
         return lambda inputs: head(inputs)[:, :channels]
 
     def _cell_baselines(self, cut: Cut) -> Baselines:
