@@ -82,7 +82,7 @@ def inspect(
     With --expect, check its answers for known pictures: exit code 1 where one is wrong, as with wrong preprocessing.
     """
     known = expectations(expected, images)
-    deployed = DeployedModel(model, **opening)
+    deployed = click.get_current_context().with_resource(DeployedModel(model, **opening))
     report = inspect_model(deployed)
     if images or known:
         report |= golden_report(deployed, images, known, within)
@@ -114,7 +114,7 @@ def background(
 ) -> None:
     """Fit what features of MODEL look like from the pictures in FOLDER (100 to 500 are enough)."""
     set_verbosity(quiet, verbose)
-    deployed = DeployedModel(model, **opening)
+    deployed = click.get_current_context().with_resource(DeployedModel(model, **opening))
     # For every method: what integration takes by itself, and what removal of windows does.
     cuts = [
         resolve_layers(layers, deployed.graph.cuts, integrate=each, is_read=deployed.is_read) for each in (True, False)
@@ -158,7 +158,7 @@ def evaluate(
     """
     set_verbosity(quiet, verbose)
     plan = Plan(substrates, stability, tolerance, seed)
-    deployed = DeployedModel(model, **opening)
+    deployed = click.get_current_context().with_resource(DeployedModel(model, **opening))
     study = plan_study(deployed, folder, out, plan, left_out=_tell_left_out, **given)
     with progress_bar(study.maps, "map", quiet) as bar:
         results = study.run(lambda path, error: say_error(naming(str(path), error)), bar.update)
@@ -201,7 +201,7 @@ def sanity(
     fails or cannot be made.
     """
     set_verbosity(quiet, verbose)
-    deployed = DeployedModel(model, **opening)
+    deployed = click.get_current_context().with_resource(DeployedModel(model, **opening))
     method = Explained(deployed, partial(Explainer, layer=layers, **settings))
     pictures = [deployed.read(path) for path in list_images(images, tell=True)]
     with progress_bar(maps_to_make(method.stages, len(pictures), draws), "map", quiet or as_json) as bar:
@@ -243,7 +243,7 @@ def links(
     """Walk from removal of windows to the plain gradient on one IMAGE, one simplification at a time."""
     from onnx_evidence.evaluation.links_figure import draw_links  # matplotlib is slow to import; only pictures need it
 
-    deployed = DeployedModel(model, **opening)
+    deployed = click.get_current_context().with_resource(DeployedModel(model, **opening))
     cuts = deployed.graph.cuts
     names = [layer] if layer else resolve_layers(["auto"], cuts, integrate=True, is_read=deployed.is_read)
     cut = deployed.graph.find(names[len(names) // 2])
@@ -277,7 +277,7 @@ def gradient(model: Path, out: Path, layer: str | None, opening: Opening) -> Non
     It takes what the model (behind the cut) takes, a 'cotangent' and a 0/1 mask 'rest' of classes (N, K), and gives the
     'gradient' of cotangent . logits - log-sum-exp of the rest, and the logits as 'value'.
     """
-    deployed = DeployedModel(model, **opening)
+    deployed = click.get_current_context().with_resource(DeployedModel(model, **opening))
     cut = deployed.graph.find(layer or deployed.model.input_name)
     backward = build_vjp(deployed.graph.tail(cut), rest=True)
     write_atomic(out, lambda stream: stream.write(backward.SerializeToString()))

@@ -186,6 +186,7 @@ def load_model(
         proto,
         tensors,
         path,
+        taken.endings,
         output=taken.output,
         classes=classes,
         recorded=recorded_classes or beside.classes,

@@ -17,7 +17,7 @@ from onnx_evidence.errors import ModelError, SettingError
 from onnx_evidence.evidence import CLASS_KINDS, EXCLUSIVE, INDEPENDENT, ClassKind
 from onnx_evidence.graphs import TensorInfo, type_name
 from onnx_evidence.intake.append import Builder
-from onnx_evidence.intake.endings import MOVES, Ending, find_ending, shape_words
+from onnx_evidence.intake.endings import MOVES, Ending, Endings, shape_words
 from onnx_evidence.intake.ranges import value_range
 from onnx_evidence.intake.refusals import is_time_first, why_never, why_no_scores
 from onnx_evidence.intake.winners import find_behind
@@ -75,6 +75,7 @@ def settle_output(
     proto: onnx.ModelProto,
     tensors: dict[str, TensorInfo],
     path: Path,
+    endings: Endings,
     *,
     output: str | None = None,
     classes: str | None = None,
@@ -91,6 +92,8 @@ def settle_output(
         Types and shapes; those of appended nodes are added.
     path : Path
         The model's file, for messages.
+    endings : Endings
+        Of the graph.
     output : str, optional
         The output to take; by default the only one that looks like class scores.
     classes : {'exclusive', 'independent'}, optional
@@ -114,11 +117,11 @@ def settle_output(
     for kind in (classes, recorded):
         if kind is not None and kind not in CLASS_KINDS:
             raise SettingError(f"classes {kind!r} is unknown: take one of {', '.join(CLASS_KINDS)}")
-    name = choose_output(proto, tensors, path, output)
-    base = _base(proto, tensors, name)
+    name = choose_output(proto, tensors, path, endings, output)
+    base = _base(proto, tensors, endings, name)
     builder = Builder(proto, tensors)
     try:
-        ending = find_ending(proto, tensors, name)
+        ending = endings.of(tensors, name)
         if ending is not None:
             found = _from_ending(builder, name, ending)
             told = "a softmax" if ending.class_kind is EXCLUSIVE else "sigmoids"
@@ -132,12 +135,14 @@ def settle_output(
             f"{found.class_kind.name}; leave it out"
         )
     behind = find_behind(proto)
-    same = {name, *(each for each, found in behind.items() if _base(proto, tensors, found.scores) == base)}
+    same = {name, *(each for each, found in behind.items() if _base(proto, tensors, endings, found.scores) == base)}
     others = tuple(value.name for value in proto.graph.output if value.name not in same)
     return replace(found, logits=builder.as_float32(found.logits), others=others)
 
 
-def choose_output(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], path: Path, wanted: str | None = None) -> str:
+def choose_output(
+    proto: onnx.ModelProto, tensors: dict[str, TensorInfo], path: Path, endings: Endings, wanted: str | None = None
+) -> str:
     """The output that holds class scores.
 
     Of several, the only one that looks like class scores: floats, one axis of two or more for every picture. Logits and
@@ -152,6 +157,8 @@ def choose_output(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], path: 
         Types and shapes.
     path : Path
         The model's file, for messages.
+    endings : Endings
+        Of the graph.
     wanted : str, optional
         The output, or another tensor of the graph; taken if it is one row of numbers per picture.
 
@@ -178,7 +185,7 @@ def choose_output(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], path: 
     scores = [name for name in scores if name not in winners - told] or scores
     likely = [name for name in scores if _classes(proto, tensors, name) != 1] or scores
     fit = [name for name in likely if not why_no_scores(proto, tensors, [name])]
-    ends = list({_base(proto, tensors, name): name for name in reversed(fit)}.values())[::-1]
+    ends = list({_base(proto, tensors, endings, name): name for name in reversed(fit)}.values())[::-1]
     if not ends:
         said = why_no_scores(proto, tensors, likely) or why_no_scores(proto, tensors, outputs)
         said = said or "no output holds one row of class scores per picture"
@@ -233,10 +240,10 @@ def _classes(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], name: str) 
     return sides[0] if sides else 1
 
 
-def _base(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], name: str) -> str:
+def _base(proto: onnx.ModelProto, tensors: dict[str, TensorInfo], endings: Endings, name: str) -> str:
     """The tensor of logits behind an output, looking through what only moves values."""
     with suppress(ModelError):  # an ending that is refused is none
-        ending = find_ending(proto, tensors, name)
+        ending = endings.of(tensors, name)
         name = ending.logits if ending else name
     producer = {made: node for node in proto.graph.node for made in node.output}
     while name in producer and producer[name].op_type in MOVES:
