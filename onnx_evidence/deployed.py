@@ -5,16 +5,20 @@ Imported by: batch, cli, evaluation, explainer, methods.
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property, partial
+from hashlib import sha256
 from pathlib import Path
+from typing import Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 import onnx
 
 from onnx_evidence.counting import MAX_WORK
-from onnx_evidence.cuts import Cut, Graph, are_read, by_cells, certify, measure_field, unmeasured
-from onnx_evidence.errors import DataError, GradientError
+from onnx_evidence.cuts import Cut, Graph, are_read, certify, measure_field, measured_together, unmeasured
+from onnx_evidence.errors import DataError, GradientError, ModelError
 from onnx_evidence.evidence import OPEN, CellField, ClassKind, input_field
 from onnx_evidence.graphs import bytes_at_once
 from onnx_evidence.intake import (
@@ -22,6 +26,7 @@ from onnx_evidence.intake import (
     FULL,
     Answer,
     Answers,
+    Model,
     find_class,
     load_model,
     name_both,
@@ -31,18 +36,126 @@ from onnx_evidence.intake import (
 )
 from onnx_evidence.pictures import MAX_PIXELS, Photograph, Placement
 from onnx_evidence.preprocessing import MARGIN, Preprocess, not_recorded, range_of, read_picture, to_input
-from onnx_evidence.sessions import Classifier, Differentiator, Session, settle_device
+from onnx_evidence.sessions import Classifier, Device, Differentiator, Session, settle_device
 from onnx_evidence.types import AnyArray, Features, FloatArray, Gradient, Head, Predict
 from onnx_evidence.vjp import build_vjp, missing_rules
 
 log = logging.getLogger(__name__)
 
-# The features of one preprocessed picture at each of some cuts.
-Looker = Callable[[Features], list[Features]]
+# Bytes of features that are remembered.
+MOST_SEEN = 2**28
+
+
+class _Parts:
+    """Sessions of a graph's parts: each is open once, while somebody uses it; that of the whole until `close`."""
+
+    def __init__(self, model: Model, graph: Graph, device: Device) -> None:
+        self.model, self.graph, self.device = model, graph, device
+        self.closed = False
+        self._open = WeakValueDictionary[tuple[object, ...], Session]()
+        self._kept: list[Session] | None = None
+
+    def open(self, key: tuple[object, ...], make: Callable[[], onnx.ModelProto]) -> Session:
+        """The session of that key; of the part that ``make`` gives, where none is open."""
+        self.check_open()
+        session = self._open.get(key)
+        if session is None:
+            part = make()
+            taken, folder = bytes_at_once(part.graph, self.graph.shapes), self.model.path.parent
+            session = Session(part, self.device, batch=self.model.batch, folder=folder, row_bytes=taken)
+            self._open[key] = session
+        if self._kept is not None:
+            self._kept.append(session)
+        return session
+
+    @cached_property
+    def whole(self) -> Session:
+        """Input to logits."""
+        return self.open(("whole",), self.graph.whole)
+
+    def canonical(self, inputs: Features) -> FloatArray:
+        """See `DeployedModel.canonical`."""
+        return Classifier(self.whole)(inputs)
+
+    @contextmanager
+    def shared(self, *, keep: bool = True) -> Iterator[None]:
+        """See `DeployedModel.shared`; or, inside of that, keep nothing."""
+        before, self._kept = self._kept, [] if keep else None
+        try:
+            yield
+        finally:
+            self._kept = before
+
+    def check_open(self) -> None:
+        """Refuse to go on where all is closed."""
+        if self.closed:
+            raise ModelError(f"{self.model.path}: the model was closed: open it again to use it")
+
+    def close(self) -> None:
+        """See `DeployedModel.close`."""
+        self.closed = True
+        for session in list(self._open.values()):
+            session.close()
+
+
+class Heads:
+    """The model from the input to some cuts, ready to run.
+
+    One session gives the features of all, so that weights are held once. Only between codes every cut has one of its
+    own: an output in the middle of such a graph keeps the runtime from computing with integers around it, and the
+    features behind would not be the file's.
+
+    Attributes
+    ----------
+    cuts : tuple of Cut
+        As they were asked for; the input may be one.
+    """
+
+    def __init__(self, cuts: Sequence[Cut], sessions: dict[str, tuple[Session, int]]) -> None:
+        self.cuts = tuple(cuts)
+        # By the name of a cut its session, and its place among the outputs; the input has none.
+        self._sessions = sessions
+        self._seen: dict[tuple[bytes, Session], list[Features]] | None = None
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Inside, what was computed of a batch for one cut is there for the others; `MOST_SEEN` bytes of it."""
+        self._seen = {}
+        try:
+            yield
+        finally:
+            self._seen = None
+
+    def at(self, cut: Cut) -> Head:
+        """The model from the input to one of the cuts; outside of `remembering` others are run in vain."""
+        if cut.op_type == "Input":
+            return lambda batch: batch
+        session, place = self._sessions[cut.name]
+        return lambda batch: self._run(session, batch)[place]
+
+    def look(self, inputs: Features) -> list[Features]:
+        """The features of one picture (channels, H, W) at all cuts, in their order."""
+        found = {session: session.run_all(inputs[None]) for session in {each for each, _ in self._sessions.values()}}
+        ways = [self._sessions.get(cut.name) for cut in self.cuts]
+        return [inputs if way is None else found[way[0]][way[1]][0] for way in ways]
+
+    def _run(self, session: Session, batch: Features) -> list[Features]:
+        if self._seen is None or len(self.cuts) == 1:
+            return session.run_all(batch)
+        key = sha256(np.ascontiguousarray(batch).data).digest(), session
+        if (found := self._seen.get(key)) is None:
+            found = session.run_all(batch)
+            if sum(each.nbytes for known in (*self._seen.values(), found) for each in known) <= MOST_SEEN:
+                self._seen[key] = found
+        return found
 
 
 class DeployedModel:
     """An .onnx classifier ready to run.
+
+    What is run of it is opened when it is first needed, and stays open until nobody uses it any more, or until `close`;
+    ``with DeployedModel(path) as deployed:`` closes it at the end. What the file says can be read afterwards too. It is
+    for one thread at a time; processes open their own.
 
     Parameters
     ----------
@@ -103,23 +216,44 @@ class DeployedModel:
         self._fields: dict[tuple[str, bytes, bytes], CellField] = {}
         self._read: dict[str, bool] = {}
         self._heads: dict[str, Head] = {}
+        self._parts = _Parts(self.model, self.graph, self.device)
+        self._asked: Answers | None = None
         self._has_file = True
         log.info("preprocessing: %s", self.model.preprocess_source or "not known")
         log.info("device: %s (%s)", self.device.name, self.device.reason)
 
-    @cached_property
+    def close(self) -> None:
+        """Close all that is open of it; once is enough. Whatever runs it from now on raises ModelError."""
+        self._parts.close()
+        self._asked = None
+        self._heads.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def shared(self) -> AbstractContextManager[None]:
+        """What is opened inside stays open until the end of it, so that others find it there."""
+        return self._parts.shared()
+
+    @property
     def session(self) -> Session:
         """The whole canonical graph, input to logits."""
-        return self._open(self.graph.whole())
+        return self._parts.whole
 
-    @cached_property
+    @property
     def _answers(self) -> Answers:
-        own = self.device if self._has_file else None
-        return Answers(self.model, own, self.canonical)
+        self._parts.check_open()
+        if self._asked is None:
+            # By the parts alone: a model that it holds would hold it in turn, and stay when nobody has it any more.
+            self._asked = Answers(self.model, self.device if self._has_file else None, self._parts.canonical)
+        return self._asked
 
     def canonical(self, inputs: Features) -> FloatArray:
         """Logits (N, K) by the canonical graph, which maps are made of: the file's but for rounding; see `logits`."""
-        return Classifier(self.session)(inputs)
+        return self._parts.canonical(inputs)
 
     @cached_property
     def classes(self) -> int:
@@ -171,6 +305,8 @@ class DeployedModel:
     def of_graph(self, graph: Graph) -> "DeployedModel":
         """The same model with another graph in place of its own; no file has it, so the graph answers for it.
 
+        It is opened, and closed, by itself.
+
         Parameters
         ----------
         graph : Graph
@@ -183,10 +319,9 @@ class DeployedModel:
         """
         twin = copy.copy(self)
         twin.graph, twin._has_file = graph, False
-        # What is measured or tried on other weights stays with them.
+        # What is measured, tried or opened of other weights stays with them.
         twin._fields, twin._read, twin._heads = dict(self._fields), {}, {}
-        for opened in ("session", "_answers"):
-            twin.__dict__.pop(opened, None)  # they run the weights as they were
+        twin._parts, twin._asked = _Parts(self.model, graph, self.device), None
         return twin
 
     @property
@@ -261,7 +396,7 @@ class DeployedModel:
         return self.labels[number] if self.labels is not None else f"class {number}"
 
     def head(self, cut: Cut) -> Head:
-        """The model from the input to a cut, ready to run; opened once.
+        """The model from the input to a cut, ready to run, and open until the model is closed; see `heads`.
 
         Parameters
         ----------
@@ -277,19 +412,47 @@ class DeployedModel:
         ModelError, DeviceError
             If ONNX Runtime cannot run it, or not on the device.
         """
-        if cut.name == self.model.input_name:
-            return lambda inputs: inputs
         if cut.name not in self._heads:
-            self._heads[cut.name] = self._open(self.graph.head(cut)).run
+            self._heads[cut.name] = self.heads([cut]).at(cut)
         return self._heads[cut.name]
+
+    def heads(self, cuts: Sequence[Cut]) -> Heads:
+        """The model from the input to some cuts, ready to run.
+
+        Parameters
+        ----------
+        cuts : sequence of Cut
+            Cuts of the graph; the input may be one.
+
+        Returns
+        -------
+        Heads
+
+        Raises
+        ------
+        ModelError, DeviceError
+            As `head`.
+        """
+        inside = list({cut.name: cut for cut in cuts if cut.name != self.model.input_name}.values())
+        sessions: dict[str, tuple[Session, int]] = {}
+        for group in [[cut] for cut in inside] if self.model.arithmetic == CODES else [inside] * bool(inside):
+            names = [cut.name for cut in group]
+            session = self._parts.open(("head", *names), partial(self.graph.head, *group))
+            sessions |= {name: (session, place) for place, name in enumerate(names)}
+        return Heads(cuts, sessions)
+
+    def looker(self, cuts: Sequence[Cut]) -> Callable[[Features], list[Features]]:
+        """The features of one picture at some cuts; see `Heads.look`."""
+        return self.heads(cuts).look
 
     def tail(self, cut: Cut) -> Predict:
         """The model from a cut to the logits, ready to run; see `head`."""
         # At the input the tail is the whole model, which is open already.
         at_input = cut.name == self.model.input_name
-        return Classifier(self.session if at_input else self._open(self.graph.tail(cut)))
+        open_tail = partial(self._parts.open, ("tail", cut.name), partial(self.graph.tail, cut))
+        return Classifier(self.session if at_input else open_tail())
 
-    def field(self, cut: Cut, inputs: Features | None = None) -> CellField:
+    def field(self, cut: Cut, inputs: Features | None = None, heads: Heads | None = None) -> CellField:
         """Where the cells of a cut look; measured once for every range that inputs have.
 
         Parameters
@@ -298,6 +461,8 @@ class DeployedModel:
             One of the graph's.
         inputs : ndarray of float32, shape (channels, H, W), optional
             A preprocessed picture, for its range; see `synthetic.range_of`.
+        heads : Heads, optional
+            Of this cut and others, where they are open already.
 
         Returns
         -------
@@ -316,15 +481,40 @@ class DeployedModel:
             return unmeasured(size, cut.grid, cut.field, "", how=OPEN)
         key = cut.name, source.low.tobytes(), source.high.tobytes()
         if key not in self._fields:
-            head, inside = self.head(cut), np.s_[:, : cut.cell_shape[0]]
+            if heads is None or cut.name not in measured_together(heads.cuts, size, MOST_SEEN):
+                # Many pictures, and no more of them: what that takes is given back behind it.
+                with self._parts.shared(keep=False):
+                    heads = self.heads([cut])
+            head = heads.at(cut)
+            inside = np.s_[:, : cut.cell_shape[0]]
             self._fields[key] = measure_field(lambda batch: head(batch)[inside], source, size, cut.grid, cut.field)
         return self._fields[key]
 
-    def is_read(self, cut: Cut) -> bool:
-        """Whether the scores change with what the cells of a cut hold; tried once, see `cuts.are_read`."""
+    def is_read(self, cut: Cut, heads: Heads | None = None, tail: Predict | None = None) -> bool:
+        """Whether the scores change with what the cells of a cut hold; tried once, see `cuts.are_read`.
+
+        Parameters
+        ----------
+        cut : Cut
+            One of the graph's, inside.
+        heads : Heads, optional
+            Of this cut and others, where they are open already.
+        tail : Predict, optional
+            The model behind the cut, where it is open already.
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        ModelError, DeviceError
+            As `head`.
+        """
         if cut.name not in self._read:
             picture = self.model.entry.ranges[0].noise(self.model.input_shape[1:], 0, margin=MARGIN)
-            self._read[cut.name] = are_read(self.tail(cut), self.head(cut)(picture[None])[0], cut.kept)
+            features = (heads or self.heads([cut])).at(cut)(picture[None])[0]
+            self._read[cut.name] = are_read(tail or self.tail(cut), features, cut.kept)
         return self._read[cut.name]
 
     def gradient(self, cut: Cut, *, only_rectified: bool = False) -> Gradient:
@@ -348,12 +538,23 @@ class DeployedModel:
         ModelError, DeviceError
             As `head`.
         """
-        backward = build_vjp(unsigned(self.graph.tail(cut)), rest=True, only_rectified=only_rectified)
-        return by_cells(Differentiator(self._open(backward)), cut.kept)
+        return self._backward(cut, only_rectified)
+
+    def tail_of_gradient(self, cut: Cut, *, only_rectified: bool = False) -> Predict:
+        """As `tail`, but by the graph of `gradient`, for those who need that one anyway."""
+        backward = self._backward(cut, only_rectified)
+        return lambda batch: backward.logits(batch, self.classes)
+
+    def _backward(self, cut: Cut, only_rectified: bool) -> Differentiator:
+        def make() -> onnx.ModelProto:
+            return build_vjp(unsigned(self.graph.tail(cut)), rest=True, only_rectified=only_rectified)
+
+        return Differentiator(self._parts.open(("gradient", cut.name, only_rectified), make), cut.kept)
 
     def head_gradient(self, cut: Cut) -> Gradient:
         """The backward graph of the head, for linear forms of the features; see `gradient`."""
-        return Differentiator(self._open(build_vjp(unsigned(self.graph.head(cut)))))
+        key = ("gradient of head", cut.name)
+        return Differentiator(self._parts.open(key, lambda: build_vjp(unsigned(self.graph.head(cut)))))
 
     def missing_rules(self, layer: str) -> list[str]:
         """What keeps the backward graph behind the cut of that name from being built; empty where nothing does."""
@@ -361,35 +562,3 @@ class DeployedModel:
             return missing_rules(self.graph.tail(self.graph.find(layer)))
         except GradientError as error:
             return [str(error)]
-
-    def looker(self, cuts: Sequence[Cut]) -> Looker:
-        """The features that methods start from, at several cuts.
-
-        Computed in one pass, but between codes in one for each cut: an output in the middle of such a graph keeps the
-        runtime from computing with integers around it, and the features behind would not be the file's.
-
-        Parameters
-        ----------
-        cuts : sequence of Cut
-            Cuts of the graph; the input may be one.
-
-        Returns
-        -------
-        Looker
-        """
-        inside = list(dict.fromkeys(cut for cut in cuts if cut.name != self.model.input_name))
-        together = [[cut] for cut in inside] if self.model.arithmetic == CODES else [inside] * bool(inside)
-        sessions = [(group, self._open(self.graph.head(*group))) for group in together]
-
-        def look(inputs: Features) -> list[Features]:
-            found = {self.model.input_name: inputs}
-            for group, session in sessions:
-                for cut, features in zip(group, session.run_all(inputs[None]), strict=True):
-                    found[cut.name] = features[0]
-            return [found[cut.name] for cut in cuts]
-
-        return look
-
-    def _open(self, part: onnx.ModelProto) -> Session:
-        row_bytes = bytes_at_once(part.graph, self.graph.shapes)
-        return Session(part, self.device, batch=self.model.batch, folder=self.model.path.parent, row_bytes=row_bytes)

@@ -8,14 +8,14 @@ Imported by: batch, cli, evaluation.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
 
 from onnx_evidence.counting import MAX_WORK
 from onnx_evidence.cuts import AUTO
-from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import CutError, SettingError
+from onnx_evidence.deployed import DeployedModel, Heads
+from onnx_evidence.errors import CutError, ModelError, SettingError
 from onnx_evidence.evidence import Budget, combined_freedom, heard, key_of
 from onnx_evidence.intake import Answer
 from onnx_evidence.methods import (
@@ -54,6 +54,9 @@ class Combined(TypedDict):
 
 class Explainer:
     """Explains the decisions of a deployed model.
+
+    ``with Explainer(path) as explainer:`` closes it at the end, and the model with it. A model that was open already is
+    left open: whoever opened it closes it.
 
     Parameters
     ----------
@@ -99,8 +102,8 @@ class Explainer:
 
     Examples
     --------
-    >>> explainer = Explainer("models/efficientnet-lite0.onnx")  # doctest: +SKIP
-    >>> evidence = explainer.explain("photo.jpg", target="top1", versus="military uniform")  # doctest: +SKIP
+    >>> with Explainer("models/efficientnet-lite0.onnx") as explainer:  # doctest: +SKIP
+    ...     evidence = explainer.explain("photo.jpg", target="top1", versus="military uniform")
     >>> evidence.values.shape, evidence.unit  # doctest: +SKIP
     ((224, 224), 'bits per pixel')
     """
@@ -121,6 +124,7 @@ class Explainer:
         layers = (layer,) if isinstance(layer, str) else tuple(layer)
         self.settings = Settings(layers=layers, **settings).settled()
         check_settings(self.settings)
+        self._owns = not isinstance(model, DeployedModel)
         if not isinstance(model, DeployedModel):
             model = DeployedModel(
                 model,
@@ -137,6 +141,16 @@ class Explainer:
                 "DeployedModel"
             )
         self.deployed = model
+        self._heads: Heads | None = None
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        """Open what is run for every picture."""
+        model = self.deployed
         # Refuse a model without preprocessing, or with other labels than classes, before hours are spent.
         _ = model.preprocess, model.classes
         prepared = prepare(model, self.settings)
@@ -146,7 +160,22 @@ class Explainer:
         self._unread = prepared.unread
         words = self.background, prepared.background_sha256
         self.record = fixed_record(model, self.settings, self.reason, words, prepared.shallow)
-        self._look = self.deployed.looker([engine.cut for engine in self.engines])
+        self._heads = prepared.heads
+
+    def close(self) -> None:
+        """Close what is open; once is enough. To explain from now on raises ModelError; what is recorded stays.
+
+        A model that was given open stays open, with all that others use of it.
+        """
+        self.engines, self._heads = [], None
+        if self._owns:
+            self.deployed.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
     def rows(self, questions: int = 1) -> int:
         """Rows that are run per picture, over all cuts, as far as that is known before.
@@ -236,14 +265,17 @@ class Explainer:
         versus: str | int | None,
         progress: Callable[[int], object],
     ) -> list[Explanation]:
-        answer, features = self.deployed.answer(inputs), self._look(inputs)
+        heads = self._heads
+        if heads is None:
+            raise ModelError(f"{self.deployed.model.path}: the explainer was closed: make it again to explain")
+        answer, features = self.deployed.answer(inputs), heads.look(inputs)
         questions = ask(self.deployed, photograph.name, answer.ranked[0], targets, versus)
         key = key_of(inputs.tobytes())
-        engines = placed(self.engines, lambda cut: self.deployed.field(cut, inputs))
-        answers = [
-            engine.explain(View(inputs, seen, answer.logits, key, self.deployed.class_kind), questions, progress)
-            for engine, seen in zip(engines, features, strict=True)
-        ]
+        with heads.remembering():
+            engines = placed(self.engines, lambda cut: self.deployed.field(cut, inputs, heads))
+        views = [View(inputs, seen, answer.logits, key, self.deployed.class_kind) for seen in features]
+        with heads.remembering():
+            answers = [engine.explain(view, questions, progress) for engine, view in zip(engines, views, strict=True)]
         for engine, maps in zip(engines, answers, strict=True):
             check_finite(engine.cut, maps)
         self.deployed.model.check_unchanged()

@@ -56,6 +56,7 @@ def quick(monkeypatch):
         key = opening(entry)
         if key not in opened:
             opened[key] = real(entry, origin)
+            monkeypatch.setattr(opened[key].deployed, "close", lambda: None)
         return opened[key]
 
     monkeypatch.setattr(recompute, "reopen", reopen)

@@ -171,13 +171,10 @@ def test_every_background_has_its_turn_and_its_say(toy, monkeypatch):
     ],
 )
 def test_undecided_is_even_odds_or_the_end_that_is_nearest_to_them(shown, hidden, level, toy):
-    """Scores of pictures that are the same everywhere: their own value."""
-    engine = OrderEngine(**{**vars(toy.engine()), "predict": lambda batch: batch[:, :2, 0, 0].astype(np.float64)})
-    logits = np.array([shown, 0.0])
-    ends = np.zeros((2, 3, *SIZE))
-    ends[:, 0] = np.reshape(hidden, (2, 1, 1))
-    view = View(toy.inputs, toy.inputs, logits, 0)
-    assert engine._level(view, Score.of(2, 0, 1), ends) == pytest.approx(level)
+    """By the logits of what is shown and of two pictures that it is hidden behind."""
+    view = View(toy.inputs, toy.inputs, np.array([shown, 0.0]), 0)
+    ends = np.stack([hidden, np.zeros(2)], axis=1)
+    assert ordered._level(view, Score.of(2, 0, 1), ends) == pytest.approx(level)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +275,7 @@ def test_removal_is_predicted_better_than_by_the_map_that_it_starts_from(deploye
 def test_the_start_is_the_integrated_map_and_noise_would_do(deployed, picture):
     explainer, hiding = Explainer(deployed, method="ordered"), Hiding(deployed, picture)
     (engine,) = explainer.engines
-    logits, (features,) = deployed.answer(hiding.inputs).logits, explainer._look(hiding.inputs)
+    logits, (features,) = deployed.answer(hiding.inputs).logits, explainer._heads.look(hiding.inputs)
     view = View(hiding.inputs, features, logits, 0)
     integrated = Explainer(deployed, method="integrated", background="blur+mean").explain(picture, target=TARGET)
     np.testing.assert_allclose(engine.start(view, Question(TARGET)), integrated.values, atol=1e-6)
@@ -401,7 +398,7 @@ def test_a_class_of_hardly_any_probability_gets_the_map_of_one_of_more(deployed,
     assert agreement(evidence.grids[0], plain.grids[0]) > 0.98
     assert np.corrcoef(evidence.values.ravel(), plain.values.ravel())[0, 1] > 0.99
     # The control: where even odds count as undecided, nothing is ever decided, and the order stays where it was.
-    monkeypatch.setattr(OrderEngine, "_level", lambda *arguments: 0.0)
+    monkeypatch.setattr(ordered, "_level", lambda *arguments: 0.0)
     start = Explainer(low, method="integrated", background="blur+mean").explain(picture, target=TARGET)
     stuck = explain(low, picture).grids[0]
     cells = start.values.reshape(8, 4, 8, 4).sum(axis=(1, 3))
@@ -457,12 +454,15 @@ def test_a_model_without_a_backward_rule_is_refused_and_auto_falls_back(tmp_path
 def test_a_start_from_a_split_that_is_not_exact_is_refused(tiny_model, picture, monkeypatch):
     """The start is integrated at hidden cuts, and says so where the model does not split there."""
     wrong = DeployedModel(tiny_model, device="cpu")
-    look = wrong.looker
+    heads = wrong.heads
 
-    def looker(cuts):
-        return lambda inputs: [each * np.float32(1.01) for each in look(cuts)(inputs)]
+    def off(cuts):
+        found = heads(cuts)
+        look = found.look
+        found.look = lambda inputs: [each * np.float32(1.01) for each in look(inputs)]
+        return found
 
-    monkeypatch.setattr(wrong, "looker", looker)
+    monkeypatch.setattr(wrong, "heads", off)
     with pytest.raises(CutError, match=r"layer 'deep.add': the model split there differs from the whole"):
         explain(wrong, picture)
 

@@ -243,7 +243,7 @@ def test_what_fills_a_fixed_batch_changes_nothing():
 def test_batches_are_cut_to_the_memory_that_a_row_takes(monkeypatch, row_bytes: int, sizes: list[int]):
     session = Session(sum_and_difference(("N", 3)), CPU, threads=1, row_bytes=row_bytes)
     ran, run = [], session._run
-    monkeypatch.setattr(session, "_run", lambda batches: ran.append(len(batches[0])) or run(batches))
+    monkeypatch.setattr(session, "_run", lambda given, asked: ran.append(len(given[0])) or run(given, asked))
     both = session.run_all(rows(7), rows(7) ** 2)
     np.testing.assert_array_equal(both[0], rows(7) + rows(7) ** 2)
     np.testing.assert_array_equal(both[1], rows(7) - rows(7) ** 2)

@@ -169,7 +169,7 @@ def spoilt(spoil: str) -> Mapper:
 
     def mapper(model: DeployedModel, picture: Photograph, target: int) -> np.ndarray:
         values = honest(model, picture, target)
-        if "session" in vars(model) and model.session is mapper.opened:
+        if model is mapper.opened:
             return values
         if spoil == "error":
             raise ModelError("the model gave a class score that is not a finite number")
@@ -183,7 +183,7 @@ def spoilt(spoil: str) -> Mapper:
 )
 def test_a_check_that_cannot_be_made_does_not_pass_and_says_why(deployed, pictures, stages, spoil, words):
     mapper = spoilt(spoil)
-    mapper.opened = deployed.session
+    mapper.opened = deployed
     checks = check_sanity(deployed, mapper, pictures, stages, draws=1)
     assert verdicts(checks) == dict.fromkeys(NAMES, False) | dict.fromkeys(NAMES[:3], True)
     assert all(words in check.problem for check in checks if check.name in RANDOMISED)

@@ -30,6 +30,7 @@ from onnx_evidence.batch import recompute
 from onnx_evidence.batch import reopen as reopening
 from onnx_evidence.batch.compare import NOT_COMPARED
 from onnx_evidence.cli.commands import main as onnx_evidence
+from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.pictures.photograph import list_images
 
@@ -255,8 +256,10 @@ def _kept_open() -> None:
     def reopen_once(entry: dict[str, Any], origin: reopening.Origin) -> Explainer:
         key = reopening.opening(entry)
         if key not in opened:
-            opened.clear()  # one at a time: models are large
+            while opened:  # one at a time: models are large
+                DeployedModel.close(opened.popitem()[1].deployed)
             opened[key] = reopening.reopen(entry, origin)
+            opened[key].deployed.close = lambda: None  # type: ignore[method-assign]
         return opened[key]
 
     recompute.reopen = reopen_once  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ import ast
 import inspect
 import io
 import sys
+import time
 import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -19,8 +20,11 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 import click
+import numpy as np
+from parts.watched import most_held
 
 PACKAGE = "onnx_evidence"
 # Lines of code that make a block worth naming when they stand twice.
@@ -325,6 +329,75 @@ def _is(each: Any, start: str, depth: int = 1) -> bool:
         values = each if isinstance(each, dict) else getattr(each, "__dict__", {})
         return len(values) < _SHORT and any(_is(inner, start, depth - 1) for inner in values.values())
     return False
+
+
+@dataclass
+class Step:
+    """Something that is done, and what ONNX Runtime did for it; seconds are those of the processor."""
+
+    what: str
+    opened: list[str] = field(default_factory=list)
+    rows: int = 0
+    opening: float = 0.0
+    running: float = 0.0
+
+
+def _watched(steps: list[Step]) -> "WeakSet[Any]":
+    """Have all sessions written down in the last of some steps; those that are open."""
+    import onnxruntime
+
+    there = WeakSet[Any]()
+
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def __init__(self, *given: Any, **named: Any) -> None:
+            start = time.process_time()
+            super().__init__(*given, **named)
+            steps[-1].opening += time.process_time() - start
+            ends = [[each.name for each in some] for some in (self.get_inputs(), self.get_outputs())]
+            steps[-1].opened.append(" -> ".join(map(", ".join, ends)))
+            there.add(self)
+
+        def run(self, outputs: Any, given: dict[str, Any], *options: Any) -> Any:
+            start = time.process_time()
+            found = super().run(outputs, given, *options)
+            steps[-1].running += time.process_time() - start
+            steps[-1].rows += len(next(iter(given.values())))
+            return found
+
+    onnxruntime.InferenceSession = Session
+    return there
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("image", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
+@click.option("--quality", default="default", show_default=True, help="As of 'explain'.")
+def opening(model: Path, image: Path | None, quality: str) -> None:
+    """Sessions, rows, seconds of the processor and memory to open MODEL and to explain IMAGE, or noise, twice."""
+    steps = [Step("what it takes to import")]
+    there = _watched(steps)
+    from onnx_evidence import DeployedModel, Explainer
+
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    made: dict[str, Any] = {}
+    todo: dict[str, Callable[[], Any]] = {
+        "read the file": lambda: DeployedModel(model, device="cpu"),
+        "get ready": lambda: Explainer(made["read the file"], quality=quality),
+        "first picture": lambda: made["get ready"].explain(noise if image is None else str(image)),
+        "the same again": lambda: made["get ready"].explain(noise if image is None else str(image)),
+    }
+    click.echo("| | sessions opened | open then | rows run | seconds | opening | running | at most held, MB |")
+    click.echo("|---|---|---|---|---|---|---|---|")
+    for what, do in todo.items():
+        steps.append(step := Step(what))
+        start = time.process_time()
+        made[what] = do()
+        seconds = time.process_time() - start
+        shares = " | ".join(f"{part / seconds:.0%}" for part in (step.opening, step.running))
+        row = f"{len(step.opened)} | {len(there)} | {step.rows} | {seconds:.1f} | {shares}"
+        click.echo(f"| {what} | {row} | {most_held() / 1e6:.0f} |")
+    for part, times in Counter(part for step in steps for part in step.opened).items():
+        click.echo(f"{times} x {part}")
 
 
 if __name__ == "__main__":

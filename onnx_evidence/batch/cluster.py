@@ -176,6 +176,8 @@ class _Opened:
     def open(self, recipe: Recipe) -> Hand:
         """The explainer of a recipe, made where it is not open."""
         if recipe != self.recipe:
+            if self.recipe is not None:
+                self.hand.close()
             self.recipe = None
             self.hand, self.recipe = Hand(recipe.open(), recipe), recipe
         return self.hand

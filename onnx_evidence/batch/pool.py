@@ -10,7 +10,7 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -189,11 +189,11 @@ def _serve(recipe: Recipe, pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        hand = Hand(recipe.open(), recipe)
-        pipe.send("ready")
-        while True:
-            job = pipe.recv()
-            pipe.send(explain_job(hand, job, lambda number, copies: pipe.send((number, copies))))
+        with closing(Hand(recipe.open(), recipe)) as hand:
+            pipe.send("ready")
+            while True:
+                job = pipe.recv()
+                pipe.send(explain_job(hand, job, lambda number, copies: pipe.send((number, copies))))
     except EvidenceError as error:
         pipe.send(error)
     except (EOFError, OSError):

@@ -4,6 +4,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -56,27 +57,32 @@ def recompute(
     ``picture`` gives a line's picture file; ``tolerance`` bits may be between a map and the one computed again.
     RefusedError is as of `reopen`.
     """
-    opened: tuple[str, Explainer] | None = None
-    for entry in entries:
-        key = opening(entry)
-        try:
-            if opened is None or opened[0] != key:
-                opened = key, reopen(entry, origin)
-        except (RefusedError, DeviceError, ModelError):  # which say nothing against the line
-            raise
-        except EvidenceError as error:
-            if short_of_handles(error):
+    key, held = "", ExitStack()
+    with held:
+        for entry in entries:
+            wanted = opening(entry)
+            try:
+                if wanted != key:
+                    key = ""
+                    held.close()
+                    explainer = reopen(entry, origin)
+                    held.callback(explainer.deployed.close)
+                    key = wanted
+            except (RefusedError, DeviceError, ModelError):  # which say nothing against the line
                 raise
-            what = f"nothing can be computed with what the line says: {error}"
-            yield Verdict(entry["image"], entry["map"], DIFFERENT, None, what)
-            continue
-        try:
-            photograph = replace(opened[1].deployed.read(picture(entry)), name=entry["image"])
-            yield _Held(opened[1], entry, origin.folder, tolerance).against(photograph)
-        except EvidenceError as error:
-            if short_of_handles(error):
-                raise
-            yield Verdict(entry["image"], entry["map"], FAILED, None, str(error))
+            except EvidenceError as error:
+                if short_of_handles(error):
+                    raise
+                what = f"nothing can be computed with what the line says: {error}"
+                yield Verdict(entry["image"], entry["map"], DIFFERENT, None, what)
+                continue
+            try:
+                photograph = replace(explainer.deployed.read(picture(entry)), name=entry["image"])
+                yield _Held(explainer, entry, origin.folder, tolerance).against(photograph)
+            except EvidenceError as error:
+                if short_of_handles(error):
+                    raise
+                yield Verdict(entry["image"], entry["map"], FAILED, None, str(error))
 
 
 class _Held:
@@ -248,7 +254,7 @@ def recompute_all(
             progress(1)
         if not len(entries):
             for first in Sample(checked.entries, [0][: len(checked.entries)]):
-                reopen(first, origin)
+                reopen(first, origin).deployed.close()
     except DeviceError:
         raise
     except EvidenceError as error:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -88,6 +89,7 @@ def reopen(entry: dict[str, Any], origin: Origin) -> Explainer:
     Returns
     -------
     Explainer
+        Its model is for the caller to close.
 
     Raises
     ------
@@ -102,12 +104,14 @@ def reopen(entry: dict[str, Any], origin: Origin) -> Explainer:
         settings["method"] = AUTO
     if entry["hashes"]["background"] is not None:
         settings["background"] = str(places.find(origin.folder, entry, "background", settings["background"]))
-    deployed = _reopen_model(entry, origin)
-    explainer = Explainer(deployed, layer=layers, **settings)
-    if origin.labels is not None and explainer.record["hashes"]["labels"] != entry["hashes"]["labels"]:
-        raise RefusedError(f"{origin.labels}: other class names: their SHA-256 is not that of the receipts")
-    if explainer.record["hashes"]["background"] != entry["hashes"]["background"]:
-        raise RefusedError(f"{settings['background']}: is another background: its SHA-256 is not that of the receipts")
+    with ExitStack() as stack:
+        explainer = Explainer(stack.enter_context(_reopen_model(entry, origin)), layer=layers, **settings)
+        if origin.labels is not None and explainer.record["hashes"]["labels"] != entry["hashes"]["labels"]:
+            raise RefusedError(f"{origin.labels}: other class names: their SHA-256 is not that of the receipts")
+        if explainer.record["hashes"]["background"] != entry["hashes"]["background"]:
+            other = settings["background"]
+            raise RefusedError(f"{other}: is another background: its SHA-256 is not that of the receipts")
+        stack.pop_all()
     return explainer
 
 

@@ -86,6 +86,7 @@ class Recipe:
         explainer = Explainer(self.model, **{**self.options, **changed})
         found = fingerprint.digest(fingerprint.of_explainer(explainer))
         if self.configuration not in ("", found):
+            explainer.close()
             raise DeviceError(
                 f"{self.model}: another model, preprocessing, background or labels lie there than when the run began: "
                 "have all processes see the same files, and change none while it lasts"
@@ -106,6 +107,12 @@ class Hand:
 
     def __init__(self, explainer: Explainer, recipe: Recipe | None = None) -> None:
         self.explainer, self._recipe = explainer, recipe
+        # Rows of the batches of the one that is still to be made again.
+        self._smaller: int | None = None
+
+    def close(self) -> None:
+        """Close the explainer that it has now."""
+        self.explainer.close()
 
     def run(self, work: Callable[[Explainer], T]) -> T:
         """Do something with the explainer; again with half the batch, and for good, where an allocation fails.
@@ -122,13 +129,17 @@ class Hand:
         """
         while True:
             try:
+                if self._recipe is not None and self._smaller is not None:
+                    self.explainer, self._smaller = self._recipe.open(batch_size=self._smaller), None
                 return work(self.explainer)
             except (EvidenceError, MemoryError) as error:
-                half = self.explainer.settings.batch_size // 2
+                half = (self._smaller or self.explainer.settings.batch_size) // 2
                 if self._recipe is None or half < 1 or not _short_of_memory(error):
                     raise
                 log.warning("memory is short: going on with batches of %d", half)
-                self.explainer = self._recipe.open(batch_size=half)
+                # Before another is opened, which may fail for want of memory as well, and is tried again then.
+                self.close()
+                self._smaller = half
 
 
 def _short_of_memory(error: BaseException) -> bool:

@@ -115,8 +115,7 @@ def explain(
     if cluster is not None and workers > 1:
         raise click.UsageError("--cluster has workers of its own: leave --workers out")
     recipe = Recipe(model, {"layer": layers, **opening, **settings})
-    with Interrupt() as interrupt:
-        explainer = recipe.open()
+    with Interrupt() as interrupt, recipe.open() as explainer:
         items = make_plan(images, targets, versus, leave_out=out)
         check_questions(items, explainer.check_targets)
         items = items if part is None else take_shard(items, *part)
@@ -124,15 +123,17 @@ def explain(
         configuration = fingerprint.of_explainer(explainer)
         recipe = replace(recipe, configuration=fingerprint.digest(configuration))
         place = out / f"{explainer.settings.method}-{fingerprint.digest(configuration)[:12]}" if subfolder else out
-        with ResultFolder(place, configuration) as folder:
+        with ResultFolder(place, configuration) as folder, ExitStack() as held:
             _refuse_old(folder, resume)
             run = _Run(folder, explainer, _Say(quiet, as_json, explainer))
+            if cluster is not None or workers > 1:
+                explainer.deployed.close()  # workers open their own
             if cluster is not None:
                 runner = on_cluster(recipe, cluster)
             elif workers > 1:
                 runner = spawned(recipe, workers, explainer.deployed.device.name)
             else:
-                runner = here(Hand(explainer, recipe))
+                runner = here(held.enter_context(closing(Hand(explainer, recipe))))
             tally = run.go(items, runner, interrupt, max_pixels=max_pixels, figures=figures)
     if tally.failed:
         raise click.exceptions.Exit(SOME_FAILED)

@@ -8,6 +8,7 @@ from onnx_evidence.cuts.certificate import are_read, certify
 from onnx_evidence.cuts.choose import (
     AUTO,
     DEEP,
+    IsRead,
     Verdict,
     choose_cuts,
     judge_cuts,
@@ -17,8 +18,7 @@ from onnx_evidence.cuts.choose import (
     why_shallow,
 )
 from onnx_evidence.cuts.graph import Cut, Graph
-from onnx_evidence.cuts.receptive import measure_field, unmeasured
-from onnx_evidence.cuts.tokens import by_cells
+from onnx_evidence.cuts.receptive import measure_field, measured_together, unmeasured
 
 __all__ = [
     "AUTO",
@@ -26,14 +26,15 @@ __all__ = [
     "PLAIN_AXES",
     "Cut",
     "Graph",
+    "IsRead",
     "Verdict",
     "are_read",
-    "by_cells",
     "certify",
     "choose_cuts",
     "judge_cuts",
     "last_cut",
     "measure_field",
+    "measured_together",
     "resolve_layers",
     "unmeasured",
     "why_no_grid",

@@ -6,10 +6,13 @@ stride; measured ones are not. Energies are compared with each other and with th
 the scale of the features does not matter. What cannot be measured is said, and is never taken for a field.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
+from onnx_evidence.cuts.graph import Cut
 from onnx_evidence.evidence import EVEN, MEASURED, NOMINAL, AxisField, CellField
 from onnx_evidence.graphs import reach as geometry
 from onnx_evidence.pictures import blur
@@ -98,6 +101,34 @@ def measure_field(
     return CellField(found[0][0], found[1][0], MEASURED, reason)
 
 
+def measured_together(cuts: Sequence[Cut], size: tuple[int, int], most_bytes: int) -> frozenset[str]:
+    """Cuts that are measured on the same pictures as another one: one run to the last of them serves all.
+
+    Parameters
+    ----------
+    cuts : sequence of Cut
+        Some; the input is measured by nobody.
+    size : (int, int)
+        Height and width of the input in pixels.
+    most_bytes : int
+        Of features: what takes more is better run cut by cut.
+
+    Returns
+    -------
+    frozenset of str
+        Their names.
+    """
+    inside = [cut for cut in cuts if cut.op_type != "Input"]
+    bands = {cut.name: [_bands(cells, side) for cells, side in zip(cut.grid, size, strict=True)] for cut in inside}
+    row = sum(4 * prod(cut.shape) for cut in inside)
+    alike = [name for name in bands if list(bands.values()).count(bands[name]) > 1]
+    return frozenset(name for name in alike if row * _PICTURES * sum(each + 1 for each in bands[name]) <= most_bytes)
+
+
+def _bands(cells: int, pixels: int) -> int:
+    return min(max(cells, _BANDS[0]), _BANDS[1], pixels)
+
+
 def unmeasured(
     size: tuple[int, int],
     grid: tuple[int, int],
@@ -152,7 +183,7 @@ def _even(pixels: int, cells: int) -> AxisField:
 
 def _look(head: Head, source: InputRange, size: tuple[int, int], cells: int, axis: int, margin: float) -> _Answers:
     """What the cells of an axis answer to, on pictures of growing contrast until all do."""
-    bands = min(max(cells, _BANDS[0]), _BANDS[1], size[axis])
+    bands = _bands(cells, size[axis])
     edges = np.unique(np.linspace(0, size[axis], bands + 1).round().astype(np.int64))
     answers = _Answers(np.zeros((cells, len(edges) - 1)), edges)
     for strength, contrast in enumerate(_CONTRASTS):

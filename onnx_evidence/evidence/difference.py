@@ -96,6 +96,7 @@ def remove_windows(
     batch_size: int = 32,
     progress: Callable[[int], object] = lambda windows: None,
     class_kind: ClassKind = EXCLUSIVE,
+    logits: FloatArray | None = None,
 ) -> Removal:
     """Replace each window in turn and run the model on the result.
 
@@ -124,6 +125,8 @@ def remove_windows(
         Called with the number of edited copies done since the last call.
     class_kind : ClassKind
         What the logits mean.
+    logits : ndarray of float64, shape (K,), optional
+        Of the features themselves, where they are known.
 
     Returns
     -------
@@ -135,7 +138,7 @@ def remove_windows(
         If that number of samples cannot be drawn.
     """
     check_samples(samples, sampler.deterministic)
-    draws = Draws(features, predict, sampler, windows.size, classes, key, batch_size, progress, class_kind)
+    draws = Draws(features, predict, sampler, windows.size, classes, key, batch_size, progress, class_kind, logits)
     return Removal(windows, draws.whole(), draws.run(list(windows.sites()), 0, samples), class_kind)
 
 
@@ -145,7 +148,7 @@ class Draws:
 
     Attributes
     ----------
-    features, predict, sampler, classes, key, batch_size, progress, class_kind
+    features, predict, sampler, classes, key, batch_size, progress, class_kind, logits
         As in `remove_windows`.
     size : (int, int)
         Rows and columns of a window.
@@ -160,13 +163,15 @@ class Draws:
     batch_size: int
     progress: Callable[[int], object]
     class_kind: ClassKind = EXCLUSIVE
+    logits: FloatArray | None = None
 
     def whole(self) -> LogProbability:
         """With nothing removed, shape (T,)."""
-        return LogProbability(*(each[0] for each in self._ask(self.features[None])))
+        logits = self.predict(self.features[None]) if self.logits is None else self.logits[None]
+        return LogProbability(*(each[0] for each in self._ask(logits)))
 
-    def _ask(self, batch: Features) -> LogProbability:
-        return self.class_kind.log_probabilities(self.predict(batch), list(self.classes))
+    def _ask(self, logits: FloatArray) -> LogProbability:
+        return self.class_kind.log_probabilities(logits, list(self.classes))
 
     def run(self, sites: Sequence[tuple[int, int]], first: int, last: int) -> LogProbability:
         """Run draws ``first`` to ``last`` (excluded) of every window.
@@ -193,7 +198,7 @@ class Draws:
             batch[:] = self.features
             for copy, (row, col, patch) in zip(batch, chunk, strict=True):
                 copy[:, row : row + rows, col : col + cols] = patch
-            parts.append(self._ask(batch))
+            parts.append(self._ask(self.predict(batch)))
             self.progress(len(chunk))
         shape = (-1, last - first, len(self.classes))
         return LogProbability(*(np.concatenate(part).reshape(shape) for part in zip(*parts, strict=True)))

@@ -46,7 +46,7 @@ class Budget:
     supporting, opposing : float
         Sums of the positive and of the negative cells, in bits.
     steps : int
-        Gradients that were taken along the path.
+        Gradients along the path; one that paths have in common counts for each.
     carried : float
         Bits that reached the pixels of the map; all that are accounted for, unless they were carried backward.
     """
@@ -88,12 +88,15 @@ class PathEvidence:
         At the end of the path: the tail's of the features themselves.
     slope : ndarray of float32, shape (C, A, B)
         Mean gradient along the path, nats per unit of the features: what carries evidence further back.
+    end : ndarray of float32, shape (C, A, B), or None
+        Gradient at the end of the path; None in a mean.
     """
 
     cells: FloatArray
     budget: Budget
     logits: FloatArray
     slope: Features
+    end: Features | None = None
 
 
 def integrate(
@@ -107,6 +110,7 @@ def integrate(
     most_steps: int = 129,
     batch_size: int = 32,
     progress: Callable[[int], object] = lambda steps: None,
+    before: PathEvidence | None = None,
 ) -> PathEvidence:
     """Integrate the evidence of every cell along the straight path from ``baseline`` to ``features``.
 
@@ -130,12 +134,14 @@ def integrate(
         Most steps per model run; changes no map.
     progress : callable
         Called with the number of steps done since the last call.
+    before : PathEvidence, optional
+        Of another path to the same features, for the same score: their common end is not run again.
 
     Returns
     -------
     PathEvidence
     """
-    path = _Path(features, baseline, gradient, score, batch_size)
+    path = _Path(features, baseline, gradient, score, batch_size, before)
     places: FloatArray = np.linspace(0, 1, first_steps)
     while len(places):
         path.visit(places)
@@ -154,12 +160,19 @@ class _Path:
     """
 
     def __init__(
-        self, features: Features, baseline: Features, gradient: Gradient, score: Score, batch_size: int
+        self,
+        features: Features,
+        baseline: Features,
+        gradient: Gradient,
+        score: Score,
+        batch_size: int,
+        before: PathEvidence | None = None,
     ) -> None:
         self.start, self.end, self.change = baseline, features, features - baseline
         self.gradient, self.score, self.batch_size = gradient, score, batch_size
         self.places, self.scores, self.sums = np.empty(0), np.empty(0), np.empty(0)
-        self.logits = np.empty(0)
+        self.logits = np.empty(0) if before is None else before.logits
+        self.slope_at_end = None if before is None else before.end
         self._order = np.empty(0, np.int64)
         self._gradients: list[Features] = []
 
@@ -169,12 +182,9 @@ class _Path:
             self._visit(places[first : first + self.batch_size])
 
     def _visit(self, places: FloatArray) -> None:
-        batch = self.start + places[:, None, None, None].astype(self.change.dtype) * self.change
-        # Not a digit less: some networks blow one up (a LayerNormalization of even grey), and this is the certificate.
-        batch[places == 1] = self.end
-        logits, gradients = self.gradient(batch, self.score.direction, self.score.rest)
+        logits, gradients = self._at(places)
         if places[-1] == 1:
-            self.logits = logits[-1]
+            self.logits, self.slope_at_end = logits[-1], gradients[-1].copy()
         sums = np.einsum("ncij,cij->n", gradients, self.change, dtype=np.float64) / LN2
         self._gradients += list(gradients)
         order = np.argsort(np.concatenate([self.places, places]))
@@ -182,6 +192,23 @@ class _Path:
         self.scores = np.concatenate([self.scores, self.score.bits(logits)])[order]
         self.sums = np.concatenate([self.sums, sums])[order]
         self._order = np.concatenate([self._order, len(self._order) + np.arange(len(places))])[order]
+
+    def _at(self, places: FloatArray) -> tuple[FloatArray, Features]:
+        """Logits and gradients at some places; not run again at the end, where it is known."""
+        new = places if self.slope_at_end is None else places[places < 1]
+        found = []
+        if len(new):
+            batch = self.start + new[:, None, None, None].astype(self.change.dtype) * self.change
+            # Not a digit less: some networks blow one up (a LayerNormalization of even grey), and this is the
+            # certificate.
+            batch[new == 1] = self.end
+            found.append(self.gradient(batch, self.score.direction, self.score.rest))
+        if self.slope_at_end is not None and len(new) < len(places):
+            found.append((self.logits[None], self.slope_at_end[None]))
+        if len(found) == 1:
+            return found[0]
+        logits, gradients = zip(*found, strict=True)
+        return np.concatenate(logits), np.concatenate(gradients)
 
     @property
     def _missed(self) -> FloatArray:
@@ -211,7 +238,7 @@ class _Path:
             slope += weight * self._gradients[number]
         cells = np.einsum("cij,cij->ij", slope, self.change, dtype=np.float64) / LN2
         budget = budget_of(cells, float(self.scores[-1]), float(self.scores[0]), len(self.places))
-        return PathEvidence(cells, budget, self.logits, slope.astype(self.change.dtype))
+        return PathEvidence(cells, budget, self.logits, slope.astype(self.change.dtype), self.slope_at_end)
 
 
 def _share(gap: float, difference: float) -> float:

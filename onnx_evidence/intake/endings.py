@@ -117,25 +117,43 @@ def find_ending(net: Net, tensors: Mapping[str, TensorInfo], output: str) -> End
         # Behind what was found already, only the logits of which the largest was taken off are better: read twice.
         if all(node.op_type in MOVES | _CODES for node in readers) or (best is not None and len(readers) < 2):
             continue
-        if ending := _recognise(net, tensors, start, output, nodes):
-            best = ending
+        made = _run(net, tensors, start, output, nodes)
+        if form := _recognise(made):
+            best = Ending(start, *form[2:5])
         elif best is None and _is_softmax_alone(nodes):
             raise ModelError(_wrong_axis(tensors, start, output, nodes))
-        elif best is None and (words := _in_other_units(net, tensors, start, output, nodes)):
-            raise ModelError(words)
+        elif best is None and (factor := max((_factor(form, made) for form in _FORMS), default=0.0) if made else 0.0):
+            rest = [node.output[0] for node in reversed(nodes)]
+            known = (each for each in rest if _recognise(_run(net, tensors, start, each, nodes)))
+            raise ModelError(_in_other_units(output, factor, next(known, None)))
     return best
 
 
-def _in_other_units(
-    net: Net, tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]
-) -> str | None:
+class Endings:
+    """The endings of a graph, each found once: to find one takes sessions."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Ending | ModelError | None] = {}
+
+    def of(self, net: Net, tensors: Mapping[str, TensorInfo], output: str) -> Ending | None:
+        """As `find_ending`, in the graph as it is then."""
+        if output not in self._found:
+            try:
+                self._found[output] = find_ending(net, tensors, output)
+            except ModelError as error:
+                self._found[output] = error
+        found = self._found[output]
+        if isinstance(found, ModelError):
+            raise found.with_traceback(None)
+        return found
+
+    def look_again(self) -> None:
+        """Look again for endings that were not found: the graph was changed, which may have brought them to light."""
+        self._found = {name: found for name, found in self._found.items() if isinstance(found, Ending)}
+
+
+def _in_other_units(output: str, factor: float, inner: str | None) -> str:
     """A refusal of probabilities times a number, such as percentages: as logits they would round to p = 0 or 1."""
-    made = _run(net, tensors, start, output, nodes)
-    factor = 0.0 if made is None else max((_factor(form, made) for form in _FORMS), default=0.0)
-    if not factor:
-        return None
-    rest = [node.output[0] for node in nodes]
-    inner = next((each for each in reversed(rest) if _recognise(net, tensors, start, each, nodes)), None)
     remedy = "export the probabilities themselves" if inner is None else f"they are in {inner!r}: pass --output {inner}"
     return f"output {output!r} holds probabilities times {factor:.4g}; {remedy}"
 
@@ -222,13 +240,9 @@ class _Made(NamedTuple):
     tolerance: float
 
 
-def _recognise(
-    net: Net, tensors: Mapping[str, TensorInfo], start: str, output: str, nodes: list[onnx.NodeProto]
-) -> Ending | None:
-    """Run the ending on numbers, and see whose work the results are."""
-    made = _run(net, tensors, start, output, nodes)
-    form = None if made is None else next((form for form in _FORMS if _is_work_of(form, made)), None)
-    return None if form is None else Ending(start, *form[2:5])
+def _recognise(made: _Made | None) -> _Form | None:
+    """Whose work the results of an ending are."""
+    return None if made is None else next((form for form in _FORMS if _is_work_of(form, made)), None)
 
 
 def _is_work_of(form: _Form, made: _Made) -> bool:

@@ -187,6 +187,7 @@ def load_model(
         net,
         tensors,
         path,
+        taken.endings,
         output=taken.output,
         classes=classes,
         recorded=recorded_classes or beside.classes,

@@ -17,7 +17,7 @@ from onnx_evidence.errors import ModelError, SettingError
 from onnx_evidence.evidence import CLASS_KINDS, EXCLUSIVE, INDEPENDENT, ClassKind
 from onnx_evidence.graphs import Net, TensorInfo, type_name
 from onnx_evidence.intake.append import Builder
-from onnx_evidence.intake.endings import MOVES, Ending, find_ending, shape_words
+from onnx_evidence.intake.endings import MOVES, Ending, Endings, shape_words
 from onnx_evidence.intake.ranges import value_range
 from onnx_evidence.intake.refusals import is_time_first, why_never, why_no_scores
 from onnx_evidence.intake.winners import find_behind
@@ -75,6 +75,7 @@ def settle_output(
     net: Net,
     tensors: dict[str, TensorInfo],
     path: Path,
+    endings: Endings,
     *,
     output: str | None = None,
     classes: str | None = None,
@@ -91,6 +92,8 @@ def settle_output(
         Types and shapes; those of appended nodes are added.
     path : Path
         The model's file, for messages.
+    endings : Endings
+        Of the graph.
     output : str, optional
         The output to take; by default the only one that looks like class scores.
     classes : {'exclusive', 'independent'}, optional
@@ -114,11 +117,11 @@ def settle_output(
     for kind in (classes, recorded):
         if kind is not None and kind not in CLASS_KINDS:
             raise SettingError(f"classes {kind!r} is unknown: take one of {', '.join(CLASS_KINDS)}")
-    name = choose_output(net, tensors, path, output)
-    base = _base(net, tensors, name)
+    name = choose_output(net, tensors, path, endings, output)
+    base = _base(net, tensors, endings, name)
     builder = Builder(net, tensors)
     try:
-        ending = find_ending(net, tensors, name)
+        ending = endings.of(net, tensors, name)
         if ending is not None:
             found = _from_ending(builder, name, ending)
             told = "a softmax" if ending.class_kind is EXCLUSIVE else "sigmoids"
@@ -132,14 +135,16 @@ def settle_output(
             f"{found.class_kind.name}; leave it out"
         )
     behind = find_behind(net)
-    same = {name, *(each for each, found in behind.items() if _base(net, tensors, found.scores) == base)}
+    same = {name, *(each for each, found in behind.items() if _base(net, tensors, endings, found.scores) == base)}
     others = tuple(each for each in net.outputs if each not in same)
     logits = builder.as_float32(found.logits)
     net.finish()
     return replace(found, logits=logits, others=others)
 
 
-def choose_output(net: Net, tensors: dict[str, TensorInfo], path: Path, wanted: str | None = None) -> str:
+def choose_output(
+    net: Net, tensors: dict[str, TensorInfo], path: Path, endings: Endings, wanted: str | None = None
+) -> str:
     """The output that holds class scores.
 
     Of several, the only one that looks like class scores: floats, one axis of two or more for every picture. Logits and
@@ -154,6 +159,8 @@ def choose_output(net: Net, tensors: dict[str, TensorInfo], path: Path, wanted: 
         Types and shapes.
     path : Path
         The model's file, for messages.
+    endings : Endings
+        Of the graph.
     wanted : str, optional
         The output, or another tensor of the graph; taken if it is one row of numbers per picture.
 
@@ -178,7 +185,7 @@ def choose_output(net: Net, tensors: dict[str, TensorInfo], path: Path, wanted: 
     scores = [name for name in scores if name not in winners - told] or scores
     likely = [name for name in scores if _classes(net, tensors, name) != 1] or scores
     fit = [name for name in likely if not why_no_scores(net, tensors, [name])]
-    ends = list({_base(net, tensors, name): name for name in reversed(fit)}.values())[::-1]
+    ends = list({_base(net, tensors, endings, name): name for name in reversed(fit)}.values())[::-1]
     if not ends:
         said = why_no_scores(net, tensors, likely) or why_no_scores(net, tensors, outputs)
         said = said or "no output holds one row of class scores per picture"
@@ -233,10 +240,10 @@ def _classes(net: Net, tensors: dict[str, TensorInfo], name: str) -> int | None:
     return sides[0] if sides else 1
 
 
-def _base(net: Net, tensors: dict[str, TensorInfo], name: str) -> str:
+def _base(net: Net, tensors: dict[str, TensorInfo], endings: Endings, name: str) -> str:
     """The tensor of logits behind an output, looking through what only moves values."""
     with suppress(ModelError):  # an ending that is refused is none
-        ending = find_ending(net, tensors, name)
+        ending = endings.of(net, tensors, name)
         name = ending.logits if ending else name
     while name in net.producer and net.producer[name].op_type in MOVES:
         name = str(net.producer[name].input[0])

@@ -23,7 +23,7 @@ from onnx_evidence.intake.blocked import unblock
 from onnx_evidence.intake.branches import settle_branches
 from onnx_evidence.intake.canonical import canonical_input
 from onnx_evidence.intake.dialect import fold_shapes, forget_told, plain
-from onnx_evidence.intake.endings import find_ending
+from onnx_evidence.intake.endings import Endings
 from onnx_evidence.intake.entry import Entry, find_entry
 from onnx_evidence.intake.extent import refuse_absurd
 from onnx_evidence.intake.outputs import choose_output
@@ -56,6 +56,8 @@ class TakenIn:
         Types and shapes.
     output : str
         The output that holds class scores.
+    endings : Endings
+        What stands between outputs and logits, as far as it was asked for.
     scores : str
         The tensor that proofs compare: what softmax or sigmoid read, where the file has it, else the output.
     changes : list of str
@@ -75,6 +77,7 @@ class TakenIn:
     batch: int | None
     tensors: dict[str, TensorInfo] = field(repr=False)
     output: str
+    endings: Endings = field(repr=False)
     scores: str
     changes: list[str]
     arithmetic: Arithmetic
@@ -137,11 +140,11 @@ def take_in(
     rewritten = bool(changes)
     tensors = _infer(proto, entry.name, entry.batch, path)
     refuse_absurd(tensors, (tensor.name for tensor in proto.graph.initializer), entry.shape, path)
-    net = Net(proto)
-    chosen = choose_output(net, tensors, path, output)
-    scores = _scores(path, own, net, tensors, chosen)
+    net, endings = Net(proto), Endings()
+    chosen = choose_output(net, tensors, path, endings, output)
+    scores = _scores(path, own, endings, net, tensors, chosen)
     arithmetic = arithmetic_of(net, tensors)
-    taken = TakenIn(proto, entry, entry.batch, tensors, chosen, scores, changes, arithmetic, own, entry.batch)
+    taken = TakenIn(proto, entry, entry.batch, tensors, chosen, endings, scores, changes, arithmetic, own, entry.batch)
     if why := why_unsteady(net, scores):
         raise ModelError(
             f"{path}: the answer changes between identical runs: {why}; export the model in "
@@ -150,14 +153,19 @@ def take_in(
     _settle_batch(taken, file)
     if rewritten and taken.proof is None:
         taken.proof = _proved(taken, file)
-    taken.tensors |= _checked(lambda: fold_shapes(proto, entry.name, taken.batch), path)
+    folded = _checked(lambda: fold_shapes(proto, entry.name, taken.batch), path)
+    if folded or taken.tensors is not tensors:
+        endings.look_again()
+    taken.tensors |= folded
     return taken
 
 
-def _scores(path: Path, own: frozenset[str], net: Net, tensors: dict[str, TensorInfo], output: str) -> str:
+def _scores(
+    path: Path, own: frozenset[str], endings: Endings, net: Net, tensors: dict[str, TensorInfo], output: str
+) -> str:
     """What class scores are compared by: logits tell pictures apart where probabilities are all 0 or 1."""
     try:
-        ending = find_ending(net, tensors, output)
+        ending = endings.of(net, tensors, output)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     return ending.logits if ending is not None and ending.logits in own else output

@@ -61,11 +61,12 @@ def fit_background(
         If a name is no cut of the model.
     """
     fitters = [_CutFitter(deployed, name, window, patch) for name in layers]
+    heads = deployed.heads([fitter.cut for fitter in fitters])
     pictures = 0
     for pictures, path in enumerate(images, start=1):  # noqa: B007 - the count is needed after the loop
         _, inputs, _ = deployed.prepare(path)
-        for fitter in fitters:
-            fitter.add(inputs)
+        for fitter, features in zip(fitters, heads.look(inputs), strict=True):
+            fitter.add(features)
     results = [fitter.finish() for fitter in fitters]
     header = Header(
         format=FORMAT,
@@ -80,7 +81,6 @@ def fit_background(
 class _CutFitter:
     def __init__(self, deployed: DeployedModel, name: str, window: int | None, patch: int | None) -> None:
         self.cut = deployed.graph.find(name)
-        self.head = deployed.head(self.cut)
         cut = self.cut
         at_input = name == deployed.model.input_name
         # At the input the customary window is that of prediction difference analysis.
@@ -90,8 +90,8 @@ class _CutFitter:
             raise DataError(f"patch {self.fitter.patch} is smaller than the window of {self.window} cells")
         self.probes: list[Features] = []
 
-    def add(self, inputs: Features) -> None:
-        features = self.head(inputs[None])[0, : self.cut.cell_shape[0]]
+    def add(self, seen: Features) -> None:
+        features = seen[: self.cut.cell_shape[0]]
         self.fitter.add(features.astype(np.float64))
         if len(self.probes) < _PROBED_PICTURES:
             self.probes.append(features)

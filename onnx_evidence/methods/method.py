@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from onnx_evidence.cuts import AUTO
+from onnx_evidence.cuts import AUTO, Cut
+from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import SettingError
 from onnx_evidence.methods.engine import Engine
 from onnx_evidence.methods.settings import BLUR, BOTH, MEAN, ZERO, Settings
 from onnx_evidence.methods.site import Site
+from onnx_evidence.types import Predict
 
 BITS, BITS_PER_PIXEL, PROBABILITY, ARBITRARY = "bits", "bits per pixel", "probability", "arbitrary unit"
 # At the model's input, at the cuts of ``--layer``, at one, by default the last with a grid, or at the input unless
@@ -80,6 +82,10 @@ class Method(ABC):
         EvidenceError
             One of its leaves, if it cannot be had at this cut.
         """
+
+    def tail(self, deployed: DeployedModel, cut: Cut) -> Predict | None:
+        """The tail, on a session that its engine needs itself; None where that is the tail's own."""
+        return None
 
     def refuse(self, settings: Settings) -> None:  # noqa: B027 - there may be nothing to refuse
         """Refuse settings that it has a use for, each by itself, and that contradict each other.

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from onnx_evidence.cuts import Cut
+from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import (
     FRONTS,
@@ -14,6 +16,7 @@ from onnx_evidence.evidence import (
     ROUNDS,
     Ascend,
     AxisField,
+    Budget,
     CellField,
     Reveal,
     Score,
@@ -74,29 +77,28 @@ class OrderEngine(Engine):
 
     def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
         """One ascent per question; see `methods.engine.Engine`."""
-        return [self._explain(view, question, progress) for question in questions]
-
-    def _explain(self, view: View, question: Question, progress: Progress) -> CutMap:
-        score = view.score(question)
         logits = self.predict(view.inputs[None])[0]
         certificate = self.certify(self.cut, logits, view.logits)
         fields = self.baselines(view)
+        hidden = self.predict(fields)
+        found = []
+        for question in questions:
+            level = _level(view, view.score(question), hidden)
+            cells, budget = self._explain(view, question, fields, level, progress)
+            values, rounding = self.field.spread(cells), view.rounding(question, logits)
+            found.append(CutMap(cells, values, np.full(values.shape, np.nan), budget, certificate, rounding))
+        return found
+
+    def _explain(
+        self, view: View, question: Question, fields: Features, level: float, progress: Progress
+    ) -> tuple[FloatArray, Budget]:
+        score = view.score(question)
         mixes = [_Mix(view.inputs, each.astype(view.inputs.dtype), self.field) for each in fields]
         start = mixes[0].to_cells(self.start(view, question))
-        level = self._level(view, score, fields)
         rng = generator(self.settings.seed, view.key, key_of(b"shares"))
         order = refine(start, [self._ascend(mix, score, level, progress) for mix in mixes], rng)
         found = level_sets(order, [self._reveal(mix, score) for mix in mixes])
-        budget = budget_of(found.cells, found.with_features, found.without, self.copies)
-        values = self.field.spread(found.cells)
-        return CutMap(
-            found.cells, values, np.full(values.shape, np.nan), budget, certificate, view.rounding(question, logits)
-        )
-
-    def _level(self, view: View, score: Score, backgrounds: Features) -> float:
-        """The log-odds, in nats, that count as undecided: 0, unless the score never gets there."""
-        ends = score.bits(np.concatenate([view.logits[None], self.predict(backgrounds)])) * LN2
-        return float(np.median([0.0, ends[0], ends[1:].mean()]))
+        return found.cells, budget_of(found.cells, found.with_features, found.without, self.copies)
 
     def _ascend(self, mix: "_Mix", score: Score, level: float, progress: Progress) -> Ascend:
         def ascend(masks: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -138,6 +140,12 @@ class OrderEngine(Engine):
         """Cells and gradients in words."""
         rows, cols = self._grid
         return f"{rows} x {cols} cells ordered by {self.copies} gradients, {self._levels} level sets"
+
+
+def _level(view: View, score: Score, hidden: FloatArray) -> float:
+    """The log-odds, in nats, that count as undecided: 0, unless the score never gets there."""
+    ends = score.bits(np.concatenate([view.logits[None], hidden])) * LN2
+    return float(np.median([0.0, ends[0], ends[1:].mean()]))
 
 
 class _Mix:
@@ -186,6 +194,10 @@ class OrderMethod(Method):
                 f"method {self.name!r} removes pixels, not features: {path} is no background for it; take mean, "
                 "zero, blur or blur+mean"
             )
+
+    def tail(self, deployed: DeployedModel, cut: Cut) -> Predict:
+        """That of the gradient."""
+        return deployed.tail_of_gradient(cut)
 
     def prepare(self, site: Site) -> OrderEngine:
         """Open the model forwards and backwards, and make the default method ready, whose order is refined."""

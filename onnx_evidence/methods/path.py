@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from onnx_evidence.cuts import Cut
+from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import PathEvidence, Score, average, integrate
 from onnx_evidence.methods.baselines import Baselines, blurred_picture
@@ -24,7 +26,7 @@ from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, Vie
 from onnx_evidence.methods.method import Method
 from onnx_evidence.methods.settings import BOTH, PROJECTIONS, ZERO, Settings
 from onnx_evidence.methods.site import Site
-from onnx_evidence.types import FloatArray, Gradient
+from onnx_evidence.types import FloatArray, Gradient, Predict
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ class PathEngine(Engine):
         maps = []
         for question in questions:
             score = view.score(question, self.settings.score)
-            parts = [self._integrate(view, start, score, progress) for start in starts]
+            parts: list[PathEvidence] = []
+            for start in starts:
+                parts.append(self._integrate(view, start, score, progress, parts[-1] if parts else None))
             mean = average(parts)
             certificate = self.certify(self.cut, mean.logits, view.logits)
             carried = np.stack([self._to_pixels(view, part) for part in parts])
@@ -81,9 +85,11 @@ class PathEngine(Engine):
         along = Score(form, np.zeros(form.shape))
         return integrate(view.inputs, blurred_picture(view), self.head, along, **self._how).cells
 
-    def _integrate(self, view: View, start: FloatArray, score: Score, progress: Progress) -> PathEvidence:
+    def _integrate(
+        self, view: View, start: FloatArray, score: Score, progress: Progress, before: PathEvidence | None
+    ) -> PathEvidence:
         features, first = view.features, start.astype(view.features.dtype)
-        return integrate(features, first, self.gradient, score, progress=progress, **self._how)
+        return integrate(features, first, self.gradient, score, progress=progress, before=before, **self._how)
 
     @property
     def _how(self) -> dict[str, Any]:
@@ -115,6 +121,10 @@ class PathMethod(Method):
             raise SettingError(
                 f"samples {settings.samples} of what? Paths draw pictures from --background FOLDER alone"
             )
+
+    def tail(self, deployed: DeployedModel, cut: Cut) -> Predict:
+        """That of the gradient."""
+        return deployed.tail_of_gradient(cut)
 
     def prepare(self, site: Site) -> PathEngine:
         """Open the gradient of the tail, and that of the head where evidence is carried through it."""

@@ -1,13 +1,14 @@
 """From settings and a model to the method at every cut, ready for pictures."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from onnx_evidence.cuts import AUTO, DEEP, last_cut, resolve_layers, why_no_grid, why_shallow
-from onnx_evidence.deployed import DeployedModel
+from onnx_evidence.cuts import AUTO, DEEP, Cut, IsRead, last_cut, resolve_layers, why_no_grid, why_shallow
+from onnx_evidence.deployed import DeployedModel, Heads
 from onnx_evidence.errors import CutError, DataError, GradientError, one_line
 from onnx_evidence.files import open_regular, sha256_of
 from onnx_evidence.methods.background_file import BackgroundFile, load_background
@@ -35,6 +36,8 @@ class Prepared:
         Why this method.
     engines : list of Engine
         One per cut.
+    heads : Heads
+        Of these cuts.
     background : str
         What stands in for removed features, in words.
     background_sha256 : str or None
@@ -49,6 +52,7 @@ class Prepared:
     method: Method
     reason: str
     engines: list[Engine]
+    heads: Heads
     background: str
     background_sha256: str | None
     shallow: str | None
@@ -105,18 +109,23 @@ def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepar
     file = None
     if path is not None and not path.is_dir():
         file = load_background(path, deployed.model.sha256, deployed.preprocess.model_dump_json())
-    engines = _engines(deployed, settings, file)
-    cuts = [engine.cut for engine in engines]
+    with deployed.shared():
+        heads = deployed.heads(_cuts(deployed, method, settings))
+        with heads.remembering():
+            engines = _engines(deployed, settings, file, heads)
+            inside = [cut for cut in heads.cuts if cut.op_type != "Input"]
+            unread = frozenset(cut.name for cut in inside if not _is_read(deployed, method, heads, cut))
     chosen = settings.layers in ((AUTO,), (DEEP,))
     return Prepared(
         settings,
         method,
         reason,
         engines,
+        heads,
         method.replacement(settings),
         file.sha256 if file else _folder_sha256(path),
-        why_shallow(cuts, deployed.graph.cuts, deployed.graph.lost) if chosen else None,
-        frozenset(cut.name for cut in cuts if cut.op_type != "Input" and not deployed.is_read(cut)),
+        why_shallow(heads.cuts, deployed.graph.cuts, deployed.graph.lost) if chosen else None,
+        unread,
     )
 
 
@@ -136,7 +145,7 @@ def _folder_sha256(folder: Path | None) -> str | None:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _engines(deployed: DeployedModel, settings: Settings, file: BackgroundFile | None) -> list[Engine]:
+def _engines(deployed: DeployedModel, settings: Settings, file: BackgroundFile | None, heads: Heads) -> list[Engine]:
     """The method at every cut."""
     method = method_of(settings)
     stand_in, samples = method.stand_in(settings), settings.samples or method.samples
@@ -144,26 +153,47 @@ def _engines(deployed: DeployedModel, settings: Settings, file: BackgroundFile |
     def default_map() -> EvidenceMap:
         return _default_map(deployed, replace(settings, method=DEFAULT_METHOD, background=stand_in))
 
-    cuts = [deployed.graph.find(name) for name in _cut_names(deployed, method, settings.layers)]
-    return [method.prepare(Site(deployed, cut, settings, stand_in, samples, file, default_map)) for cut in cuts]
+    return [
+        method.prepare(Site(deployed, cut, heads, settings, stand_in, samples, file, default_map)) for cut in heads.cuts
+    ]
 
 
-def _cut_names(deployed: DeployedModel, method: Method, layers: tuple[str, ...]) -> list[str]:
+def _cuts(deployed: DeployedModel, method: Method, settings: Settings) -> list[Cut]:
+    """The cuts that are named or chosen."""
+    layers, cuts = settings.layers, deployed.graph.cuts
     if layers == (AUTO,) and method.at_input:
-        return [deployed.model.input_name]
-    if layers == (AUTO,) and method.at == "last":
-        return [last_cut(deployed.graph.cuts, is_read=deployed.is_read)]
-    return resolve_layers(layers, deployed.graph.cuts, integrate=not method.windows, is_read=deployed.is_read)
+        return [deployed.graph.find(deployed.model.input_name)]
+
+    def choose(**asked: IsRead) -> list[Cut]:
+        if layers == (AUTO,) and method.at == "last":
+            names = [last_cut(cuts, **asked)]
+        else:
+            names = resolve_layers(layers, cuts, integrate=not method.windows, **asked)
+        return [deployed.graph.find(name) for name in names]
+
+    # What is likely to be chosen is opened together, before any of it is tried.
+    heads = deployed.heads(choose())
+    with heads.remembering():
+        return choose(is_read=lambda cut: _is_read(deployed, method, heads, cut))
+
+
+def _is_read(deployed: DeployedModel, method: Method, heads: Heads, cut: Cut) -> bool:
+    """Whether a cut is read, tried on sessions that the method's engine needs itself."""
+    tail = None
+    with suppress(GradientError):  # then another method is taken, or the engine says so
+        tail = method.tail(deployed, cut)
+    return deployed.is_read(cut, heads if cut in heads.cuts else None, tail)
 
 
 def _default_map(deployed: DeployedModel, settings: Settings) -> EvidenceMap:
     """The mean map of a method, for one that goes on from there."""
-    engines = _engines(deployed, settings, None)
-    look = deployed.looker([engine.cut for engine in engines])
+    heads = deployed.heads(_cuts(deployed, method_of(settings), settings))
+    with heads.remembering():
+        engines = _engines(deployed, settings, None, heads)
 
     def found(view: View, question: Question) -> FloatArray:
-        views = [replace(view, features=features) for features in look(view.inputs)]
-        here = placed(engines, lambda cut: deployed.field(cut, view.inputs))
+        views = [replace(view, features=features) for features in heads.look(view.inputs)]
+        here = placed(engines, lambda cut: deployed.field(cut, view.inputs, heads))
         asked = zip(here, views, strict=True)
         maps = [engine.explain(each, [question], lambda steps: None)[0].values for engine, each in asked]
         return np.asarray(np.mean(maps, axis=0))

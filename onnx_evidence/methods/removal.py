@@ -25,7 +25,7 @@ from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, Vie
 from onnx_evidence.methods.method import BITS, Method
 from onnx_evidence.methods.settings import BLUR, BOTH, Settings
 from onnx_evidence.methods.site import Site
-from onnx_evidence.types import Predict
+from onnx_evidence.types import FloatArray, Predict
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class RemovalEngine(Engine):
             for each in questions
         ]
         if self.settings.tolerance is None:
-            answers, looks, notes = self._remove(view, classes, asked, progress), 1, {}
+            answers, looks, notes = self._remove(view, whole, classes, asked, progress), 1, {}
         else:
-            sampled = self._sample(view, classes, asked, self.settings.tolerance, progress)
+            sampled = self._sample(view, whole, classes, asked, self.settings.tolerance, progress)
             answers, looks, notes = sampled.evidence, sampled.looks, self._notes(sampled)
         maps = []
         for question, each in zip(questions, answers, strict=True):
@@ -84,7 +84,7 @@ class RemovalEngine(Engine):
         return maps
 
     def _remove(
-        self, view: View, classes: Sequence[int], asked: Sequence[Asked], progress: Progress
+        self, view: View, whole: FloatArray, classes: Sequence[int], asked: Sequence[Asked], progress: Progress
     ) -> list[WindowEvidence]:
         """The same draws for every window."""
         removal = remove_windows(
@@ -98,11 +98,18 @@ class RemovalEngine(Engine):
             batch_size=self.settings.batch_size,
             progress=progress,
             class_kind=view.class_kind,
+            logits=whole,
         )
         return [window_evidence(removal, each.target, each.versus, self.settings.laplace) for each in asked]
 
     def _sample(
-        self, view: View, classes: Sequence[int], asked: Sequence[Asked], tolerance: float, progress: Progress
+        self,
+        view: View,
+        whole: FloatArray,
+        classes: Sequence[int],
+        asked: Sequence[Asked],
+        tolerance: float,
+        progress: Progress,
     ) -> Sampled:
         """Draws for every window until its evidence is known well enough."""
         draws = Draws(
@@ -115,6 +122,7 @@ class RemovalEngine(Engine):
             self.settings.batch_size,
             progress,
             view.class_kind,
+            whole,
         )
         return sample_windows(
             draws, self.windows, asked, tolerance, most=self.samples, correction=self.settings.laplace

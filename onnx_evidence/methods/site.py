@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_evidence.cuts import Cut
-from onnx_evidence.deployed import DeployedModel
+from onnx_evidence.deployed import DeployedModel, Heads
 from onnx_evidence.evidence import CellField, ConditionalSampler, MeanSampler, Sampler, ZeroSampler
 from onnx_evidence.methods import baselines
 from onnx_evidence.methods.background_file import BackgroundFile
@@ -30,6 +30,8 @@ class Site:
         The model: opens heads, tails and backward graphs, and measures fields.
     cut : Cut
         Where.
+    heads : Heads
+        Of all cuts of the method.
     settings : Settings
         Checked.
     stand_in : str
@@ -44,6 +46,7 @@ class Site:
 
     deployed: DeployedModel
     cut: Cut
+    heads: Heads
     settings: Settings
     stand_in: str
     samples: int
@@ -52,7 +55,7 @@ class Site:
 
     def field(self) -> CellField:
         """Where the cells look."""
-        return self.deployed.field(self.cut)
+        return self.deployed.field(self.cut, heads=self.heads)
 
     def sampler(self) -> Sampler:
         """What windows are replaced by."""
@@ -71,7 +74,7 @@ class Site:
 
     def _cell_head(self) -> Head:
         """The features of cells, without what is kept beside them."""
-        head, channels = self.deployed.head(self.cut), self.cut.cell_shape[0]
+        head, channels = self.heads.at(self.cut), self.cut.cell_shape[0]
         return lambda inputs: head(inputs)[:, :channels]
 
     def _cell_baselines(self) -> Baselines:

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from onnx_evidence.cuts import Cut
+from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.evidence import LN2, Score, attribution, generator, key_of
 from onnx_evidence.methods.baselines import Baselines
 from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
 from onnx_evidence.methods.method import ARBITRARY, Method
 from onnx_evidence.methods.settings import Settings
 from onnx_evidence.methods.site import Site
-from onnx_evidence.types import Features, FloatArray, Gradient
+from onnx_evidence.types import Features, FloatArray, Gradient, Predict
 
 # The map from features and gradient.
 Formula = Callable[[Features, Features], FloatArray]
@@ -118,6 +120,10 @@ class SlopeMethod(Method):
     def replacement(self, settings: Settings) -> str:
         """What features are held against, if anything."""
         return super().replacement(settings) if self.removes else "nothing, as none are removed"
+
+    def tail(self, deployed: DeployedModel, cut: Cut) -> Predict:
+        """That of the gradient."""
+        return deployed.tail_of_gradient(cut, only_rectified=self.only_rectified)
 
     def prepare(self, site: Site) -> SlopeEngine:
         """Open the gradient of the tail."""

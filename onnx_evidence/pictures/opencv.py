@@ -6,6 +6,7 @@ The only module that knows OpenCV, and so the only one where sizes are (width, h
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 import numpy as np
 
@@ -49,17 +50,26 @@ def decode(data: bytes) -> AnyArray:
     return samples
 
 
+# One thread at a time: what one finds in the place of stderr is what it puts back.
+_ALONE = RLock()
+
+
 @contextmanager
 def silence() -> Iterator[None]:
-    """Keep the decoders' own chatter off stderr: C libraries write there past Python; we raise instead."""
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
+    """Keep the decoders' own chatter off stderr: C libraries write there past Python; we raise instead.
+
+    What other threads write there meanwhile is lost with it. A descriptor is the process's, libtiff and libjpeg write
+    to that one, and neither OpenCV nor Pillow lets their handlers be set: it can only be short.
+    """
+    with _ALONE:
+        saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(null)
 
 
 def resize(samples: AnyArray, size: tuple[int, int], name: str) -> AnyArray:

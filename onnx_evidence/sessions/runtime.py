@@ -174,6 +174,8 @@ def _open(
         raise ModelError(f"ONNX Runtime cannot run the model: {why_not(graph, error, device.name)}") from error
     if device.provider not in session.get_providers():
         raise DeviceError(f"the session fell back from {device.name} to {session.get_providers()[0]}")
+    # Its copy of the graph and all weights, kept for falling back to another device, which is refused here.
+    session._model_bytes = None
     return session
 
 
@@ -223,10 +225,13 @@ class Session:
         outputs: Sequence[str] | None = None,
         row_bytes: int = 0,
     ) -> None:
-        self._session = _open(model, device, threads, folder, keep=row_bytes * _USUAL_ROWS <= _MOST_BYTES)
+        self._session: ort.InferenceSession | None = _open(
+            model, device, threads, folder, keep=row_bytes * _USUAL_ROWS <= _MOST_BYTES
+        )
         self._most = max(1, _MOST_BYTES // max(row_bytes, 1))
         self._outputs = None if outputs is None else list(outputs)
         self._inputs = [each.name for each in self._session.get_inputs()]
+        self._last = self._session.get_outputs()[-1].name
         self.inputs = len(self._inputs)
         self._batch = batch
         self._turns = _has_loop(model)
@@ -235,6 +240,14 @@ class Session:
     def run(self, batch: AnyArray) -> AnyArray:
         """The first output for a batch of any size; see `run_all`."""
         return self.run_all(batch)[0]
+
+    def run_last(self, *batches: AnyArray) -> AnyArray:
+        """The last output alone; see `run_all`."""
+        return self._run_all(batches, [self._last])[0]
+
+    def close(self) -> None:
+        """Give back what it takes; whoever runs it from now on is refused."""
+        self._session = None
 
     def run_all(self, *batches: AnyArray) -> list[AnyArray]:
         """All outputs for a batch of any size; rows of the results belong to rows of the batch.
@@ -252,25 +265,31 @@ class Session:
         Raises
         ------
         ModelError
-            If the run fails, does not end, or gives another number of rows than it got.
+            If the run fails, does not end, or gives another number of rows than it got, or the session is closed.
         """
+        return self._run_all(batches, self._outputs)
+
+    def _run_all(self, batches: tuple[AnyArray, ...], outputs: list[str] | None) -> list[AnyArray]:
         rows = len(batches[0])
         self.passes += rows
         size = self._batch or self._most
         if self._batch is None and rows <= size:
-            return self._run(batches)
+            return self._run(batches, outputs)
         parts = []
         for start in range(0, rows, size):
             given = tuple(batch[start : start + size] for batch in batches)
             if self._batch is not None:
                 given = tuple(_filled(batch, size) for batch in given)
-            parts.append([each[: min(size, rows - start)] for each in self._run(given)])
+            parts.append([each[: min(size, rows - start)] for each in self._run(given, outputs)])
         return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
-    def _run(self, batches: tuple[AnyArray, ...]) -> list[AnyArray]:
+    def _run(self, batches: tuple[AnyArray, ...], outputs: list[str] | None) -> list[AnyArray]:
+        session = self._session
+        if session is None:
+            raise ModelError("the model was closed, and nothing of it can be run any more: open it again")
         try:
             with _limited(len(batches[0]) if self._turns else None) as options:
-                results = self._session.run(self._outputs, dict(zip(self._inputs, batches, strict=True)), options)
+                results = session.run(outputs, dict(zip(self._inputs, batches, strict=True)), options)
         except Exception as error:
             if _TERMINATED in str(error):
                 raise EndlessError(
@@ -371,10 +390,12 @@ class Differentiator:
     ----------
     session : Session
         Its inputs are features, cotangent and, for scores that are not linear, rest; its outputs gradient and logits.
+    kept : int
+        How many of the last channels hold tokens that are no cells (a class token, registers): they get nothing.
     """
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, session: Session, kept: int = 0) -> None:
+        self.session, self._kept = session, kept
 
     def __call__(self, batch: Features, direction: FloatArray, rest: FloatArray) -> tuple[FloatArray, Features]:
         """Logits and the gradient of a score; see `types.Gradient`.
@@ -389,7 +410,14 @@ class Differentiator:
         gradient, logits = self.session.run_all(batch, *rows)
         if not np.isfinite(gradient).all():
             raise ModelError("the backward graph gave a number that is not finite: take --method window")
+        if self._kept:
+            gradient[:, -self._kept :] = 0
         return finite_logits(logits), gradient
+
+    def logits(self, batch: Features, classes: int) -> FloatArray:
+        """Logits alone, (N, K) for K classes, whatever the gradient is; see `Classifier`."""
+        nothing = np.zeros((len(batch), classes), batch.dtype)
+        return finite_logits(self.session.run_last(batch, *[nothing] * (self.session.inputs - 1)))
 
 
 def finite_logits(output: AnyArray) -> FloatArray:

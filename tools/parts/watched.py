@@ -32,7 +32,7 @@ from parts.attack.run import used_seconds
 _SECONDS, _PATIENCE, _BYTES, BLOCK = 10, 60, 2 << 30, 1000
 
 
-def _most_held() -> int:
+def most_held() -> int:
     """Bytes that this process held at most; what `getrusage` says begins with what its parent held."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
@@ -113,7 +113,7 @@ def _serve(prepare: Prepare, place: Path, pipe: Connection, dump: Path) -> None:
         strangers = named + sorted(path for path in there.keys() | now.keys() if there.get(path) != now.get(path))
         if strangers:
             answer = answer._replace(finding=f"written or read outside the output folder: {strangers[0]}")
-        if _most_held() > _BYTES:
+        if most_held() > _BYTES:
             answer = answer._replace(finding="more than 2 GB of memory")
         pipe.send(answer)
 
