@@ -111,10 +111,10 @@ class Heads:
         As they were asked for; the input may be one.
     """
 
-    def __init__(self, cuts: Sequence[Cut], sessions: dict[str, tuple[Session, int]]) -> None:
+    def __init__(self, cuts: Sequence[Cut], sessions: dict[str, tuple[Session, int]], input_name: str) -> None:
         self.cuts = tuple(cuts)
         # By the name of a cut its session, and its place among the outputs; the input has none.
-        self._sessions = sessions
+        self._sessions, self._input = sessions, input_name
         self._seen: dict[tuple[bytes, Session], list[Features]] | None = None
 
     @contextmanager
@@ -128,7 +128,7 @@ class Heads:
 
     def at(self, cut: Cut) -> Head:
         """The model from the input to one of the cuts; outside of `remembering` others are run in vain."""
-        if cut.op_type == "Input":
+        if cut.name == self._input:
             return lambda batch: batch
         session, place = self._sessions[cut.name]
         return lambda batch: self._run(session, batch)[place]
@@ -439,7 +439,7 @@ class DeployedModel:
             names = [cut.name for cut in group]
             session = self._parts.open(("head", *names), partial(self.graph.head, *group))
             sessions |= {name: (session, place) for place, name in enumerate(names)}
-        return Heads(cuts, sessions)
+        return Heads(cuts, sessions, self.model.input_name)
 
     def looker(self, cuts: Sequence[Cut]) -> Callable[[Features], list[Features]]:
         """The features of one picture at some cuts; see `Heads.look`."""

@@ -422,8 +422,8 @@ def test_control_a_split_that_is_wrong_is_refused_in_every_arithmetic(name: str,
 
 def test_the_message_names_the_picture(form, monkeypatch: pytest.MonkeyPatch):
     explainer = Explainer(form("QDQ per channel"), device="cpu")
-    look = explainer._look
-    monkeypatch.setattr(explainer, "_look", lambda inputs: look(np.roll(inputs, 9, axis=2)))
+    look = explainer._heads.look
+    monkeypatch.setattr(explainer._heads, "look", lambda inputs: look(np.roll(inputs, 9, axis=2)))
     with pytest.raises(CutError, match=r"^array: layer '"):
         explainer.explain(pictures(1)[0])
 

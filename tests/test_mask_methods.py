@@ -264,13 +264,13 @@ def test_held_against_a_rival_maps_are_antisymmetric(method, deployed, picture):
 @pytest.mark.parametrize("method", ["rise", "recipro-cam", "ablation-cam"])
 def test_a_split_that_is_not_exact_is_refused(method, deployed, picture, monkeypatch):
     explainer = Explainer(deployed, method=method, layer="deep.add", **options(method, 4))
-    look = explainer._look
+    look = explainer._heads.look
 
     def wrong(inputs: np.ndarray) -> list[np.ndarray]:
         return [each * np.float32(1.01) for each in look(inputs)]
 
     explainer.explain(picture)  # the control
-    monkeypatch.setattr(explainer, "_look", wrong)
+    monkeypatch.setattr(explainer._heads, "look", wrong)
     with pytest.raises(CutError, match=r"layer 'deep.add': the model split there differs from the whole"):
         explainer.explain(picture)
 

@@ -343,13 +343,13 @@ def test_a_split_that_is_not_exact_is_refused(tiny_model: Path, picture):
 def test_every_engine_refuses_a_split_that_is_not_exact(method: str, tiny_model: Path, picture, monkeypatch):
     """Features that are not those of the picture: what the tail makes of them is not what the model says."""
     explainer = Explainer(tiny_model, method=method, layer="deep.add", device="cpu")
-    look = explainer._look
+    look = explainer._heads.look
 
     def wrong(inputs: np.ndarray) -> list[np.ndarray]:
         return [each * np.float32(1.01) for each in look(inputs)]
 
     explainer.explain(picture)  # the control
-    monkeypatch.setattr(explainer, "_look", wrong)
+    monkeypatch.setattr(explainer._heads, "look", wrong)
     with pytest.raises(CutError, match=r"^array: layer 'deep.add': the model split there differs from the whole"):
         explainer.explain(picture)
 
