@@ -145,6 +145,19 @@ def test_other_floats_are_taken_as_float32(kind: int, tmp_path: Path):
     assert opened.model.entry.dtype == x.dtype.name
 
 
+def test_a_transpose_without_an_order_reads_channels_last(tmp_path: Path):
+    front = [
+        node("Transpose", ["input"], ["reversed"]),
+        node("Transpose", ["reversed"], ["again"]),
+        node("Transpose", ["again"], ["x"], perm=TO_FIRST),
+    ]
+    path = write(model_of(front, "x", TensorProto.FLOAT, ("N", 9, 8, 3)), tmp_path)
+    x = RNG.normal(size=(2, 9, 8, 3)).astype(np.float32)
+    opened = DeployedModel(path, device="cpu")
+    np.testing.assert_allclose(opened.canonical(x.transpose(TO_FIRST)), run_file(path, x), atol=1e-5)
+    assert opened.model.changes == ("channels put first",)
+
+
 def test_a_transpose_that_only_undoes_the_layout_goes(tmp_path: Path):
     front = [node("Transpose", ["input"], ["x"], perm=TO_FIRST)]
     path = write(model_of(front, "x", TensorProto.FLOAT, ("N", 9, 8, 3)), tmp_path)
