@@ -60,20 +60,7 @@ class Alone(NamedTuple):
 def why_alone(subject: Subject) -> Alone | None:
     """Try whether a picture gets the same answer twice, and in any batch.
 
-    Parameters
-    ----------
-    subject : Subject
-        The graph.
-
-    Returns
-    -------
-    Alone or None
-        None where it does, and where the batch is 1 anyway.
-
-    Raises
-    ------
-    ModelError
-        If the answer changes between identical runs.
+    None where it does, and where the batch is 1 anyway; `ModelError` if the answer changes between identical runs.
     """
     trial = _start(subject)
     if isinstance(trial, str):

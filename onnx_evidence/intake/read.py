@@ -170,16 +170,5 @@ def _read(path: Path) -> bytes:
 
 
 def metadata_of(proto: onnx.ModelProto) -> dict[str, str]:
-    """The file's metadata as text.
-
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model.
-
-    Returns
-    -------
-    dict of str to str
-        Bytes that are no UTF-8 are replaced.
-    """
+    """The file's metadata as text; bytes that are no UTF-8 are replaced."""
     return {as_text(entry.key): as_text(entry.value) for entry in proto.metadata_props}
