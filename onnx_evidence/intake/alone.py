@@ -43,17 +43,10 @@ _PLACE = "what the graph gives for a picture depends on how many there are, or o
 
 
 class Alone(NamedTuple):
-    """Why pictures cannot run together.
-
-    Attributes
-    ----------
-    words : str
-        The reason.
-    tried : bool
-        Whether that was seen; else it could not be tried.
-    """
+    """Why pictures cannot run together, in words."""
 
     words: str
+    # Whether that was seen; else it could not be tried.
     tried: bool
 
 

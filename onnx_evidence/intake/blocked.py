@@ -34,7 +34,8 @@ _GIVEN = 11
 def unblock(proto: onnx.ModelProto, image: str, batch: int | None, path: Path) -> tuple[int, int]:
     """Write operators on blocked channels as standard ones, and fused ones beside them, in place; how many of either.
 
-    `ModelError` if this machine has no such layout, or there is an operator in it that is not known.
+    Constants are initializers already; ``batch`` is the size that the graph insists on. `ModelError` if this machine
+    has no such layout, or there is an operator in it that is not known.
     """
     blocked = sum(node.domain == BLOCKED for node in proto.graph.node)
     if not blocked:

@@ -12,7 +12,10 @@ _DIGITS = 18
 
 
 def recorded_labels(metadata: dict[str, str], path: Path) -> tuple[str, ...] | None:
-    """Class names as the file's metadata records them, None without; `DataError` if they are no list of names."""
+    """Class names as the file's metadata records them, None where it does not.
+
+    `DataError` if they are no list of names.
+    """
     if LABELS_KEY not in metadata:
         return None
     try:

@@ -79,8 +79,8 @@ def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -
     ------
     ModelError
         If it cannot be read, or is no valid ONNX model, or refers to files outside its folder, or would compute more
-        than ``max_work``. A file that the ONNX
-        checker objects to is taken if ONNX Runtime opens it; that is tried in a process of its own.
+        than ``max_work``. A file that the ONNX checker objects to is taken if ONNX Runtime opens it; that is tried in a
+        process of its own.
     """
     data = _read(path)
     objection = None

@@ -86,7 +86,7 @@ class TakenIn:
 def take_in(
     file: File, preprocess: Preprocess | None, *, layout: str | None = None, output: str | None = None
 ) -> TakenIn:
-    """Make a file's graph canonical, in place where that is possible.
+    """Make a file's graph canonical; the graph that was read may be changed in place.
 
     ``preprocess`` gives what the input leaves open, ``layout``, 'NCHW' or 'NHWC', where its channels are (by default
     its sizes say), ``output`` what holds the class scores (`outputs.choose_output`). `ModelError` or `DataError` if

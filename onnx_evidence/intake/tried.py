@@ -54,10 +54,10 @@ class Subject:
 
 
 def tried_pictures(entry: Entry) -> Iterator[Features]:
-    """Six pictures, (6, channels, H, W), that differ as much as pictures can.
+    """Stacks (6, channels, H, W) of pictures that differ as much as pictures can.
 
     Noise, a dark picture, both again with other noise, a bright one, and one of nothing but the two ends of the range.
-    Where the range is not known, one six after the other for what it may be; then all without their ends.
+    Where the range is not known, one stack after the other for what it may be; then all without their ends.
     """
     noise = [np.clip(0.5 + natural_noise(entry.shape, generator(0, number)), 0, 1) for number in range(6)]
     # Uneven, lest what one end of a range gains the other loses.

@@ -89,17 +89,7 @@ class Tape:
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the backward graph; arithmetic on it writes nodes.
-
-    Attributes
-    ----------
-    tape : Tape
-        Where the nodes go.
-    name : str
-        The tensor.
-    elem_type : int
-        ONNX element type.
-    """
+    """A tensor of the backward graph; arithmetic on it writes nodes to its tape."""
 
     tape: Tape
     name: str
