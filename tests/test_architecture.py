@@ -146,9 +146,7 @@ NOT_YET: set[str] = {
     "cuts",
     "evaluation.links",
     "graphs",
-    "intake",
     "methods",
-    "vjp",
 }
 
 

@@ -43,37 +43,17 @@ _PLACE = "what the graph gives for a picture depends on how many there are, or o
 
 
 class Alone(NamedTuple):
-    """Why pictures cannot run together.
-
-    Attributes
-    ----------
-    words : str
-        The reason.
-    tried : bool
-        Whether that was seen; else it could not be tried.
-    """
+    """Why pictures cannot run together, in words."""
 
     words: str
+    # Whether that was seen; else it could not be tried.
     tried: bool
 
 
 def why_alone(subject: Subject) -> Alone | None:
     """Try whether a picture gets the same answer twice, and in any batch.
 
-    Parameters
-    ----------
-    subject : Subject
-        The graph.
-
-    Returns
-    -------
-    Alone or None
-        None where it does, and where the batch is 1 anyway.
-
-    Raises
-    ------
-    ModelError
-        If the answer changes between identical runs.
+    None where it does, and where the batch is 1 anyway; `ModelError` if the answer changes between identical runs.
     """
     trial = _start(subject)
     if isinstance(trial, str):

@@ -97,7 +97,7 @@ class Answers:
     Parameters
     ----------
     model : Model
-        The file.
+        The file with its canonical graph.
     device : Device or None
         Where to run; None where no file has this model, and its canonical graph answers for it.
     canonical : callable

@@ -15,52 +15,22 @@ _BOUNDS_AS_INPUTS = 11
 
 
 class Builder:
-    """Appends nodes to a graph.
-
-    Parameters
-    ----------
-    net : Net
-        The graph.
-    tensors : dict of str to TensorInfo
-        Types and shapes; those of what is appended are added.
-    """
+    """Appends nodes to a graph; types and shapes of what is appended are added to ``tensors``."""
 
     def __init__(self, net: Net, tensors: dict[str, TensorInfo]) -> None:
         self.net, self.tensors = net, tensors
 
     def as_float32(self, name: str) -> str:
-        """The tensor in float32.
-
-        Parameters
-        ----------
-        name : str
-            A tensor of floats.
-
-        Returns
-        -------
-        str
-            The same, where it is float32.
-        """
+        """The tensor of floats in float32: itself where it is that already."""
         info = self.tensors.get(name)
         if info is None or info.elem_type == TensorProto.FLOAT:
             return name
         return self._add("Cast", [name], info._replace(elem_type=TensorProto.FLOAT), to=TensorProto.FLOAT)
 
     def two_classes(self, name: str, columns: tuple[float, float]) -> str:
-        """One number per picture, times each of two numbers.
+        """One number per picture, (N) or (N, 1) with more axes of length 1, times each of two numbers: a tensor (N, 2).
 
-        Parameters
-        ----------
-        name : str
-            A tensor (N), or (N, 1) with more axes of length 1.
-        columns : (float, float)
-            The numbers: with (0, 1) a logit z of one class becomes those of two classes, ``softmax(0, z)[1] =
-            sigmoid(z)``.
-
-        Returns
-        -------
-        str
-            A tensor (N, 2).
+        With ``columns`` (0, 1) a logit z of one class becomes those of two classes, ``softmax(0, z)[1] = sigmoid(z)``.
         """
         name = self.as_float32(name)
         first = self.tensors[name].shape[:1]
@@ -73,30 +43,13 @@ class Builder:
     def logarithm(self, name: str) -> str:
         """Natural logarithms of probabilities: logits of the same softmax.
 
-        Parameters
-        ----------
-        name : str
-            A tensor of probabilities; those below the least normal float32, 1.2e-38, count as that.
-
-        Returns
-        -------
-        str
+        Probabilities below the least normal float32, 1.2e-38, count as that.
         """
         name = self.as_float32(name)
         return self._add("Log", [self._clipped(name)], self.tensors.get(name))
 
     def log_odds(self, name: str) -> str:
-        """Log-odds of probabilities, ``log p - log(1 - p)``; clipped as in `logarithm`.
-
-        Parameters
-        ----------
-        name : str
-            A tensor of probabilities.
-
-        Returns
-        -------
-        str
-        """
+        """Log-odds of probabilities, ``log p - log(1 - p)``; clipped as in `logarithm`."""
         name = self.as_float32(name)
         one = self._constant("one", np.array(1, np.float32))
         rest = self._add("Sub", [one, name], self.tensors.get(name))

@@ -24,12 +24,8 @@ _PRIME = 7919
 class FreedBatch:
     """A graph whose batch was made free, and the way back.
 
-    Parameters
-    ----------
-    net : Net
-        The graph, written anew; the model is changed in place by `apply`.
-    changed : int
-        How many nodes hold the batch size no more.
+    ``net`` is the graph written anew, whose model `apply` changes in place; ``changed`` counts the nodes that hold the
+    batch size no more.
     """
 
     def __init__(self, net: Net, changed: int) -> None:
@@ -58,23 +54,10 @@ class FreedBatch:
 
 
 def free_batch(proto: onnx.ModelProto, image: str, batch: int, target: str) -> FreedBatch | None:
-    """Find what has to change for the batch to be free.
+    """Find what has to change for the batch to be free, instead of the ``batch`` that the file insists on.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model, not changed; channels, height and width of its input are settled.
-    image : str
-        Its image input.
-    batch : int
-        K, the batch size that the file insists on.
-    target : str
-        The tensor that holds the class scores.
-
-    Returns
-    -------
-    FreedBatch or None
-        None where sizes contradict each other, or the scores end up without a batch.
+    Channels, height and width of the input are settled; the model is not changed. None where sizes contradict each
+    other, or the scores ``target`` end up without a batch.
     """
     return _Freeing(proto, image, batch).run(target)
 

@@ -32,28 +32,10 @@ _GIVEN = 11
 
 
 def unblock(proto: onnx.ModelProto, image: str, batch: int | None, path: Path) -> tuple[int, int]:
-    """Write operators on blocked channels as standard ones, and fused ones beside them.
+    """Write operators on blocked channels as standard ones, and fused ones beside them, in place; how many of either.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model, with constants as initializers; changed in place.
-    image : str
-        Its input.
-    batch : int or None
-        The batch size that the graph insists on.
-    path : Path
-        Its file, for messages.
-
-    Returns
-    -------
-    (int, int)
-        How many of the first there were, and of the others.
-
-    Raises
-    ------
-    ModelError
-        If this machine has no such layout, or there is an operator in it that is not known.
+    Constants are initializers already; ``batch`` is the size that the graph insists on. `ModelError` if this machine
+    has no such layout, or there is an operator in it that is not known.
     """
     blocked = sum(node.domain == BLOCKED for node in proto.graph.node)
     if not blocked:
@@ -82,21 +64,10 @@ def _block() -> int:
 
 
 def in_rows(filters: AnyArray, block: int, *, single: bool) -> AnyArray:
-    """Filters that were reordered block by block, in the usual order.
+    """Filters (outputs, inputs, rows, columns) that were reordered by blocks of ``block`` channels, in the usual order.
 
-    Parameters
-    ----------
-    filters : ndarray, shape (outputs, inputs, rows, columns)
-        Outputs, and unless ``single`` inputs, are whole blocks.
-    block : int
-        Channels of a block.
-    single : bool
-        Whether inputs were left in a row (OIHWBo), else in blocks before those of the outputs (OIHWBiBo).
-
-    Returns
-    -------
-    ndarray
-        Of the same shape.
+    Outputs are whole blocks, and so are inputs (OIHWBiBo: in blocks before those of the outputs) unless ``single``,
+    where they were left in a row (OIHWBo).
     """
     outputs, inputs, rows, cols = filters.shape
     if single:

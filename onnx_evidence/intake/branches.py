@@ -18,19 +18,8 @@ _NODES = 2000
 def settle_branches(proto: onnx.ModelProto, image: str, batch: int | None) -> int:
     """Put the branch in the place of every If whose condition is known, and the turns in that of short Loops.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model, changed in place; channels, height and width of its input are settled.
-    image : str
-        Its input.
-    batch : int or None
-        The batch size that the file insists on.
-
-    Returns
-    -------
-    int
-        How many went. What depends on the picture stays: ONNX Runtime runs it.
+    How many went is returned. The model is changed in place; channels, height and width of its input are settled, and
+    ``batch`` is what the file insists on. What depends on the picture stays: ONNX Runtime runs it.
     """
     settled, room = 0, [_NODES]
     while any(node.op_type in ("If", "Loop") for node in proto.graph.node):

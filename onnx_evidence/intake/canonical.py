@@ -18,21 +18,9 @@ _TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 def canonical_input(proto: onnx.ModelProto, entry: Entry) -> list[str]:
     """Let the graph take float32 pictures with channels first, under the input's own name.
 
-    Whole-numbered pixels stay floats until the graph turns them into floats itself: a Cast or a DequantizeLinear is
-    replaced by the same arithmetic in floats, so that gradients reach the input. Where something else computes with
-    the whole numbers, they are rounded there.
-
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model, changed in place.
-    entry : Entry
-        Its image input.
-
-    Returns
-    -------
-    list of str
-        What was done, in words; empty where the input was float32 with channels first.
+    What was done is told in words; nothing where the input was so. Whole-numbered pixels stay floats until the graph
+    turns them into floats itself: a Cast or a DequantizeLinear is replaced, in place, by the same arithmetic in floats,
+    so that gradients reach the input. Where something else computes with the whole numbers, they are rounded there.
     """
     done: list[str] = []
     net = _Pixels(proto, entry)

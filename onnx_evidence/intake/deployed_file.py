@@ -15,29 +15,11 @@ from onnx_evidence.types import AnyArray, Features
 class DeployedFile:
     """One tensor of the file, as plain ONNX Runtime computes it.
 
-    Nothing of the file is changed: it is opened from its bytes, with the runtime's own optimisations, and only asked
-    for one of its outputs. A tensor that is none is made a further output, which may keep the runtime from fusing
-    operators around it, and is as near as one gets.
-
-    Parameters
-    ----------
-    path : Path
-        The file; weights that it refers to are found in its folder.
-    data : bytes
-        Its content.
-    entry : Entry
-        Its image input.
-    tensor : str
-        What is asked for.
-    device : Device
-        Where to run.
-    rows : int, optional
-        How many pictures it takes at once; by default any number.
-
-    Raises
-    ------
-    ModelError, DeviceError
-        If ONNX Runtime cannot run the file, or not on the device.
+    It takes ``rows`` pictures at once, by default any number. Nothing of the file is changed: it is opened from its
+    bytes, with the runtime's own optimisations, and only asked for one of its outputs. A tensor that is none is made a
+    further output, which may keep the runtime from fusing operators around it, and is as near as one gets. Weights that
+    the file refers to are found in the folder of ``path``. `ModelError` if ONNX Runtime cannot run the file,
+    `DeviceError` if not on the device.
     """
 
     def __init__(
@@ -51,22 +33,9 @@ class DeployedFile:
             raise ModelError(f"{path}: {error}") from error
 
     def run(self, pictures: Features) -> AnyArray:
-        """The tensor for some pictures.
+        """The tensor (N, ...), in its own type, for canonical pictures (N, channels, H, W).
 
-        Parameters
-        ----------
-        pictures : ndarray of float32, shape (N, channels, H, W)
-            As the canonical graph takes them.
-
-        Returns
-        -------
-        ndarray, shape (N, ...)
-            In the tensor's own type.
-
-        Raises
-        ------
-        ModelError
-            If the run fails.
+        `ModelError` if the run fails.
         """
         try:
             return self._session.run(as_file_takes_it(pictures, self._entry))
@@ -85,20 +54,7 @@ def _with_output(data: bytes, tensor: str) -> bytes:
 
 
 def as_file_takes_it(pictures: Features, entry: Entry) -> AnyArray:
-    """Canonical pictures in the layout and type of the file's input.
-
-    Parameters
-    ----------
-    pictures : ndarray of float32, shape (N, channels, H, W)
-        As the canonical graph takes them.
-    entry : Entry
-        The file's image input.
-
-    Returns
-    -------
-    ndarray, shape (N, channels, H, W) or (N, H, W, channels)
-        Rounded to the nearest value that there is in that type.
-    """
+    """Canonical pictures (N, channels, H, W) in the layout and type of the file's input, rounded to nearest."""
     ordered = pictures.transpose(0, 2, 3, 1) if entry.layout == "NHWC" else pictures
     return np.ascontiguousarray(_in_type(ordered, entry))
 

@@ -29,21 +29,8 @@ _KINDS: dict[str, type[np.generic]] = {
 def plain(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """The same graph without local functions, weights listed as inputs, and Constant nodes.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model as read; changed in place where it has no functions.
-    path : Path
-        Its file, for messages.
-
-    Returns
-    -------
-    onnx.ModelProto
-
-    Raises
-    ------
-    ModelError
-        If an operator is of a domain that ONNX Runtime does not know, or lacks inputs without which it would crash.
+    It is changed in place where it has no functions. `ModelError` if an operator is of a domain that ONNX Runtime does
+    not know, or lacks inputs without which it would crash.
     """
     if proto.functions:
         try:
@@ -89,18 +76,7 @@ def _lift_constants(net: Net) -> None:
 
 
 def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """What a Constant node holds, under the name of its output.
-
-    Parameters
-    ----------
-    node : onnx.NodeProto
-        Any node.
-
-    Returns
-    -------
-    onnx.TensorProto or None
-        None where the node is no Constant, or holds strings or a sparse tensor.
-    """
+    """What a Constant node holds, under the name of its output; None for strings, sparse tensors and other nodes."""
     if node.op_type != "Constant" or not is_standard(node) or len(node.attribute) != 1:
         return None
     attribute = node.attribute[0]
@@ -118,21 +94,9 @@ def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
 def forget_told(proto: onnx.ModelProto, image: str, batch: int | None) -> bool:
     """Drop what the file says of the shapes of tensors that inference settles by itself.
 
-    What it says may be wrong, or be said twice: ONNX Runtime does not mind, but inference would go astray.
-
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model, changed in place; channels, height and width of its input are settled.
-    image : str
-        Its input.
-    batch : int or None
-        The batch size that the file insists on.
-
-    Returns
-    -------
-    bool
-        Whether it contradicts inference in the type of a tensor, which ONNX Runtime does mind.
+    What it says may be wrong, or be said twice: ONNX Runtime does not mind, but inference would go astray. True where
+    it contradicts inference in the type of a tensor, which ONNX Runtime does mind. The model is changed in place;
+    channels, height and width of its input are settled.
     """
     graph = proto.graph
     values = [*graph.value_info, *graph.output]
@@ -172,39 +136,15 @@ def _fits(kind: onnx.TypeProto, info: TensorInfo | None) -> bool:
 def known_values(proto: onnx.ModelProto, image: str, batch: int | None) -> dict[str, AnyArray]:
     """Values that do not depend on the picture, nor on the batch size where it is free.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model, with channels, height and width of its input settled.
-    image : str
-        Its input.
-    batch : int or None
-        The batch size that the file insists on.
-
-    Returns
-    -------
-    dict of str to ndarray
-        As `graphs.infer_with_values`.
+    They are those of `graphs.infer_with_values`. Channels, height and width of the input are settled.
     """
     return infer_with_values(proto, image, batch)[1]
 
 
 def fold_shapes(proto: onnx.ModelProto, image: str, batch: int | None) -> dict[str, TensorInfo]:
-    """Replace arithmetic on shapes by its result, as far as the batch size has no say in it.
+    """Replace arithmetic on shapes by its result, as far as the batch size has no say in it; the tensors now constant.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model, changed in place; channels, height and width of its input are settled.
-    image : str
-        Its input.
-    batch : int or None
-        The batch size that the graph insists on.
-
-    Returns
-    -------
-    dict of str to TensorInfo
-        Of the tensors that are constants now.
+    The model is changed in place; channels, height and width of its input are settled.
     """
     if all(node.op_type not in ("Shape", "Size") for node in proto.graph.node):
         return {}

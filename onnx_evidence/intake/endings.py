@@ -92,24 +92,8 @@ _FORMS: tuple[_Form, ...] = (
 def find_ending(net: Net, tensors: Mapping[str, TensorInfo], output: str) -> Ending | None:
     """The logits behind an output, where the graph's end makes probabilities of them in a way that is known.
 
-    Parameters
-    ----------
-    net : Net
-        The graph.
-    tensors : mapping of str to TensorInfo
-        Types and shapes.
-    output : str
-        A tensor of class scores.
-
-    Returns
-    -------
-    Ending or None
-        None where the output holds logits, or something that no softmax and no sigmoid makes.
-
-    Raises
-    ------
-    ModelError
-        If the last operator is a softmax over something else than the classes, or probabilities are in other units.
+    None where the output holds logits, or something that no softmax and no sigmoid makes; `ModelError` if the last
+    operator is a softmax over something else than the classes, or probabilities are in other units.
     """
     best = None
     for start, nodes in _starts(net, tensors, output):
@@ -174,17 +158,7 @@ def _wrong_axis(tensors: Mapping[str, TensorInfo], start: str, output: str, node
 
 
 def shape_words(shape: Shape) -> str:
-    """A shape for people: 'N x 1000'; '?' for a side that is not known.
-
-    Parameters
-    ----------
-    shape : tuple of (int or None)
-        As in `graphs.TensorInfo`.
-
-    Returns
-    -------
-    str
-    """
+    """A shape for people: 'N x 1000'; '?' for a side that is not known."""
     first = ["N" if side is None else str(side or "?") for side in shape[:1]]
     return " x ".join([*first, *("?" if side is None else str(side) for side in shape[1:])]) or "a single number"
 
@@ -210,17 +184,7 @@ def _starts(net: Net, tensors: Mapping[str, TensorInfo], output: str) -> Iterato
 
 
 def data_tensors(net: Net) -> set[str]:
-    """Tensors that depend on the input.
-
-    Parameters
-    ----------
-    net : Net
-        The graph, with its nodes in order.
-
-    Returns
-    -------
-    set of str
-    """
+    """Tensors that depend on the input of a graph whose nodes are in order."""
     return net.reached(*(value.name for value in net.inputs))
 
 

@@ -89,25 +89,9 @@ class Entry:
 def find_entry(proto: onnx.ModelProto, preprocess: Preprocess | None, path: Path, layout: str | None = None) -> Entry:
     """Find the image input; write channels, height and width into it where they were open.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model, without weights among its inputs.
-    preprocess : Preprocess or None
-        Gives what the file leaves open.
-    path : Path
-        The model's file, for messages.
-    layout : {'NCHW', 'NHWC'}, optional
-        Where the channels are; by default what the sizes of the axes say.
-
-    Returns
-    -------
-    Entry
-
-    Raises
-    ------
-    ModelError, DataError
-        If there is no image input, or more than one, or the preprocessing makes another picture.
+    The preprocessing gives what is open. Weights are not among the model's inputs. Without a ``layout``, 'NCHW' or
+    'NHWC', the sizes of the axes say where the channels are. `ModelError` or `DataError` if there is no image input, or
+    more than one, or the preprocessing makes another picture.
     """
     image = image_input(proto, path)
     dims = image.type.tensor_type.shape.dim
@@ -128,24 +112,9 @@ def find_entry(proto: onnx.ModelProto, preprocess: Preprocess | None, path: Path
 
 
 def image_input(proto: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
-    """The only input of a model besides weights, if it may hold pictures.
+    """The only input of a model besides weights, if it may hold pictures: a tensor of four axes, the model's own.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model.
-    path : Path
-        The model's file, for messages.
-
-    Returns
-    -------
-    onnx.ValueInfoProto
-        A tensor of four axes; the model's own.
-
-    Raises
-    ------
-    ModelError
-        If there is none, or more than one input, or it is no tensor of pictures.
+    `ModelError` if there is none, or more than one input, or it is no tensor of pictures.
     """
     inputs = Net(proto).inputs
     if len(inputs) != 1:

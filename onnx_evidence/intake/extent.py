@@ -26,22 +26,9 @@ def refuse_absurd(
 ) -> None:
     """Refuse a model with a layer that no network has: to run it would take hours, or all memory.
 
-    Parameters
-    ----------
-    tensors : mapping of str to TensorInfo
-        Types and shapes; what is not known is let pass.
-    constants : iterable of str
-        Tensors that are no layers: weights.
-    picture : (int, int, int)
-        Channels, height and width of the input.
-    path : Path
-        The model's file, for messages.
-
-    Raises
-    ------
-    ModelError
-        If a layer holds more than 2^22 numbers of a picture and more than 256 for each of the input's, or more than
-        2^20 in more than 2^14 rows or columns, and more than 2 of these for each pixel.
+    That is one with more than 2^22 numbers of a picture and more than 256 for each of the input's, or with more than
+    2^20 in more than 2^14 rows or columns, and more than 2 of these for each pixel. Layers of unknown shape and
+    ``constants``, the weights, are let pass; ``picture`` is the input's channels, height and width.
     """
     numbers = max(_NUMBERS, _NUMBERS_EACH * prod(picture))
     side = max(_SIDE, _SIDE_EACH * prod(picture[1:]))

@@ -41,21 +41,9 @@ class Weights(NamedTuple):
 
 
 def check_unchanged(path: Path, beside: Iterable[Weights]) -> None:
-    """Refuse to go on with weights that are not those that were read.
+    """Refuse to go on with weights whose file was written to, replaced or removed since they were read: `ChangedError`.
 
     Some stay in their files, which sessions map: what is written there changes the model while it runs.
-
-    Parameters
-    ----------
-    path : Path
-        The model's file.
-    beside : iterable of Weights
-        What lay beside it when it was read.
-
-    Raises
-    ------
-    ChangedError
-        If a file was written to, replaced or removed since.
     """
     for file, state in beside:
         try:
@@ -76,26 +64,11 @@ def _state(found: os.stat_result) -> tuple[int, ...]:
 def settle_external(proto: onnx.ModelProto, path: Path, limit: int = INLINE_LIMIT) -> list[Weights]:
     """Check all references to weights outside the file, and read these weights as long as they are no more than fit.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model; tensors that are read get their bytes, others keep the reference.
-    path : Path
-        Its file.
-    limit : int
-        Bytes; where all weights beside the file have more, only those of tensors up to 64 kB are read. ONNX Runtime
-        finds the others by itself (`sessions.Session`, ``folder``).
-
-    Returns
-    -------
-    list of Weights
-        The files that are referred to, each once, in the order of their names, as they were before they were read.
-
-    Raises
-    ------
-    ModelError
-        If a reference leads out of the model's folder or to no regular file, or promises more than there is; or if
-        the disk holds hardly any of the bytes of a large file.
+    Tensors that are read get their bytes, others keep the reference: where all weights beside the file have more than
+    ``limit`` bytes, only those of tensors up to 64 kB are read, and ONNX Runtime finds the others by itself
+    (`sessions.Session`, ``folder``). The files are given each once, in the order of their names, as they were before
+    they were read. `ModelError` if a reference leads out of the model's folder or to no regular file, or promises more
+    than there is; or if the disk holds hardly any of the bytes of a large file.
     """
     found = [(tensor, *_settle(tensor, path)) for tensor in tensors_of(proto) if _is_outside(tensor)]
     for file in {beside.file for _, beside, _, _ in found}:
@@ -119,20 +92,7 @@ def _refuse_hollow(path: Path, file: Path) -> None:
 
 
 def digest(data: bytes, beside: Sequence[Weights]) -> str:
-    """The SHA-256 of a model: of its file, and of the weights beside it.
-
-    Parameters
-    ----------
-    data : bytes
-        The .onnx file's.
-    beside : sequence of Weights
-        Of `settle_external`.
-
-    Returns
-    -------
-    str
-        In hexadecimal. That of the bytes of the .onnx file followed by those of the others.
-    """
+    """The SHA-256, in hexadecimal, of the bytes of the .onnx file followed by those of the weights beside it."""
     total = hashlib.sha256(data)
     for file, _ in beside:
         with file.open("rb") as stream:
@@ -142,18 +102,7 @@ def digest(data: bytes, beside: Sequence[Weights]) -> str:
 
 
 def as_text(value: str | bytes) -> str:
-    """A string of a file as text.
-
-    Parameters
-    ----------
-    value : str or bytes
-        Protobuf hands strings that are no UTF-8 on as bytes.
-
-    Returns
-    -------
-    str
-        What is no UTF-8 is replaced.
-    """
+    """A string of a file as text: protobuf hands on as bytes what is no UTF-8, which is replaced."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
@@ -219,18 +168,7 @@ def _read_into(tensor: onnx.TensorProto, file: Path, offset: int, size: int) -> 
 
 
 def without_outside(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose weights that stayed outside are inputs, to be checked without them.
-
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        After `settle_external`.
-
-    Returns
-    -------
-    onnx.ModelProto
-        The model itself where none stayed outside.
-    """
+    """A copy whose weights that stayed outside are inputs, to be checked without them; itself where there are none."""
     if not any(map(external_data_helper.uses_external_data, proto.graph.initializer)):
         return proto
     return hollow(proto, external_data_helper.uses_external_data)

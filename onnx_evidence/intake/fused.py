@@ -24,14 +24,7 @@ class UnknownFormError(Exception):
 class Spelling(Net):
     """Writes fused operators anew, and knows types and shapes of what it has written.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model, with constants as initializers; changed in place.
-    image : str
-        Its input.
-    batch : int or None
-        The batch size that the graph insists on.
+    The model, with constants as initializers, is changed in place; ``batch`` is the size that the graph insists on.
     """
 
     def __init__(self, proto: onnx.ModelProto, image: str, batch: int | None) -> None:
@@ -87,13 +80,7 @@ class Spelling(Net):
         return int(self.constants[name].data_type) if name in self.constants else None
 
     def rank(self, name: str) -> int:
-        """Number of axes of a tensor.
-
-        Raises
-        ------
-        UnknownFormError
-            If it is not known.
-        """
+        """Number of axes of a tensor; `UnknownFormError` if it is not known."""
         node = self.producer.get(name)
         if node is not None and node.op_type == "Transpose" and node.attribute:
             return len(node.attribute[0].ints)
@@ -102,13 +89,7 @@ class Spelling(Net):
         return len(self.shape(name))
 
     def shape(self, name: str) -> Shape:
-        """Shape of a tensor.
-
-        Raises
-        ------
-        UnknownFormError
-            If it is not known.
-        """
+        """Shape of a tensor; `UnknownFormError` if it is not known."""
         if name in self.constants:
             return tuple(self.constants[name].dims)
         if name not in self._shapes:
@@ -130,15 +111,7 @@ class Spelling(Net):
 
 
 class Fused:
-    """One fused operator.
-
-    Parameters
-    ----------
-    spelling : Spelling
-        What its parts are written to.
-    node : onnx.NodeProto
-        The operator.
-    """
+    """One fused operator, and the spelling that its parts are written to."""
 
     def __init__(self, spelling: Spelling, node: onnx.NodeProto) -> None:
         self.spelling, self.node, self.opset = spelling, node, spelling.opset
@@ -162,13 +135,7 @@ class Fused:
         return str(self.node.input[index]) if self.has(index) else ""
 
     def array(self, index: int) -> AnyArray:
-        """The value of an input that is a constant.
-
-        Raises
-        ------
-        UnknownFormError
-            If it is none.
-        """
+        """The value of an input that is a constant; `UnknownFormError` if it is none."""
         value = self.spelling.array(self.input(index))
         if value is None:
             raise UnknownFormError

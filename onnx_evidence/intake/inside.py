@@ -21,18 +21,8 @@ _MOST = 1000
 def moved_inside(subject: Subject, pictures: Features) -> str | None:
     """The first tensor on the way to the scores with a row for each picture, whose rows other pictures move.
 
-    Parameters
-    ----------
-    subject : Subject
-        The graph.
-    pictures : ndarray of float32, shape (6, channels, H, W)
-        Of `tried_pictures`.
-
-    Returns
-    -------
-    str or None
-        The operator where pictures meet, with its output; None where none is found, tensors cannot be summed up, or
-        there are more than a thousand of them.
+    Given the six pictures of `tried_pictures`, it names the operator where they meet, with its output; None where none
+    is found, tensors cannot be summed up, or there are more than a thousand of them.
     """
     rows = subject.batch or 2
     net = Net(subject.proto)

@@ -12,24 +12,9 @@ _DIGITS = 18
 
 
 def recorded_labels(metadata: dict[str, str], path: Path) -> tuple[str, ...] | None:
-    """Class names as the file's metadata records them.
+    """Class names as the file's metadata records them, None where it does not.
 
-    Parameters
-    ----------
-    metadata : dict
-        Of the file.
-    path : Path
-        The file, for messages.
-
-    Returns
-    -------
-    tuple of str or None
-        None where there are none.
-
-    Raises
-    ------
-    DataError
-        If they are no list of names.
+    `DataError` if they are no list of names.
     """
     if LABELS_KEY not in metadata:
         return None

@@ -31,7 +31,7 @@ class Model:
     Attributes
     ----------
     path : Path
-        The file.
+        The .onnx file.
     sha256 : str
         Of the file's bytes, and of the weights beside it.
     beside : sequence of Weights

@@ -84,35 +84,11 @@ def settle_output(
 ) -> Output:
     """Find the class scores, and their logits; append nodes that make these where there are none.
 
-    Parameters
-    ----------
-    net : Net
-        The graph; nodes may be appended to its model.
-    tensors : dict of str to TensorInfo
-        Types and shapes; those of appended nodes are added.
-    path : Path
-        The model's file, for messages.
-    endings : Endings
-        Of the graph.
-    output : str, optional
-        The output to take; by default the only one that looks like class scores.
-    classes : {'exclusive', 'independent'}, optional
-        What logits mean where the graph does not say; by default exclusive.
-    recorded : {'exclusive', 'independent'}, optional
-        The same, as files beside the model record it; ``classes`` goes before it.
-    probe : callable
-        Runs the model for a tensor; asked only of outputs whose operators allow nothing below 0.
-
-    Returns
-    -------
-    Output
-
-    Raises
-    ------
-    ModelError
-        If there are no class scores, or several outputs might be them.
-    SettingError
-        If ``classes`` is unknown, or contradicts the graph.
+    Appended nodes are added to the model of ``net`` and to ``tensors``. ``output`` is by default the only one that
+    looks like class scores; ``classes``, 'exclusive' (the default) or 'independent', is what logits mean where the
+    graph does not say, and goes before ``recorded``, the same as files beside the model record it; ``probe`` runs the
+    model for a tensor, and is asked only of outputs whose operators allow nothing below 0. `ModelError` if there are no
+    class scores, or several outputs might be them; `SettingError` if ``classes`` is unknown, or contradicts the graph.
     """
     for kind in (classes, recorded):
         if kind is not None and kind not in CLASS_KINDS:
@@ -145,34 +121,13 @@ def settle_output(
 def choose_output(
     net: Net, tensors: dict[str, TensorInfo], path: Path, endings: Endings, wanted: str | None = None
 ) -> str:
-    """The output that holds class scores.
+    """The output that holds class scores, or the tensor that it stands for.
 
     Of several, the only one that looks like class scores: floats, one axis of two or more for every picture. Logits and
     what a softmax or sigmoid makes of them are the same scores: the first of such outputs is taken. A ZipMap, and the
-    name of the winner, stand for the scores that they are made of.
-
-    Parameters
-    ----------
-    net : Net
-        The graph.
-    tensors : dict of str to TensorInfo
-        Types and shapes.
-    path : Path
-        The model's file, for messages.
-    endings : Endings
-        Of the graph.
-    wanted : str, optional
-        The output, or another tensor of the graph; taken if it is one row of numbers per picture.
-
-    Returns
-    -------
-    str
-        An output, or the tensor that one stands for.
-
-    Raises
-    ------
-    ModelError
-        With the outputs and their shapes, and what kind of model this seems to be.
+    name of the winner, stand for the scores that they are made of. What is ``wanted``, an output or another tensor of
+    the graph, is taken if it is one row of numbers per picture. `ModelError`, where there is none, tells the outputs
+    and their shapes, and what kind of model this seems to be.
     """
     behind = find_behind(net)
     if wanted is not None:

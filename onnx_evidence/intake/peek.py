@@ -12,23 +12,9 @@ from onnx_evidence.preprocessing import Found, Preprocess, Wanted, find_preproce
 
 
 def peek(proto: onnx.ModelProto, path: Path) -> Wanted:
-    """Sides of the image input as far as the file settles them.
+    """Sides of the image input as far as the file, as it was read, settles them.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model as read.
-    path : Path
-        Its file, for messages.
-
-    Returns
-    -------
-    Wanted
-
-    Raises
-    ------
-    ModelError
-        If there is no single input of pictures: no preprocessing would be the remedy.
+    `ModelError` if there is no single input of pictures: no preprocessing would be the remedy.
     """
     tensor = image_input(proto, path).type.tensor_type
     sides = [dim.dim_value or None for dim in tensor.shape.dim]

@@ -33,19 +33,9 @@ _ALONG = {
 
 
 def by_picture(proto: onnx.ModelProto, tensors: Mapping[str, TensorInfo]) -> bool:
-    """Whether every operator that the picture reaches is known to work picture by picture.
+    """Whether every operator that the picture reaches is known to work picture by picture, in a graph of a free batch.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        A graph with one input and a free batch.
-    tensors : mapping of str to TensorInfo
-        Types and shapes.
-
-    Returns
-    -------
-    bool
-        False where that is not plain: nothing is known then.
+    False where that is not plain: nothing is known then. The graph has one input.
     """
     data = {value.name for value in proto.graph.input}
     net = Net(proto)

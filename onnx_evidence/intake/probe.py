@@ -17,30 +17,10 @@ _PICTURES = 2
 
 
 def probe(proto: onnx.ModelProto, entry: Entry, batch: int | None, name: str, folder: Path) -> AnyArray:
-    """Values of a tensor for a few inputs of noise.
+    """Values (N, ...) of a tensor for a few inputs of noise: one row or more, all of them finite.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model, with channels, height and width of its input settled.
-    entry : Entry
-        The image input.
-    batch : int or None
-        The batch size that the file insists on.
-    name : str
-        The tensor.
-    folder : Path
-        Where weights lie that the graph only refers to.
-
-    Returns
-    -------
-    ndarray, shape (N, ...)
-        Finite numbers, one row or more.
-
-    Raises
-    ------
-    ModelError
-        If ONNX Runtime cannot run the model, or it gives no finite numbers for any of them.
+    Channels, height and width of the input are settled; weights that the graph only refers to lie in ``folder``.
+    `ModelError` if ONNX Runtime cannot run the model, or it gives no finite numbers for any of the inputs.
     """
     with with_outputs(proto, [name]):
         session = Session(proto, settle_device("cpu"), batch=batch, folder=folder)

@@ -47,20 +47,9 @@ _INTEGER = ("Integer", "IntegerToFloat")
 
 
 def arithmetic_of(net: Net, tensors: Mapping[str, TensorInfo]) -> Arithmetic:
-    """What a graph computes with.
+    """What a canonical graph computes with.
 
     Weights that are only stored in fewer bits do not count: what is computed from the picture does.
-
-    Parameters
-    ----------
-    net : Net
-        The canonical graph.
-    tensors : mapping of str to TensorInfo
-        Types and shapes.
-
-    Returns
-    -------
-    Arithmetic
     """
     data = data_tensors(net)
     nodes = [node for node in net.nodes if not data.isdisjoint(node_inputs(node))]
@@ -99,18 +88,7 @@ class Proof:
 
 
 def refuse_unopened(file: File) -> None:
-    """Refuse a file that ONNX Runtime does not open, before it is changed into one that it would open.
-
-    Parameters
-    ----------
-    file : File
-        As it was read.
-
-    Raises
-    ------
-    ModelError
-        With the reason.
-    """
+    """Refuse a file that ONNX Runtime does not open, before it is changed into one that it would open."""
     try:
         Session(onnx.load_model_from_string(file.data), _CPU, folder=file.path.parent)
     except ModelError as error:
@@ -129,31 +107,9 @@ def prove(
 ) -> Proof:
     """Run the file and its canonical form on pictures of noise.
 
-    Parameters
-    ----------
-    file : File
-        As it was read.
-    proto : onnx.ModelProto
-        Its canonical form.
-    entry : Entry
-        The file's image input.
-    target : str
-        A tensor that both have: the class scores.
-    arithmetic : Arithmetic
-        What both compute with.
-    rows : int
-        How many pictures the file takes at once.
-    freed : bool
-        Whether the batch was made free: then one picture more is run at once, and compared with two runs of the file.
-
-    Returns
-    -------
-    Proof
-
-    Raises
-    ------
-    ModelError
-        If ONNX Runtime cannot run one of the two.
+    Compared is ``target``, a tensor that both have: the class scores. The file takes ``rows`` pictures at once; where
+    the batch was ``freed``, one picture more is run at once, and compared with two runs of the file. `ModelError` if
+    ONNX Runtime cannot run one of the two.
     """
     tolerance = arithmetic.tolerance
     why = "" if arithmetic == FULL else f" ({arithmetic.name}: {tolerance:g} allowed)"

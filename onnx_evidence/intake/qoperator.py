@@ -48,17 +48,9 @@ _PER_CHANNEL = 13
 
 
 def rewrite_integers(proto: onnx.ModelProto) -> int:
-    """Rewrite the integer operators that have a float twin; others stay as they are.
+    """Rewrite in place the integer operators that have a float twin, others stay as they are; how many were rewritten.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model, with constants as initializers; changed in place. Scales per channel need opset 13.
-
-    Returns
-    -------
-    int
-        How many operators were rewritten.
+    Constants are initializers already; scales per channel need opset 13.
     """
     if all(node.op_type not in _REWRITES for node in proto.graph.node):
         return 0

@@ -40,17 +40,7 @@ _LARGEST = 1 << 16
 def value_range(net: Net, tensor: str) -> Range:
     """The least and the largest value that a tensor can have, as far as a few operators before it say.
 
-    Parameters
-    ----------
-    net : Net
-        The graph.
-    tensor : str
-        The tensor.
-
-    Returns
-    -------
-    least, most : float
-        Infinite where nothing is known.
+    Infinite where nothing is known.
     """
     return _Ranges(net).of(tensor, _DEEPEST)
 

@@ -24,26 +24,10 @@ _ENOUGH = 4096
 
 
 def where_picture_ends(net: Net, tensors: Mapping[str, TensorInfo], image: str, scores: str) -> onnx.NodeProto | None:
-    """The last node that the picture reaches, where it does not reach the scores.
+    """The last node that the picture reaches, where it does not reach the scores; None where something of it may.
 
     Followed along the graph: a product with zeros, a difference of a tensor and itself, a softmax over one number and a
     shape tell nothing of what they read. That no score moves on some pictures proves less: a model may be saturated.
-
-    Parameters
-    ----------
-    net : Net
-        The graph.
-    tensors : mapping of str to TensorInfo
-        Types and shapes.
-    image : str
-        The image input.
-    scores : str
-        The tensor of class scores.
-
-    Returns
-    -------
-    onnx.NodeProto or None
-        None where something of the picture may reach them.
     """
     reached, last = {image}, None
     zeros = _Zeros(net)

@@ -79,8 +79,8 @@ def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -
     ------
     ModelError
         If it cannot be read, or is no valid ONNX model, or refers to files outside its folder, or would compute more
-        than ``max_work``. A file that the ONNX
-        checker objects to is taken if ONNX Runtime opens it; that is tried in a process of its own.
+        than ``max_work``. A file that the ONNX checker objects to is taken if ONNX Runtime opens it; that is tried in a
+        process of its own.
     """
     data = _read(path)
     objection = None
@@ -170,16 +170,5 @@ def _read(path: Path) -> bytes:
 
 
 def metadata_of(proto: onnx.ModelProto) -> dict[str, str]:
-    """The file's metadata as text.
-
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model.
-
-    Returns
-    -------
-    dict of str to str
-        Bytes that are no UTF-8 are replaced.
-    """
+    """The file's metadata as text; bytes that are no UTF-8 are replaced."""
     return {as_text(entry.key): as_text(entry.value) for entry in proto.metadata_props}

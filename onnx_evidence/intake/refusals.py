@@ -30,59 +30,22 @@ _Facts = tuple[Net, Mapping[str, TensorInfo], str]
 
 
 def why_no_scores(net: Net, tensors: Mapping[str, TensorInfo], names: Sequence[str]) -> str | None:
-    """Why tensors are not the class scores of one picture, in words, with what would help.
+    """Why outputs or other tensors are not the class scores of one picture, in words, with what would help.
 
-    What they are called has no say in it: their shapes do, and what computes them.
-
-    Parameters
-    ----------
-    net : Net
-        The graph.
-    tensors : mapping of str to TensorInfo
-        Types and shapes.
-    names : sequence of str
-        Outputs, or other tensors.
-
-    Returns
-    -------
-    str or None
-        The most telling of the reasons; None where nothing speaks against any of them.
+    What they are called has no say in it: their shapes do, and what computes them. Of several reasons the most telling
+    one; None where nothing speaks against any of them.
     """
     facts: list[_Facts] = [(net, tensors, name) for name in names]
     return next((reason for look in _LOOKS for each in facts if (reason := look(each))), None)
 
 
 def why_never(net: Net, tensors: Mapping[str, TensorInfo], name: str) -> str | None:
-    """Why one row of numbers per picture is no class scores even where somebody says that it is.
-
-    Parameters
-    ----------
-    net : Net
-        The graph.
-    tensors : mapping of str to TensorInfo
-        Types and shapes.
-    name : str
-        The tensor.
-
-    Returns
-    -------
-    str or None
-    """
+    """Why one row of numbers per picture is no class scores even where somebody says that it is; else None."""
     return _ranks((net, tensors, name))
 
 
 def regression(name: str) -> str:
-    """What to say of a single number that no sigmoid makes.
-
-    Parameters
-    ----------
-    name : str
-        The output.
-
-    Returns
-    -------
-    str
-    """
+    """What to say of a single number that no sigmoid makes."""
     return (
         f"output {name!r} is one number per picture, and no sigmoid makes it: a regression has no classes to speak for "
         "or against; if it is the logit of one class, pass --classes independent"
@@ -187,17 +150,7 @@ def _ranks(facts: _Facts) -> str | None:
 
 
 def is_time_first(shape: Shape) -> bool:
-    """Whether the pictures are not along the first axis: that is as long for one picture as for many.
-
-    Parameters
-    ----------
-    shape : tuple of (int or None)
-        As in `graphs.TensorInfo`.
-
-    Returns
-    -------
-    bool
-    """
+    """Whether the pictures are not along the first axis: that is as long for one picture as for many."""
     return len(shape) > 2 and shape[0] is not None and shape[0] > 1
 
 

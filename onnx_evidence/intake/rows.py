@@ -10,20 +10,7 @@ from onnx_evidence.types import FloatArray
 
 
 def check_rows(model: Model, logits: FloatArray) -> None:
-    """Refuse rows that are no scores of classes.
-
-    Parameters
-    ----------
-    model : Model
-        Its output is settled.
-    logits : ndarray of float64, shape (N, K)
-        What it gave.
-
-    Raises
-    ------
-    ModelError
-        If they are probabilities after all, or were made from what are none.
-    """
+    """Refuse rows (N, K) that are no scores of classes: probabilities after all, or made from what are none."""
     place = f"{model.path}: output {model.output_name!r}"
     exclusive = model.class_kind is EXCLUSIVE
     taken_as_logits = model.output_kind == "logits" and exclusive and logits.min() >= 0

@@ -16,14 +16,7 @@ _SMALL = 64
 class Sizes:
     """What is known of tensors going forward through a graph; a node may be looked at again after it was changed.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model; its constants are taken as they are.
-    image : str
-        Its image input.
-    batch : int
-        The batch size of the image.
+    Constants of the model are taken as they are; ``batch`` is the batch size of the image.
 
     Attributes
     ----------
@@ -48,31 +41,14 @@ class Sizes:
             self._types[value.name] = kind
 
     def add(self, tensor: onnx.TensorProto) -> None:
-        """Take note of a constant.
-
-        Parameters
-        ----------
-        tensor : onnx.TensorProto
-            An initializer.
-        """
+        """Take note of a constant, an initializer."""
         self._types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
         if int(np.prod(tensor.dims)) <= _SMALL:
             self._data[tensor.name] = tensor
             self.values[tensor.name] = numpy_helper.to_array(tensor)
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """Sides of a tensor.
-
-        Parameters
-        ----------
-        name : str
-            A tensor.
-
-        Returns
-        -------
-        tuple of int or None
-            None where a side is not known.
-        """
+        """Sides of a tensor; None where one of them is not known."""
         kind = self._types.get(name)
         if kind is None or not kind.tensor_type.HasField("shape"):
             return None
@@ -82,15 +58,7 @@ class Sizes:
     def look(self, node: onnx.NodeProto) -> str | None:
         """Find out about the outputs of a node, whose inputs have been looked at.
 
-        Parameters
-        ----------
-        node : onnx.NodeProto
-            The node.
-
-        Returns
-        -------
-        str or None
-            What contradicts itself, if something does.
+        What contradicts itself is returned, if something does.
         """
         for name in node.output:
             self._types.pop(name, None)

@@ -24,17 +24,9 @@ _ENDINGS = {"NONE": None, "SOFTMAX": "Softmax", "LOGISTIC": "Sigmoid"}
 
 
 def rewrite_special(proto: onnx.ModelProto) -> int:
-    """Rewrite the operators that have a standard twin; others stay as they are.
+    """Rewrite in place the operators that have a standard twin, others stay as they are; how many were rewritten.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model, with constants as initializers; changed in place.
-
-    Returns
-    -------
-    int
-        How many operators were rewritten.
+    Constants are initializers already.
     """
     if all((_domain(node), node.op_type) not in _REWRITES for node in proto.graph.node):
         return 0

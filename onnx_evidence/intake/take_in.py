@@ -89,28 +89,12 @@ class TakenIn:
 def take_in(
     file: File, preprocess: Preprocess | None, *, layout: str | None = None, output: str | None = None
 ) -> TakenIn:
-    """Make a file's graph canonical.
+    """Make a file's graph canonical; the graph that was read may be changed in place.
 
-    Parameters
-    ----------
-    file : File
-        As it was read; its graph may be changed in place.
-    preprocess : Preprocess or None
-        Gives what the input leaves open.
-    layout : {'NCHW', 'NHWC'}, optional
-        Where the channels of the input are; by default what its sizes say.
-    output : str, optional
-        The output that holds class scores; see `outputs.choose_output`.
-
-    Returns
-    -------
-    TakenIn
-
-    Raises
-    ------
-    ModelError, DataError
-        If this is no classifier of single pictures, would compute more than one does,
-        or the canonical graph cannot be proved to be the file's.
+    ``preprocess`` gives what the input leaves open, ``layout``, 'NCHW' or 'NHWC', where its channels are (by default
+    its sizes say), ``output`` what holds the class scores (`outputs.choose_output`). `ModelError` or `DataError` if
+    this is no classifier of single pictures, would compute more than one does, or the canonical graph cannot be proved
+    to be the file's.
     """
     path = file.path
     own = frozenset(name for node in file.proto.graph.node for name in node.output)

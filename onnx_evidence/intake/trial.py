@@ -43,18 +43,10 @@ _UNLISTED = 4
 
 
 def runtime_refusal(path: Path) -> str | None:
-    """What ONNX Runtime says to a file, tried in a process of its own.
+    """What ONNX Runtime says to a file, tried in a process of its own, with its weights beside it.
 
-    Parameters
-    ----------
-    path : Path
-        The .onnx file, with weights beside it where it has such.
-
-    Returns
-    -------
-    str or None
-        None where it opens the file. Empty where it says nothing: it crashes, or does not end in time, or no process
-        can be started.
+    None where it opens the file. Empty where it says nothing: it crashes, or does not end in time, or no process can be
+    started.
     """
     command = [sys.executable, "-P", "-c", _PROGRAM, str(path.resolve())]
     try:
@@ -68,13 +60,7 @@ def runtime_refusal(path: Path) -> str | None:
 
 
 def put_right(proto: onnx.ModelProto) -> None:
-    """Mend what the checker objects to and the runtime does not mind, as the runtime understands it.
-
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        Changed in place.
-    """
+    """Mend in place what the checker objects to and the runtime does not mind, as the runtime understands it."""
     graph = proto.graph
     proto.ir_version = max(proto.ir_version, _UNLISTED)
     graph.name = graph.name or "model"
@@ -93,17 +79,9 @@ def put_right(proto: onnx.ModelProto) -> None:
 
 
 def name_strays(proto: onnx.ModelProto) -> bool:
-    """Put operators that ONNX Runtime adds to the standard domain into its own: the checker knows none of them there.
+    """Put operators that ONNX Runtime adds to the standard domain into its own, in place; whether there were any.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        Changed in place.
-
-    Returns
-    -------
-    bool
-        Whether there were any.
+    The checker knows none of them in the standard domain.
     """
     opset = opset_of(proto.opset_import)
     strays = [node for node in proto.graph.node if is_standard(node) and opset < _STANDARD_SINCE.get(node.op_type, 0)]

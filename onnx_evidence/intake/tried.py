@@ -54,18 +54,10 @@ class Subject:
 
 
 def tried_pictures(entry: Entry) -> Iterator[Features]:
-    """Pictures that differ as much as pictures can.
+    """Stacks (6, channels, H, W) of pictures that differ as much as pictures can.
 
-    Parameters
-    ----------
-    entry : Entry
-        The image input.
-
-    Yields
-    ------
-    ndarray of float32, shape (6, channels, H, W)
-        Noise, a dark picture, both again with other noise, a bright one, and one of nothing but the two ends of the
-        range. Where the range is not known, one after the other of what it may be; then all without their ends.
+    Noise, a dark picture, both again with other noise, a bright one, and one of nothing but the two ends of the range.
+    Where the range is not known, one stack after the other for what it may be; then all without their ends.
     """
     noise = [np.clip(0.5 + natural_noise(entry.shape, generator(0, number)), 0, 1) for number in range(6)]
     # Uneven, lest what one end of a range gains the other loses.
@@ -78,38 +70,15 @@ def tried_pictures(entry: Entry) -> Iterator[Features]:
 
 
 def pattern(rows: int) -> list[int]:
-    """Noise and dark pictures by turns.
-
-    Parameters
-    ----------
-    rows : int
-        How many.
-
-    Returns
-    -------
-    list of int
-        Places in what `tried_pictures` gives.
-    """
+    """Noise and dark pictures by turns, as places in what `tried_pictures` gives."""
     return [(NOISE, _DARK)[row % 2][row // 2 % 2] for row in range(rows)]
 
 
 def other_batches(rows: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Batches in which some rows of `pattern` are kept and all others are another picture.
+    """Batches in which some rows of `pattern` are kept and all others are another picture; with each, the rows kept.
 
     Of any two neighbours, and of any two rows in different halves, each is kept once while the other is changed. The
     extremes of the batch move with it: the largest, the smallest and the mean value of all.
-
-    Parameters
-    ----------
-    rows : int
-        How many.
-
-    Yields
-    ------
-    batch : list of int
-        As `pattern`.
-    kept : list of int
-        Rows as they are there.
     """
     for bit in {0, (rows - 1).bit_length() - 1} if rows > 1 else ():
         for value, other in ((0, BRIGHT), (1, CONTRAST)):
@@ -118,17 +87,7 @@ def other_batches(rows: int) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def apart(one: AnyArray, other: AnyArray) -> float:
-    """The largest difference; what is a number in one alone is infinitely far.
-
-    Parameters
-    ----------
-    one, other : ndarray
-        Of the same shape.
-
-    Returns
-    -------
-    float
-    """
+    """The largest difference of two arrays of one shape; what is a number in one alone is infinitely far."""
     one, other = (np.asarray(each, np.float64) for each in (one, other))
     finite = np.isfinite(one) & np.isfinite(other)
     if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
@@ -153,20 +112,5 @@ def _finite(runs: Sequence[AnyArray]) -> FloatArray:
 
 
 def session_of(subject: Subject) -> Session:
-    """The graph as it stands, ready to run on the CPU.
-
-    Parameters
-    ----------
-    subject : Subject
-        The graph.
-
-    Returns
-    -------
-    Session
-
-    Raises
-    ------
-    ModelError
-        If ONNX Runtime cannot run it there.
-    """
+    """The graph as it stands, ready to run on the CPU; `ModelError` if ONNX Runtime cannot run it there."""
     return Session(subject.proto, _CPU, folder=subject.file.path.parent)

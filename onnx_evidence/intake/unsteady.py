@@ -26,20 +26,10 @@ _LEARNS = (
 
 
 def why_unsteady(net: Net, name: str) -> str | None:
-    """The operator that lets a tensor change from run to run, in words.
+    """The operator that lets a tensor change from run to run, in words; None where none is known to.
 
-    Parameters
-    ----------
-    net : Net
-        The graph of a model without local functions.
-    name : str
-        The tensor that counts; what does not lead to it may be as random as it likes, and so may what lends it
-        no more than its shape.
-
-    Returns
-    -------
-    str or None
-        None where none is known to.
+    What does not lead to the tensor may be as random as it likes, and so may what lends it no more than its shape. The
+    model has no local functions.
     """
     for node, constants in _reaching(net, [name], {}):
         if node.domain in _DOMAINS and (why := _why(node, net.opset, constants)):

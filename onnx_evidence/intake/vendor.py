@@ -29,21 +29,9 @@ _HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
 def spell_out(proto: onnx.ModelProto, image: str, batch: int | None) -> int:
-    """Write fused operators as standard ones, where their rules know them.
+    """Write fused operators as standard ones, in place, where their rules know them; how many were written anew.
 
-    Parameters
-    ----------
-    proto : onnx.ModelProto
-        The model, with constants as initializers; changed in place.
-    image : str
-        Its input.
-    batch : int or None
-        The batch size that the graph insists on.
-
-    Returns
-    -------
-    int
-        How many were written anew.
+    Constants are initializers already; ``batch`` is the size that the graph insists on.
     """
     if all(node.domain != VENDOR or node.op_type not in _FORMS for node in proto.graph.node):
         return 0
@@ -54,20 +42,7 @@ def spell_out(proto: onnx.ModelProto, image: str, batch: int | None) -> int:
 
 
 def spell(spelling: Spelling, node: onnx.NodeProto) -> bool:
-    """Write one node: as its rule says, or as it is.
-
-    Parameters
-    ----------
-    spelling : Spelling
-        Where to.
-    node : onnx.NodeProto
-        The node.
-
-    Returns
-    -------
-    bool
-        Whether a rule was followed.
-    """
+    """Write one node, as its rule says, or as it is; whether a rule was followed."""
     form = _FORMS.get(node.op_type) if node.domain == VENDOR else None
     if form is not None and form.fits(node) and spelling.spell(node, form.rule):
         return True
@@ -76,28 +51,10 @@ def spell(spelling: Spelling, node: onnx.NodeProto) -> bool:
 
 
 def activate(step: Fused, x: str, name: str, given: Sequence[float]) -> str:
-    """What a fused activation makes of a tensor.
+    """What a fused activation makes of a tensor; its operator ``name`` is '' or 'Identity' for none.
 
-    Parameters
-    ----------
-    step : Fused
-        The operator that it is fused into.
-    x : str
-        The tensor.
-    name : str
-        The activation's operator; '' or 'Identity' for none.
-    given : sequence of float
-        Its attributes, in the order of `activation_params`; none of them for the defaults.
-
-    Returns
-    -------
-    str
-        The result.
-
-    Raises
-    ------
-    UnknownFormError
-        If there is no such activation, or it has other attributes.
+    ``given`` are its attributes in the order of `activation_params`, none of them for the defaults. `UnknownFormError`
+    if there is no such activation, or it has other attributes.
     """
     if name in ("", "Identity"):
         return x

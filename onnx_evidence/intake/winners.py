@@ -45,39 +45,16 @@ class Behind(NamedTuple):
 
 
 def find_behind(net: Net) -> dict[str, Behind]:
-    """Outputs that are no class scores, and lead back to some.
-
-    Parameters
-    ----------
-    net : Net
-        The graph.
-
-    Returns
-    -------
-    dict of str to Behind
-        By the name of the output.
-    """
+    """Outputs, by their names, that are no class scores and lead back to some."""
     trail = _Trail(net)
     found = ((name, trail.follow(name)) for name in net.outputs)
     return {name: behind for name, behind in found if behind is not None}
 
 
 def class_names(net: Net, tensors: Mapping[str, TensorInfo], scores: str) -> Names | None:
-    """What ZipMaps and constants of winners call the classes.
+    """What ZipMaps and constants of winners call the classes of the scores.
 
-    Parameters
-    ----------
-    net : Net
-        The graph.
-    tensors : mapping of str to TensorInfo
-        Types and shapes.
-    scores : str
-        The tensor of class scores.
-
-    Returns
-    -------
-    tuple of str or None
-        None where nothing is said, or the classes are their numbers from 0, or the names are not as many.
+    None where nothing is said, or the classes are their numbers from 0, or the names are not as many.
     """
     base = _Trail(net).base
     told = sorted(find_behind(net).values(), key=lambda each: each.is_winner)

@@ -19,17 +19,7 @@ _CODES = frozenset({TensorProto.UINT8, TensorProto.INT8, TensorProto.UINT16, Ten
 
 
 def unary(derivative: Callable[[Step], Number]) -> Rule:
-    """The rule of ``y = f(x)``: the cotangent times ``f'``, which may use ``x`` and ``y``.
-
-    Parameters
-    ----------
-    derivative : callable
-        ``f'`` as a value, or a number.
-
-    Returns
-    -------
-    Rule
-    """
+    """The rule of ``y = f(x)``: the cotangent times ``f'``, a number or a value made of ``x`` and ``y``."""
     return lambda step: [step.g * derivative(step)]
 
 

@@ -12,21 +12,9 @@ from onnx_evidence.vjp.tape import Value
 
 
 def scattered(zeros: Value, places: Value, values: Value, axis: int) -> Value:
-    """Values added up at places along an axis.
+    """Values added up at places along an axis: like ``zeros`` in shape, like ``values`` in type.
 
-    Parameters
-    ----------
-    zeros : Value
-        Of the shape of the result.
-    places, values : Value
-        Of one shape.
-    axis : int
-        Along which places are counted.
-
-    Returns
-    -------
-    Value
-        In the type of the values.
+    ``places``, counted along the axis, are of the shape of ``values``.
     """
     # ONNX Runtime adds up no halves on the CPU; and sums of many are better in float32.
     kind = TensorProto.DOUBLE if values.elem_type == TensorProto.DOUBLE else TensorProto.FLOAT

@@ -19,22 +19,9 @@ _SMALL = 64
 
 
 def modern(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in the dialect of the rules; functions are put in place.
+    """The model, of opset 7 or newer, in the dialect of the rules; functions are put in place.
 
-    Parameters
-    ----------
-    model : onnx.ModelProto
-        Opset 7 or newer.
-
-    Returns
-    -------
-    onnx.ModelProto
-        Of opset 18, or of its own where that is newer.
-
-    Raises
-    ------
-    GradientError
-        If an operator has no newer form.
+    That is opset 18, or its own where that is newer. `GradientError` where an operator has no newer form.
     """
     if model.functions:
         model = inliner.inline_local_functions(model)

@@ -28,17 +28,7 @@ def global_max_pool(step: Step) -> list[Value | None]:
 def share_of_largest(x: Value, y: Value, g: Value, axes: list[int]) -> Value:
     """Cotangents ``g`` of the extremes ``y`` of ``x`` over axes, shared by all cells that attain them.
 
-    Parameters
-    ----------
-    x, y, g : Value
-        ``y`` and ``g`` with sides of 1 along the axes.
-    axes : list of int
-        What was reduced.
-
-    Returns
-    -------
-    Value
-        Like ``x``.
+    They are of the shape of ``x``; ``y`` and ``g`` keep the axes that were reduced, with sides of 1.
     """
     mask = x.op("Equal", y, elem_type=TensorProto.BOOL).cast(x.elem_type)
     return mask * (g / mask.reduce("Sum", axes))

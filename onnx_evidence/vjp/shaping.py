@@ -56,21 +56,7 @@ def _take_back(value: Value, axis: int, rank: int, indices: AnyArray, side: int)
 
 
 def mix(value: Value, axis: int, rank: int, matrix: FloatArray) -> Value:
-    """Multiply by a matrix along one axis: ``result[..., j, ...] = sum_i value[..., i, ...] matrix[i, j]``.
-
-    Parameters
-    ----------
-    value : Value
-        What is mixed.
-    axis, rank : int
-        The axis, and how many there are.
-    matrix : ndarray of float64, shape (side, new side)
-        The weights.
-
-    Returns
-    -------
-    Value
-    """
+    """Multiply by a matrix along one axis: ``result[..., j, ...] = sum_i value[..., i, ...] matrix[i, j]``."""
     perm = list(range(rank))
     perm[axis], perm[-1] = perm[-1], perm[axis]
     return value.transpose(*perm).op("MatMul", value.typed(matrix)).transpose(*perm)

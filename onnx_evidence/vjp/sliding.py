@@ -42,23 +42,10 @@ class Sliding:
 
     @classmethod
     def of(cls, step: Step, kernel: Sequence[int | None]) -> "Sliding":
-        """Read the attributes of a Conv or a pool.
+        """Read the attributes of a Conv or a pool, ``kernel`` being the cells of its window per axis.
 
-        Parameters
-        ----------
-        step : Step
-            The node.
-        kernel : sequence of int
-            Cells of the window per axis.
-
-        Returns
-        -------
-        Sliding
-
-        Raises
-        ------
-        GradientError
-            If a window begins behind the last cell: runtimes leave it out, and inference of shapes does not.
+        `GradientError` if a window begins behind the last cell: runtimes leave it out, and inference of shapes does
+        not.
         """
         rank = len(kernel)
         sides = tuple(side or 1 for side in kernel)
@@ -115,24 +102,10 @@ class Sliding:
 def spread(
     cotangent: Value, channels: int, geometry: Sliding, convolve: Callable[[Value, list[int]], Value] | None
 ) -> Value:
-    """Set cotangents (N, channels, ...) apart by the stride and slide over them.
+    """Set cotangents (N, channels, ...) apart by the stride and slide over them: those of the cells that were read.
 
-    Parameters
-    ----------
-    cotangent : Value
-        Of the results.
-    channels : int
-        Its second side.
-    geometry : Sliding
-        How the forward window slid.
-    convolve : callable or None
-        Slides with stride 1, given what to slide over and its pads; None where the window is one cell and has
-        been applied already.
-
-    Returns
-    -------
-    Value
-        Of the cells that were read.
+    ``convolve`` slides with stride 1, given what to slide over and its pads; it is None where the window is one cell
+    and has been applied already.
     """
     strides, results = geometry.strides, geometry.results
     pads = geometry.back_pads()

@@ -15,16 +15,8 @@ from onnx_evidence.vjp.tape import Tape, Value
 class Step:
     """One forward node on the way back: what it read, what it made, and the cotangents of what it made.
 
-    Parameters
-    ----------
-    tape : Tape
-        Where rules write.
-    node : onnx.NodeProto
-        The forward node.
-    cotangents : sequence of (Value or None)
-        One per output; None where nothing behind depends on it.
-    wanted : sequence of bool
-        One per input: whether a cotangent of it is needed.
+    There is one of ``cotangents`` per output, None where nothing behind depends on it, and one of ``wanted`` per input:
+    whether a cotangent of it is needed.
     """
 
     def __init__(
@@ -35,13 +27,7 @@ class Step:
 
     @property
     def g(self) -> Value:
-        """Cotangent of the first output.
-
-        Raises
-        ------
-        GradientError
-            If other outputs of the node are used, which its rule does not know.
-        """
+        """Cotangent of the first output; `GradientError` if others are used, which the rule does not know."""
         cotangent = self.cotangents[0]
         if cotangent is None or any(self.cotangents[1:]):
             raise GradientError(f"another output than the first of {self.node.op_type} is used")
@@ -87,13 +73,7 @@ class Step:
         return self.tape.shape(self.node.output[0])
 
     def static(self, index: int) -> AnyArray | None:
-        """The value of an input that is a constant; None where it is left out.
-
-        Raises
-        ------
-        GradientError
-            If it is computed when the model runs.
-        """
+        """The value of an input that is a constant, None where it is left out; `GradientError` if it is none."""
         if not self.has(index):
             return None
         name = self.node.input[index]

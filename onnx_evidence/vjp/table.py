@@ -32,17 +32,7 @@ RECTIFIERS = frozenset({"Relu", "Clip"})
 
 
 def guided(rule: Rule) -> Rule:
-    """A rectifier's rule, changed as guided backpropagation does: negative cotangents stop there.
-
-    Parameters
-    ----------
-    rule : Rule
-        Of a rectifier.
-
-    Returns
-    -------
-    Rule
-    """
+    """A rectifier's rule, changed as guided backpropagation does: negative cotangents stop there."""
 
     def changed(step: Step) -> list[Value | None]:
         return [None if each is None else each.op("Relu") for each in rule(step)]

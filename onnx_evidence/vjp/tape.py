@@ -19,18 +19,10 @@ Number = Union["Value", float]
 
 
 class Tape:
-    """A backward graph, as it is written behind its forward graph.
+    """A backward graph, as it is written behind its forward graph ``net``, whose model is left as it is.
 
-    Parameters
-    ----------
-    net : Net
-        The forward graph; the model that it is of is left as it is.
-    tensors : mapping of str to TensorInfo
-        Types and shapes of the forward graph.
-    values : mapping of str to ndarray
-        Constants of the forward graph that are known when the graph is built: initializers, folded shapes.
-    given : frozenset of str
-        The input of the forward graph, and what only holds its values in another order or type.
+    ``values`` are the forward graph's constants known when the graph is built: initializers, folded shapes; ``given``
+    is its input, and what only holds the input's values in another order or type.
     """
 
     def __init__(
@@ -45,36 +37,14 @@ class Tape:
         self._by_content: dict[bytes, Value] = {}
 
     def value(self, name: str) -> "Value":
-        """A tensor of the forward graph.
-
-        Parameters
-        ----------
-        name : str
-            Its name.
-
-        Returns
-        -------
-        Value
-        """
+        """A tensor of the forward graph."""
         info = self.tensors.get(name)
         return Value(self, name, info.elem_type if info is not None else TensorProto.FLOAT)
 
     def shape(self, name: str) -> tuple[int | None, ...]:
         """Shape of a tensor of the forward graph; None is the batch.
 
-        Parameters
-        ----------
-        name : str
-            Its name.
-
-        Returns
-        -------
-        tuple of (int or None)
-
-        Raises
-        ------
-        GradientError
-            If it is not known before the model runs.
+        `GradientError` if it is not known before the model runs.
         """
         shape: Shape | None = self.tensors[name].shape if name in self.tensors else None
         if shape is None or not all(shape[1:]) or shape[:1] == (0,):
@@ -84,25 +54,9 @@ class Tape:
     def emit(
         self, op_type: str, *inputs: "Value | None", outputs: int = 1, elem_type: int | None = None, **attributes: Any
     ) -> "list[Value]":
-        """Write a node.
+        """Write a node of a standard operator, and give its outputs; inputs and attributes that are None are left out.
 
-        Parameters
-        ----------
-        op_type : str
-            A standard operator.
-        *inputs : Value or None
-            What it reads; None for an optional input that is left out.
-        outputs : int
-            How many it makes.
-        elem_type : int, optional
-            Element type of what it makes; that of the first input by default.
-        **attributes
-            Its attributes; those that are None are left out.
-
-        Returns
-        -------
-        list of Value
-            Its outputs.
+        Outputs are of ``elem_type``, by default that of the first input.
         """
         word = f"vjp/{op_type}_{self._count}"
         names = [self.net.fresh(word + (f"/{k}" if k else "")) for k in range(outputs)]
@@ -112,17 +66,7 @@ class Tape:
         return [Value(self, name, kind) for name in names]
 
     def constant(self, array: AnyArray) -> "Value":
-        """A constant; equal ones are stored once.
-
-        Parameters
-        ----------
-        array : ndarray
-            In the dtype that the graph needs.
-
-        Returns
-        -------
-        Value
-        """
+        """A constant, in the dtype of the array; equal ones are stored once."""
         tensor = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape))
         content = tensor.SerializeToString(deterministic=True)
         if content not in self._by_content:
@@ -133,44 +77,19 @@ class Tape:
     def rename(self, value: "Value", name: str) -> None:
         """Give the last value that was written the name of an output of the graph.
 
-        Parameters
-        ----------
-        value : Value
-            The only output of its node; nothing reads it.
-        name : str
-            The name.
+        It is the only output of its node, and nothing reads it.
         """
         self.net.producer[value.name].output[0] = name
         self.net.forget()
 
     def integers(self, *numbers: int) -> "Value":
-        """A vector of int64, for shapes, axes and pads.
-
-        Parameters
-        ----------
-        *numbers : int
-            Its elements.
-
-        Returns
-        -------
-        Value
-        """
+        """A vector of int64, for shapes, axes and pads."""
         return self.constant(np.array(numbers, np.int64))
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the backward graph; arithmetic on it writes nodes.
-
-    Attributes
-    ----------
-    tape : Tape
-        Where the nodes go.
-    name : str
-        The tensor.
-    elem_type : int
-        ONNX element type.
-    """
+    """A tensor of the backward graph; arithmetic on it writes nodes to its tape."""
 
     tape: Tape
     name: str
