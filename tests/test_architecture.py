@@ -137,19 +137,7 @@ SECTIONS = ("Parameters", "Returns", "Yields", "Raises", "Examples")
 # Rooms whose insides are documented in full: the mathematics, and what is an entrance itself.
 TOLD_IN_FULL = {"evidence", "deployed", "errors", "explainer", "types", *ENTRANCES}
 # Rooms and modules whose insides have sections still.
-NOT_YET: set[str] = {
-    "batch.fingerprint",
-    "batch.redraw",
-    "batch.reopen",
-    "batch.work",
-    "cli",
-    "cuts",
-    "evaluation.links",
-    "graphs",
-    "intake",
-    "methods",
-    "vjp",
-}
+NOT_YET: set[str] = {"intake", "vjp"}
 
 
 class Source:
