@@ -20,18 +20,7 @@ _LEFT_OUT = {"preprocess", *(name for name, option in OPTIONS.items() if not opt
 
 
 def of_explainer(explainer: Explainer) -> dict[str, Any]:
-    """The configuration of a run: everything that decides a map besides picture and class.
-
-    Parameters
-    ----------
-    explainer : Explainer
-        Ready for pictures.
-
-    Returns
-    -------
-    dict
-        Plain values, as JSON has them.
-    """
+    """A run's configuration, all that decides a map besides picture and class, in plain values as JSON has them."""
     plain: dict[str, Any] = json.loads(
         _text(SCHEMA, explainer.record, [engine.cut.name for engine in explainer.engines])
     )
@@ -41,42 +30,14 @@ def of_explainer(explainer: Explainer) -> dict[str, Any]:
 def of_entry(entry: dict[str, Any]) -> dict[str, Any]:
     """The configuration that a manifest line tells of; see `of_explainer`.
 
-    Parameters
-    ----------
-    entry : dict
-        A manifest line, parsed.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    KeyError, TypeError, ModelError
-        If it is no line of this version.
+    KeyError, TypeError or ModelError where it is no line of this version.
     """
     plain: dict[str, Any] = json.loads(_text_of(entry))
     return plain
 
 
 def digest_of_entry(entry: dict[str, Any]) -> str:
-    """The fingerprint of the configuration that a manifest line tells of.
-
-    Parameters
-    ----------
-    entry : dict
-        A manifest line, parsed.
-
-    Returns
-    -------
-    str
-        ``digest(of_entry(entry))``.
-
-    Raises
-    ------
-    KeyError, TypeError, ModelError
-        If it is no line of this version.
-    """
+    """The fingerprint of the configuration that a manifest line tells of, with the errors of `of_entry`."""
     return _digest_of(_text_of(entry))
 
 
@@ -108,57 +69,18 @@ def _text(schema: int, record: dict[str, Any], cuts: list[str]) -> str:
 
 
 def digest(value: Any) -> str:
-    """The SHA-256 of plain values: of their JSON with sorted keys and without spaces.
-
-    Parameters
-    ----------
-    value : object
-        Plain values, all numbers finite.
-
-    Returns
-    -------
-    str
-        In hexadecimal.
-    """
+    """The SHA-256 (hexadecimal) of plain values, all numbers finite: of their JSON with sorted keys and no spaces."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def of_work(configuration: str, picture: str, target: int, versus: int | None) -> str:
-    """The fingerprint of a map.
-
-    Parameters
-    ----------
-    configuration : str
-        `digest` of the configuration.
-    picture : str
-        SHA-256 of the picture's file.
-    target : int
-        The class.
-    versus : int or None
-        The class that it is held against.
-
-    Returns
-    -------
-    str
-        In hexadecimal.
-    """
+    """The fingerprint of a map: of its configuration's `digest`, the SHA-256 of the picture's file, and the classes."""
     return digest([configuration, picture, target, versus])
 
 
 def differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between two configurations, in words.
-
-    Parameters
-    ----------
-    there, now : dict
-        What an output folder holds, and what was asked for.
-
-    Returns
-    -------
-    list of str
-        Such as 'seed is 0 there and 5 now'.
-    """
+    """What differs between what an output folder holds and what was asked for, such as 'seed is 0 there and 5 now'."""
     one, other = _flat(there), _flat(now)
     names = list(dict.fromkeys([*one, *other]))
     return [

@@ -41,23 +41,10 @@ class Redrawn(NamedTuple):
 
 
 def redraw(folder: Path, entry: dict[str, Any], explanation: Explanation) -> Redrawn:
-    """Draw a figure again.
+    """Draw a map's figure again, and hold it against the one that its manifest line names.
 
     All figures of a picture that one run drew share one scale: the largest magnitude of all its maps. So the scale is
     that of this map, or of another one of the same picture that is larger.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the results.
-    entry : dict
-        A manifest line with a figure.
-    explanation : Explanation
-        The map that is there, with what the line says of it.
-
-    Returns
-    -------
-    Redrawn
     """
     try:
         with open_inside(folder, entry["figure"]) as stream:

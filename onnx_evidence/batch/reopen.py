@@ -59,44 +59,17 @@ class Origin(NamedTuple):
 
 
 def opening(entry: dict[str, Any]) -> str:
-    """What decides which explainer a line tells of: lines of one configuration may differ in what was left to choose.
-
-    Parameters
-    ----------
-    entry : dict
-        A manifest line.
-
-    Returns
-    -------
-    str
-        The same for lines of the same explainer.
-    """
+    """What decides which explainer a line tells of: those of one configuration may differ in what was to be chosen."""
     there = {key: value for key, value in (entry.get("places") or {}).items() if key != "image"}
     hashes = [entry["hashes"][key] for key in ("model", "labels", "background")]
     return json_line([there, hashes, *(entry[key] for key in _OPENING)])
 
 
 def reopen(entry: dict[str, Any], origin: Origin) -> Explainer:
-    """The explainer that a manifest line tells of.
+    """The explainer that a manifest line tells of, with a model that is for the caller to close.
 
-    Parameters
-    ----------
-    entry : dict
-        A manifest line.
-    origin : Origin
-        Where things are now.
-
-    Returns
-    -------
-    Explainer
-        Its model is for the caller to close.
-
-    Raises
-    ------
-    RefusedError
-        If the model or the background that is there is none, or another one than the receipts tell of.
-    EvidenceError
-        If settings cannot be used with them.
+    RefusedError where the model, its class names or the background is none, or another one than the receipts tell of;
+    another EvidenceError where settings cannot be used with them.
     """
     layers, settings = _settings(entry)
     settings["batch_size"] = origin.batch_size or settings["batch_size"]

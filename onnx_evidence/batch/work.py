@@ -209,17 +209,8 @@ class Outcome:
 def folder_name(item: Item, owner: Callable[[str], str | None]) -> str:
     """The picture's folder: its stem, with a hash of its path and bytes where that would not be the picture's alone.
 
-    Parameters
-    ----------
-    item : Item
-        The picture; its bytes are known.
-    owner : callable
-        From a folder of earlier results to the SHA-256 of its picture.
-
-    Returns
-    -------
-    str
-        A name that no other picture gets, and that leads nowhere else.
+    No other picture gets that name, and it leads nowhere else; ``owner`` gives the SHA-256 of the picture that a folder
+    of earlier results is of.
     """
     stem = item.path.stem
     name = printable(stem)
@@ -229,21 +220,7 @@ def folder_name(item: Item, owner: Callable[[str], str | None]) -> str:
 
 
 def may_be_folder(folder: str, image: str, sha256: str) -> bool:
-    """Whether a picture's folder can be called so; see `folder_name`.
-
-    Parameters
-    ----------
-    folder : str
-        The folder.
-    image : str
-        The picture, as the user named it: as receipts call it.
-    sha256 : str
-        Of its file.
-
-    Returns
-    -------
-    bool
-    """
+    """Whether `folder_name` may give that to a picture of that SHA-256, called as the user and receipts call it."""
     name = Path(image).stem
     if folder == name and not _reserved(name):
         return True
@@ -272,28 +249,10 @@ def _told(path: bytes, sha256: str | None) -> str:
 
 
 def explain_job(hand: Hand, job: Job, tick: Tick) -> Outcome:
-    """Explain a picture and make the files of its maps and figures.
+    """Explain a picture and make the files of its maps and figures, or the outcome that tells what is wrong with it.
 
-    Parameters
-    ----------
-    hand : Hand
-        Explains.
-    job : Job
-        What to do.
-    tick : callable
-        As `Tick`; what it raises ends the job.
-
-    Returns
-    -------
-    Outcome
-        Of whatever is wrong with the picture, too.
-
-    Raises
-    ------
-    DeviceError, ChangedError
-        If the device does not work, or the model is another one now, which is wrong for all pictures.
-    EvidenceError
-        If too many files are open, which is wrong for all pictures, too.
+    What is wrong for all pictures is raised: DeviceError, ChangedError (the model is another one now), and the
+    EvidenceError of too many open files. What ``tick`` raises ends the job.
     """
     start = time.perf_counter()
     try:
@@ -347,23 +306,8 @@ def line_of(
 ) -> dict[str, Any]:
     """The manifest line of a map, but for seconds, places and seals: what a run writes and `verify` holds it against.
 
-    Parameters
-    ----------
-    name : str
-        Of the picture, as the user named it.
-    explanation : Explanation
-        The map.
-    base : str
-        What its files are called, without endings.
-    hashes : mapping of str to str
-        SHA-256 of its files, by their names: of the map and, where there is one, of the figure.
-    configuration : str
-        Fingerprint of the run.
-
-    Returns
-    -------
-    dict
-        Plain values.
+    ``name`` is the picture as the user named it, ``base`` what its files are called without endings, and ``hashes`` has
+    their SHA-256 by their names: of the map and, where there is one, of the figure.
     """
     entry = {**_entry(name, explanation, base, hashes), "configuration": configuration}
     picture, target = entry["hashes"]["image"], entry["target"]

@@ -18,7 +18,8 @@ from onnx_evidence.preprocessing import PRESETS, Wanted, preset, to_input
 
 # How far a probability may be from what was expected.
 WITHIN = 0.02
-# Suffixes of files of expectations; anything else is a class.
+# Suffixes of files of expectations: lines ``picture,label[,probability]``, or in JSON a list of objects of those names;
+# pictures are relative to the file. Anything else is a class, ``label`` or ``label:probability``.
 _FILES = (".csv", ".txt", ".json")
 _FIELDS = ("picture", "label", "probability")
 # Probability from which an independent label is said to be there.
@@ -78,26 +79,10 @@ def top_classes(deployed: DeployedModel, picture: Path, count: int = 5) -> tuple
 
 
 def expectations(given: Sequence[str], pictures: Sequence[Path]) -> list[Expectation]:
-    """Read what is expected.
+    """Read what is expected: classes of the one picture, or one of each picture in turn, and files of expectations.
 
-    Parameters
-    ----------
-    given : sequence of str
-        Files (.csv or .txt with lines ``picture,label[,probability]``, or .json with a list of objects of those names;
-        pictures relative to the file), or classes: ``label`` or ``label:probability``.
-    pictures : sequence of Path
-        What classes are expected of: one picture, or one for each class in turn.
-
-    Returns
-    -------
-    list of Expectation
-
-    Raises
-    ------
-    DataError
-        If a file cannot be read.
-    SettingError
-        If it is not clear which class is expected of which picture, or a probability is none.
+    DataError where a file cannot be read; SettingError where it is not clear which class is expected of which picture,
+    or a probability is none.
     """
     files = [Path(each) for each in given if Path(each).suffix.lower() in _FILES]
     classes = [each for each in given if Path(each).suffix.lower() not in _FILES]
@@ -215,14 +200,9 @@ def _say(deployed: DeployedModel, answer: Answer, classes: list[int]) -> tuple[S
 def golden_report(
     deployed: DeployedModel, pictures: Sequence[Path], expected: Sequence[Expectation], within: float = WITHIN
 ) -> dict[str, Any]:
-    """What the model says of some pictures, and whether it should, as plain values.
+    """What the model says of some pictures, and whether it should, as plain values, ready for JSON.
 
-    Returns
-    -------
-    dict
-        Ready for JSON. ``pictures``, those that nothing is expected of: a list with ``picture`` and ``top``, the five
-        classes that the model gives first; ``golden``, a list with what `Checked` has. What is said of a class has the
-        names of `Said`.
+    ``pictures`` are those that nothing is expected of, each with the five classes that the model gives first.
     """
     known = {each.picture for each in expected}
     return {

@@ -10,35 +10,10 @@ from onnx_evidence.methods import FALLBACK_METHODS
 
 
 def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
-    """Describe a model: input, output, preprocessing, cuts, and which ones 'auto' takes and why.
+    """Describe a model: input, output, preprocessing, cuts, and which ones 'auto' takes and why; ready for JSON.
 
-    Parameters
-    ----------
-    deployed : DeployedModel
-        The model; it is run on zeros, to count its classes, and behind the cuts that 'auto' would take, to see whether
-        their cells are read.
-
-    Returns
-    -------
-    dict
-        Plain values, ready for JSON. ``input`` has ``name``, ``layout``, ``dtype`` and ``shape`` as the file has
-        them, and ``batch``, how many pictures run at once (null: any number). ``changes`` lists what was done to the
-        graph, ``proof`` (or null) how far that is from the file: ``deviation``, ``tolerance`` and ``told_apart`` as
-        shares of the largest score, and ``words``. ``output`` has ``name``, ``kind`` (what it holds), ``logits``
-        (where they are), ``classes`` ('exclusive' or 'independent'), ``binary``, ``note`` (how logits were made, or
-        null) and
-        ``others``. ``cuts`` is a list of objects with ``name``, ``op_type``, ``shape``
-        (channels, rows, columns), ``tail_share``, ``stride``, ``receptive_field`` (rows, columns in
-        pixels; null where unknown), ``sees_everything``, ``axes`` (what the tensor's axes mean, and how that is
-        known), ``kept`` (channels, of those, that hold tokens which are no cells), ``skipped_by`` (what steps over its
-        cells), ``unread_by`` (what reads none of them), ``auto`` (the reason, where
-        'auto' takes it) and ``left`` (the reason where it does not). ``without_rule`` lists operators without a
-        backward rule. ``shallow`` says, where deep stages are no cuts, which and why (or null).
-
-    Raises
-    ------
-    ModelError, DataError
-        If the output is no vector of class scores, or the labels are not as many.
+    It is run on zeros, to count its classes, and behind the cuts that 'auto' would take, to see whether their cells are
+    read; ModelError where the output is no vector of class scores, DataError where the labels are not as many.
     """
     model = deployed.model
     cuts = deployed.graph.cuts
@@ -54,22 +29,22 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
         "opset": model.opset,
         "device": deployed.device.name,
         "device_reason": deployed.device.reason,
-        "input": {
+        "input": {  # as the file has it
             "name": model.input_name,
             "layout": model.entry.layout,
             "dtype": model.entry.dtype,
             "shape": [model.entry.batch, *model.entry.sides],
-            "batch": model.batch,
+            "batch": model.batch,  # how many pictures run at once; null: any number
         },
-        "changes": list(model.changes),
-        "proof": None if model.proof is None else asdict(model.proof),
+        "changes": list(model.changes),  # what was done to the graph
+        "proof": None if model.proof is None else asdict(model.proof),  # how far that is from the file
         "output": {
             "name": model.output_name,
-            "kind": model.output_kind,
-            "logits": model.logits_name,
-            "classes": model.class_kind.name,
+            "kind": model.output_kind,  # what it holds
+            "logits": model.logits_name,  # where they are
+            "classes": model.class_kind.name,  # 'exclusive' or 'independent'
             "binary": model.binary,
-            "note": model.output_note,
+            "note": model.output_note,  # how logits were made
             "others": list(model.other_outputs),
         },
         "classes": deployed.classes,
@@ -80,7 +55,7 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
         "auto": [cut.name for cut, verdict in verdicts.items() if verdict.taken],
         "auto_refusal": refusal,
         "instead": FALLBACK_METHODS[-1] if refusal else None,
-        "shallow": shallow,
+        "shallow": shallow,  # where deep stages are no cuts: which, and why
         "cuts": [_describe(cut, verdict, model.input_shape[1:]) for cut, verdict in verdicts.items()],
         "without_rule": deployed.missing_rules(model.input_name),
     }
@@ -90,15 +65,15 @@ def _describe(cut: Cut, verdict: Verdict, size: tuple[int, int]) -> dict[str, An
     return {
         "name": cut.name,
         "op_type": cut.op_type,
-        "shape": list(cut.shape),
+        "shape": list(cut.shape),  # channels, rows, columns
         "tail_share": round(cut.tail_share, 4),
         "stride": None if cut.field is None else list(cut.field.stride),
-        "receptive_field": None if cut.field is None else list(cut.field.size(size)),
+        "receptive_field": None if cut.field is None else list(cut.field.size(size)),  # in pixels
         "sees_everything": cut.field is not None and cut.field.everything,
-        "axes": cut.axes,
-        "kept": cut.kept,
-        "skipped_by": cut.skipped_by,
-        "unread_by": cut.unread_by,
+        "axes": cut.axes,  # what the tensor's axes mean, and how that is known
+        "kept": cut.kept,  # channels, of those, that hold tokens which are no cells
+        "skipped_by": cut.skipped_by,  # what steps over its cells
+        "unread_by": cut.unread_by,  # what reads none of them
         "auto": verdict.reason if verdict.taken else None,
         "left": None if verdict.taken else verdict.reason,
     }

@@ -18,18 +18,7 @@ _SEEN = 0.01
 
 
 def explain_header(explainer: Explainer) -> str:
-    """Device, cuts and background in use, then the table's head.
-
-    Parameters
-    ----------
-    explainer : Explainer
-        What is used.
-
-    Returns
-    -------
-    str
-        Several lines.
-    """
+    """Device, method, cuts and background in use, a line each, then the table's head."""
     device, settings = explainer.deployed.device, explainer.settings
     cuts = ", ".join(f"{each.cut.name} ({_times(each.cut.grid)}, {each.summary()})" for each in explainer.engines)
     return shown(
@@ -46,15 +35,7 @@ def explain_header(explainer: Explainer) -> str:
 def explain_row(entry: dict[str, Any]) -> str:
     """One line of the table: bits with their place as (row, column) of the photograph.
 
-    Parameters
-    ----------
-    entry : dict
-        A manifest line, parsed.
-
-    Returns
-    -------
-    str
-        With a line below for every cut where rounding costs bits that would be seen.
+    Below it stands a line for every cut where rounding costs bits that would be seen.
     """
     return "\n".join([_row(entry), *_rounding(entry["cuts"])])
 
@@ -74,18 +55,7 @@ def _row(entry: dict[str, Any]) -> str:
 
 
 def unmet(entry: dict[str, Any]) -> list[str]:
-    """What to say of cuts that say nothing, and of paths and windows that ran out of steps or samples too early.
-
-    Parameters
-    ----------
-    entry : dict
-        A manifest line, parsed.
-
-    Returns
-    -------
-    list of str
-        One line per cut that missed what was asked, or that is silent.
-    """
+    """One line per cut that says nothing, or whose path or windows ran out of steps or samples too early."""
     asked, tolerance = entry["settings"]["completeness"], entry["settings"]["tolerance"]
     paths = [
         f"{visible(entry['image'])}: the path at {cut['name']!r} misses {cut['budget']['gap_share']:.1%} of the bits "
@@ -115,17 +85,8 @@ def _silent(entry: dict[str, Any]) -> list[str]:
 def unaccounted(shares: Sequence[float], settings: Settings) -> str | None:
     """What to say where a quality that saves steps leaves much of the bits unaccounted.
 
-    Parameters
-    ----------
-    shares : sequence of float
-        Of the bits, that each map misses.
-    settings : Settings
-        In use.
-
-    Returns
-    -------
-    str or None
-        None where every map is as complete as by default, or `unmet` has said it.
+    ``shares`` are of the bits, that each map misses; None where every map is as complete as by default, or `unmet` has
+    said it.
     """
     missed = [share for share in shares if share > Settings.completeness]
     if not missed or settings.completeness <= Settings.completeness:
@@ -140,18 +101,7 @@ def unaccounted(shares: Sequence[float], settings: Settings) -> str | None:
 
 
 def unplaced(entry: dict[str, Any]) -> list[str]:
-    """What to say of cuts whose cells lie where they were not measured to look.
-
-    Parameters
-    ----------
-    entry : dict
-        A manifest line, parsed.
-
-    Returns
-    -------
-    list of str
-        One line per such cut.
-    """
+    """What to say of cuts whose cells lie where they were not measured to look: one line each."""
     return [
         f"layer {visible(cut['name'])!r}: where its cells look is not measured, {_PLACES[cut['field']]}: "
         f"{cut['field_reason']}; places are known to {cut['resolution_pixels']:g} pixels of the input"
@@ -178,18 +128,7 @@ def _place(extreme: dict[str, Any]) -> str:
 
 
 def inspection_table(report: dict[str, Any]) -> str:
-    """The report of ``inspect`` for people.
-
-    Parameters
-    ----------
-    report : dict
-        From `cli.inspection.inspect_model`.
-
-    Returns
-    -------
-    str
-        Several lines.
-    """
+    """The report of ``inspect``, from `cli.inspection.inspect_model`, for people."""
     shape = " x ".join(str(side or "N") for side in report["input"]["shape"])
     lines = [
         f"model        {report['model']} (opset {report['opset']}, {report['multiply_adds'] / 1e6:.0f} million "
@@ -253,18 +192,7 @@ def _said(top: Sequence[dict[str, Any]]) -> str:
 
 
 def golden_failure(answers: Sequence[dict[str, Any]]) -> str | None:
-    """What to say loudly where the golden check failed.
-
-    Parameters
-    ----------
-    answers : sequence of dict
-        ``golden`` of `cli.golden.golden_report`.
-
-    Returns
-    -------
-    str or None
-        None where every answer was right.
-    """
+    """What to say loudly where the golden check (``golden`` of the report) failed; None where it did not."""
     wrong = sum(not each["right"] for each in answers)
     if not wrong:
         return None
@@ -293,20 +221,7 @@ def _preprocess(settings: dict[str, Any] | None, source: str | None) -> list[str
 
 
 def background_table(header: Header, path: Path) -> str:
-    """What was fitted, how well it predicts, and how much had to be clipped.
-
-    Parameters
-    ----------
-    header : Header
-        Of the file that was written.
-    path : Path
-        The file.
-
-    Returns
-    -------
-    str
-        Several lines.
-    """
+    """What was fitted and written, how well it predicts, and how much had to be clipped."""
     lines = [f"{path}: fitted from {header.pictures} pictures"]
     lines += [
         f"  {cut.name}: window {cut.window}, patch {cut.patch}, held-out R2 {cut.r2:.3f}, "
@@ -319,18 +234,7 @@ def background_table(header: Header, path: Path) -> str:
 
 
 def links_table(report: dict[str, Any]) -> str:
-    """The report of ``links`` for people.
-
-    Parameters
-    ----------
-    report : dict
-        From `Walked.report`.
-
-    Returns
-    -------
-    str
-        Several lines.
-    """
+    """The report of ``links``, from `Walked.report`, for people."""
     lines = [f"{report['question']}, cut {report['cut']}", f"  {'map':24} {'simplified':44} rank correlation"]
     for number, step in enumerate(report["steps"], start=1):
         correlation = "" if step["correlation"] is None else f"{step['correlation']:+.2f} with {number - 1}"
@@ -340,18 +244,7 @@ def links_table(report: dict[str, Any]) -> str:
 
 
 def sanity_table(report: dict[str, Any]) -> str:
-    """The report of ``sanity`` for people.
-
-    Parameters
-    ----------
-    report : dict
-        From `SanityTest.run`.
-
-    Returns
-    -------
-    str
-        Several lines.
-    """
+    """The report of ``sanity``, from `SanityTest.run`, for people."""
     lines = [f"  {'check':22} {'changed':28} {'same map':>16} {'same |map|':>16} {'by chance':>9}  worst"]
     for check in report["checks"]:
         verdict = "pass" if check["passed"] else "FAIL"

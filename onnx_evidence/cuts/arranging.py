@@ -43,22 +43,7 @@ class _Writer:
 
 
 def arrange(net: Net, tensor: str, inside: Inside) -> str:
-    """Write nodes from a cut's tensor to what is seen from outside.
-
-    Parameters
-    ----------
-    net : Net
-        Where to.
-    tensor : str
-        The cut.
-    inside : Inside
-        How cells lie in it.
-
-    Returns
-    -------
-    str
-        The features.
-    """
+    """Write nodes from a cut's tensor to what is seen from outside, float32 (N, *`Inside.shape`), and name that."""
     writer = _Writer(net, f"{tensor}/out")
     name = tensor
     if inside.elem_type != TensorProto.FLOAT:
@@ -85,19 +70,7 @@ def _bounds(inside: Inside) -> list[tuple[int, int]]:
 
 
 def restore(net: Net, features: str, tensor: str, inside: Inside) -> None:
-    """Write nodes from what is seen from outside back to a cut's tensor.
-
-    Parameters
-    ----------
-    net : Net
-        Where to.
-    features : str
-        The features.
-    tensor : str
-        What the last node makes.
-    inside : Inside
-        How cells lie in the tensor.
-    """
+    """Write nodes from what is seen from outside back to a cut's tensor, which the last of them makes."""
     writer = _Writer(net, f"{tensor}/in")
     name = features
     if inside.kept:

@@ -157,20 +157,7 @@ class Lost(NamedTuple):
 
 
 def cells_inside(layout: Layout, info: TensorInfo) -> Inside | None:
-    """How cells lie in a tensor.
-
-    Parameters
-    ----------
-    layout : Layout
-        What its axes mean.
-    info : TensorInfo
-        Its type and shape.
-
-    Returns
-    -------
-    Inside or None
-        None where it has no grid of cells, or its values are no floats that float32 can hold.
-    """
+    """How cells lie in a tensor; None where it has no grid of them, or its values are no floats that float32 holds."""
     layout = layout.settled()
     parts = merged(layout.parts)
     kinds = [part.kind for part in parts]

@@ -65,22 +65,7 @@ class Whole(Protocol):
 
 
 def part(whole: Whole, source: End, targets: Sequence[End]) -> onnx.ModelProto:
-    """The model from one tensor to others.
-
-    Parameters
-    ----------
-    whole : Whole
-        The graph.
-    source : End
-        The tensor that becomes the input.
-    targets : sequence of End
-        The tensors that become outputs.
-
-    Returns
-    -------
-    onnx.ModelProto
-        In the opset of the whole.
-    """
+    """The model from one tensor, which becomes its input, to others, its outputs; in the opset of the whole."""
     names = [target.name for target in targets]
     kept = whole.net.needed(*names, stop={source.name}, is_leaf=whole.is_free_shape)
     inside = {source.name, *(name for node in kept for name in node.output)}
@@ -121,20 +106,7 @@ def _enter(net: Net, source: End, quantiser: tuple[onnx.NodeProto, onnx.NodeProt
 
 
 def rounding(tensor: str, net: Net) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
-    """The quantiser and its inverse that a tensor comes out of.
-
-    Parameters
-    ----------
-    tensor : str
-        The tensor.
-    net : Net
-        The graph.
-
-    Returns
-    -------
-    (onnx.NodeProto, onnx.NodeProto) or None
-        QuantizeLinear and DequantizeLinear; None where it comes out of something else.
-    """
+    """The QuantizeLinear and DequantizeLinear that a tensor comes out of; None where it comes out of other things."""
     after = net.producer.get(tensor)
     before = net.producer.get(after.input[0]) if after is not None and after.op_type == "DequantizeLinear" else None
     if after is None or before is None or before.op_type != "QuantizeLinear":

@@ -110,18 +110,7 @@ class Walked:
         return {"question": self.question, "cut": self.cut, "proof_bits": self.links.proof, "steps": steps}
 
     def write(self, out: Path) -> None:
-        """Write links.png and links.json.
-
-        Parameters
-        ----------
-        out : Path
-            The folder.
-
-        Raises
-        ------
-        StoreError
-            If they cannot be written.
-        """
+        """Write links.png and links.json into a folder; StoreError where they cannot be written."""
         from onnx_evidence.evaluation.links_figure import draw_links  # matplotlib is slow to import
 
         figure = draw_links(self.links, self.seen, f"{self.name}  -  {self.question}  -  cut {self.cut}")
@@ -172,29 +161,9 @@ def walk_photograph(deployed: DeployedModel, image: Path, target: str, versus: s
 
 
 def walk(deployed: DeployedModel, cut: Cut, inputs: Features, target: int, versus: int | None = None) -> Links:
-    """Walk from removal to the gradient at one cut.
+    """Walk from removal to the gradient at a cut inside, for a class or for that against another one.
 
-    Parameters
-    ----------
-    deployed : DeployedModel
-        The model.
-    cut : Cut
-        A cut inside.
-    inputs : ndarray of float32, shape (channels, H, W)
-        The preprocessed picture.
-    target : int
-        The class.
-    versus : int, optional
-        The class that it is held against.
-
-    Returns
-    -------
-    Links
-
-    Raises
-    ------
-    GradientError
-        If an operator has no backward rule.
+    ``inputs`` is the preprocessed picture, (channels, H, W); GradientError where an operator has no backward rule.
     """
     logits, features = deployed.answer(inputs).logits, deployed.head(cut)(inputs[None])[0]
     view = View(inputs, features, logits, 0, deployed.class_kind)
@@ -259,18 +228,7 @@ def _on_grid(pixels: FloatArray, grid: tuple[int, int]) -> FloatArray:
 
 
 def rank_correlation(first: FloatArray, second: FloatArray) -> float:
-    """Spearman's rank correlation of two maps; equal values share their ranks.
-
-    Parameters
-    ----------
-    first, second : ndarray of float64
-        Of one shape.
-
-    Returns
-    -------
-    float
-        -1..1; NaN where one of them is constant.
-    """
+    """Spearman's rank correlation of two maps of one shape; equal values share ranks, NaN where a map is constant."""
     ranks = [_ranks(each.ravel()) for each in (first, second)]
     centred = [each - each.mean() for each in ranks]
     size = float(np.sqrt(np.prod([each @ each for each in centred])))

@@ -121,21 +121,9 @@ MEASURES = {
 
 
 def measure(values: FloatArray, mask: Mask | None, tolerance: float) -> dict[str, float]:
-    """Everything that is measured of one map.
+    """Everything that is measured of one map (H, W) of any unit, by names of `MEASURES`; of the map by itself first.
 
-    Parameters
-    ----------
-    values : ndarray of float64, shape (H, W)
-        A map of any unit.
-    mask : ndarray of bool, shape (H, W), or None
-        Where the object is; what needs it is left out without.
-    tolerance : float
-        Of `pointing`, in pixels.
-
-    Returns
-    -------
-    dict of str to float
-        By the names of `MEASURES`, those of maps by themselves first.
+    What needs the object's mask (H, W) is left out without one; ``tolerance`` is that of `pointing`, in pixels.
     """
     found = {name: row.number(values) for name, row in MEASURES.items() if not row.of_object}
     if mask is not None:

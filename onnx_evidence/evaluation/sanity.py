@@ -122,46 +122,16 @@ def check_sanity(
     pictures: Sequence[Photograph],
     stages: Sequence[Stage],
     *,
-    in_bits: bool = True,
-    draws: int = DRAWS,
-    seed: int = 0,
-    progress: Callable[[int], object] = lambda maps: None,
+    in_bits: bool = True,  # then a blank picture has little evidence; of slopes its map must look different
+    draws: int = DRAWS,  # of new weights, per stage
+    seed: int = 0,  # of the first draw
+    progress: Callable[[int], object] = lambda maps: None,  # maps made since the last call
 ) -> list[Check]:
-    """Make all checks.
+    """Check maps of the class that the model gives: two other classes, a blank picture, the cascade, tail and head.
 
-    Parameters
-    ----------
-    deployed : DeployedModel
-        The model.
-    mapper : Mapper
-        The method. Errors of the package that it raises for a changed model make that check one that could not be
-        made.
-    pictures : sequence of Photograph
-        What is explained: for each, the class that the model gives.
-    stages : sequence of Stage
-        From `evaluation.randomise.choose_stages`.
-    in_bits : bool
-        Whether maps count evidence: then a blank picture has little of it. For slopes it must look different.
-    draws : int
-        New weights per stage.
-    seed : int
-        Of the first draw.
-    progress : callable
-        Called with the number of maps made since the last call.
-
-    Returns
-    -------
-    list of Check
-        Two other classes, the blank picture, the cascade, tail and head.
-
-    Raises
-    ------
-    SettingError
-        If there is no draw or no picture.
-    DataError
-        If a picture is of one colour, or its map constant.
-    EvidenceError
-        Whatever ``mapper`` raises for the model as it is.
+    Errors of the package that ``mapper`` raises for a changed model make that check one that could not be made; for the
+    model as it is they are raised, as are SettingError without a draw or a picture, and DataError where a picture is of
+    one colour or its map is constant.
     """
     if draws < 1 or not pictures:
         raise SettingError(f"{draws} draws of {len(pictures)} pictures: at least one of each is needed")
@@ -271,19 +241,7 @@ def _correlations(values: Sequence[FloatArray], draws: Sequence[_Draw]) -> Float
 
 
 def as_report(checks: Sequence[Check]) -> dict[str, Any]:
-    """The checks as plain values.
-
-    Parameters
-    ----------
-    checks : sequence of Check
-        From `check_sanity`.
-
-    Returns
-    -------
-    dict
-        Ready for JSON: ``passed``, and ``checks`` with the attributes of `Check` and ``passed``; what is not known is
-        null, numbers are rounded to four digits behind the point.
-    """
+    """The checks as plain values, ready for JSON: null where unknown, numbers to four digits behind the point."""
     rows = [{**asdict(check), "passed": check.passed} for check in checks]
     for row in rows:
         for key, value in row.items():
@@ -322,23 +280,7 @@ class SanityTest:
         return maps_to_make(self.method.stages, len(self.pictures), self.draws)
 
     def run(self, progress: Callable[[int], object] = lambda maps: None) -> dict[str, Any]:
-        """Make all checks; see `check_sanity`.
-
-        Parameters
-        ----------
-        progress : callable
-            Called with the number of maps made since the last call.
-
-        Returns
-        -------
-        dict
-            Ready for JSON: ``method``, ``draws``, and what `as_report` has.
-
-        Raises
-        ------
-        EvidenceError
-            One of its leaves, as `check_sanity`.
-        """
+        """Make all checks, and a report that is ready for JSON; ``progress`` and errors as in `check_sanity`."""
         checks = check_sanity(
             self.deployed,
             self.method,

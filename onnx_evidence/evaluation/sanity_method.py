@@ -20,14 +20,10 @@ class Mapper(Protocol):
 
 
 class Explained:
-    """A method of the package as a `Mapper`.
+    """A method of the package as a `Mapper`; ``make`` is called once for each model in turn.
 
-    Parameters
-    ----------
-    deployed : DeployedModel
-        The model as it is.
-    make : callable
-        Makes the `Explainer` of a model; it is called once for each model in turn.
+    SettingError where its background was fitted to features that a re-drawn network does not have, beside what
+    `Explainer` and `evaluation.randomise.choose_stages` raise.
 
     Attributes
     ----------
@@ -37,13 +33,6 @@ class Explained:
         What to re-draw, given the cuts that the method explains.
     in_bits : bool
         Whether its maps count evidence.
-
-    Raises
-    ------
-    SettingError
-        If its background was fitted to features that a re-drawn network does not have.
-    EvidenceError
-        One of its leaves, as `Explainer` and `evaluation.randomise.choose_stages`.
     """
 
     def __init__(self, deployed: DeployedModel, make: Callable[[DeployedModel], Explainer]) -> None:
@@ -60,27 +49,7 @@ class Explained:
         self.in_bits = method.in_bits
 
     def __call__(self, deployed: DeployedModel, picture: Photograph, target: int, /) -> AnyArray:
-        """The map of one class, in pixels of the model's input.
-
-        Parameters
-        ----------
-        deployed : DeployedModel
-            The model.
-        picture : Photograph
-            What is explained.
-        target : int
-            The class.
-
-        Returns
-        -------
-        ndarray of float32, shape (H, W)
-            In the method's unit.
-
-        Raises
-        ------
-        EvidenceError
-            One of its leaves, as `Explainer`.
-        """
+        """The map of a class, (H, W) of the model's input, float32, in the method's unit; errors as of `Explainer`."""
         if self.explainer.deployed is not deployed:
             self.explainer = self._make(deployed)
         return self.explainer.explain(picture, target=target).values

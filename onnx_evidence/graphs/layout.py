@@ -180,17 +180,7 @@ def merged(parts: Iterable[Part]) -> Axis:
 
 
 def sides_of(shape: Shape) -> list[int]:
-    """Sides of one picture: the batch counts as 1.
-
-    Parameters
-    ----------
-    shape : tuple of (int or None)
-        As `graphs.infer` gives it.
-
-    Returns
-    -------
-    list of int
-    """
+    """Sides of one picture, from a shape as `infer` gives it: the batch counts as 1."""
     return [1 if side is None else side for side in shape]
 
 

@@ -26,23 +26,7 @@ class Axis:
     high: int = 0
 
     def slide(self, kernel: int, stride: int, dilation: int, pad_begin: int) -> "Axis":
-        """The field after a sliding window (convolution or pooling).
-
-        Parameters
-        ----------
-        kernel : int
-            Cells that the window reads.
-        stride : int
-            Cells from window to window.
-        dilation : int
-            Cells from one that is read to the next.
-        pad_begin : int
-            Cells of padding before the first.
-
-        Returns
-        -------
-        Axis
-        """
+        """The field after a sliding window (convolution or pooling), whose settings are counted in cells."""
         low = self.low - pad_begin * self.stride
         high = self.high + ((kernel - 1) * dilation - pad_begin) * self.stride
         return Axis(self.stride * stride, low, high)
