@@ -17,7 +17,9 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto
+from zoo_held import locate_held
 from zoo_location import locate
+from zoo_verdict import wrong_places
 
 from onnx_evidence import DeployedModel, EvidenceError, Explainer
 from onnx_evidence.cli.inspection import inspect_model
@@ -159,6 +161,13 @@ def make_row(job: Row) -> Row:
     row["file"] = _share(as_given(alone, given, row["kind"]), given)
     output = deployed.model.output_name
     row["places"] = locate(explainer, lambda inputs: run_file(path, inputs, output), row["kind"])
+    if wrong_places(row):
+        again = {**opened, "preprocess": deployed.preprocess}
+        row["held"] = locate_held(
+            path,
+            lambda held: Explainer(DeployedModel(held, **again), layer=job["layer"], quality=job["quality"]),
+            run_file,
+        )
     return row
 
 
