@@ -244,6 +244,7 @@ def test_a_row_of_a_deployed_model(tool, tmp_path, monkeypatch, tiny_model, hopp
     row = json.loads((tmp_path / "row.json").read_text())
     if broken:
         assert (row["end"], row["error"]) == ("refused", "ModelError")
+        assert row["reason"].startswith(f"{tmp_path.name}/m.onnx: ")
     else:
         assert (row["end"], row["map"], row["kind"]) == ("explained", "fine", "logits")
         assert max(row["file"], row["certificate"], row["batch"]) < 1e-5
