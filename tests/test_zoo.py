@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_evidence import DeployedModel
 from onnx_evidence.evidence.field import CellField
 from tests import tiny
 
@@ -82,6 +83,31 @@ def test_what_a_row_amounts_to(tool, change: dict, refused: bool, kind: str):
     assert (verdict.kind, verdict.defect) == (kind, kind.isupper())
     assert verdict.words.startswith(kind)
     assert "\n" not in verdict.words
+
+
+AWAY = {"share": 0.2}
+HELD = [{"bits": 2.0, "map": GOOD, "cuts": [GOOD, GOOD]}]
+
+
+@pytest.mark.parametrize(
+    ("change", "own", "held", "kind"),
+    [
+        ((AWAY,), {"at": 1.0, "elsewhere": 2.0}, HELD, "explained"),
+        (({}, GOOD, GOOD | {"elsewhere": 0.9, "distance": 0.3}), {"at": 1.0, "elsewhere": 2.0}, HELD, "explained"),
+        ((AWAY,), {"at": 2.0, "elsewhere": 1.0}, HELD, "WRONG PLACE"),
+        ((AWAY,), {"at": float("nan"), "elsewhere": 1.0}, HELD, "WRONG PLACE"),
+        ((AWAY,), {"at": 1.0, "elsewhere": 2.0}, [], "WRONG PLACE"),
+        ((AWAY,), {"at": 1.0, "elsewhere": 2.0}, [{"bits": 0.0}], "WRONG PLACE"),
+        ((AWAY,), {"at": 1.0, "elsewhere": 2.0}, [HELD[0], HELD[0] | {"map": GOOD | AWAY}], "WRONG PLACE"),
+        ((AWAY,), {"at": 1.0, "elsewhere": 2.0}, [HELD[0] | {"cuts": [GOOD, None]}], "WRONG PLACE"),
+    ],
+)
+def test_evidence_that_the_model_itself_has_elsewhere(tool, change, own: dict, held: list, kind: str):
+    given = placed(*change)
+    given["places"][0]["own"] = [{"at": 3.0, "elsewhere": 0.0, "beside": 0.0}, own | {"beside": 0.0}]
+    verdict = tool("parts.zoo.verdict").judge({**EXPLAINED, **given, "held": held}, refusal_expected=False)
+    assert verdict.kind == kind
+    assert ("at b; with their statistics held" in verdict.words.replace(")", "")) == (kind == "explained")
 
 
 def test_the_last_line_of_a_traceback_is_told(tool):
@@ -217,6 +243,7 @@ def test_a_row_of_a_deployed_model(tool, tmp_path, monkeypatch, tiny_model, hopp
     row = json.loads((tmp_path / "row.json").read_text())
     if broken:
         assert (row["end"], row["error"]) == ("refused", "ModelError")
+        assert row["reason"].startswith(f"{tmp_path.name}/m.onnx: ")
     else:
         assert (row["end"], row["map"], row["kind"]) == ("explained", "fine", "logits")
         assert max(row["file"], row["certificate"], row["batch"]) < 1e-5
@@ -228,7 +255,7 @@ def test_a_model_that_is_explained_on_pixels_is_not_shallow_without_a_word(tool,
         {"model": str(path), "picture": str(hopper), "layer": "auto", "quality": "fast"}
     )
     assert (row["used"], row["left"], row["method"], row["shallow"]) == (["input"], 1.0, "occlusion", True)
-    assert [set(place) for place in row["places"]] == [{"bits", "map", "cuts"}] * 2
+    assert [set(place) for place in row["places"]] == [{"bits", "map", "cuts", "own"}] * 2
     judged = {"end": "explained", "reduced": False, **row, "places": []}
     words = tool("parts.zoo.verdict").judge(judged, refusal_expected=False).words
     assert words.startswith("explained; 'integrated' cannot be computed: no cut inside the model")
@@ -375,6 +402,95 @@ def test_control_cells_in_the_wrong_place_are_found(tool, tmp_path, monkeypatch,
     assert [place["bits"] > 1 for place in row["places"]] == [True, True]
     row = {"end": "explained", "reduced": False, **row, "shallow": True}
     assert tool("parts.zoo.verdict").judge(row, refusal_expected=False).kind == kind
+
+
+def measuring(path: Path) -> Path:
+    """The same behind a norm over the whole picture, and for a corner that stands out where nothing else does."""
+    model = onnx.load(textured(path))
+    corner = np.zeros((1, 4, 16, 16), np.float32)
+    corner[..., 12:15, 12:15] = 1
+    weights = {
+        "corner": corner,
+        "read": 1 + 10 * corner,
+        "ones": np.ones(4),
+        "zeros": np.zeros(4),
+        "minus": -np.ones(()),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items())
+    nodes = {node.output[0]: node for node in model.graph.node}
+    nodes["first"].input[0], nodes["pool"].input[0] = "normed", "weighed"
+    nodes["flat"].output[0], nodes["logits"].input[0] = "summed", "flat"
+    del model.graph.node[:]
+    model.graph.node.extend(
+        [
+            nodes["found"],
+            helper.make_node("Add", ["found", "corner"], ["marked"]),
+            helper.make_node("InstanceNormalization", ["marked", "ones", "zeros"], ["normed"]),
+            *(nodes[name] for name in ("first", "more", "second")),
+            helper.make_node("Mul", ["second", "read"], ["weighed"]),
+            nodes["pool"],
+            nodes["flat"],
+            helper.make_node("Mul", ["summed", "minus"], ["flat"]),
+            nodes["logits"],
+        ]
+    )
+    return tiny.save(model, path)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_norm_over_the_picture_may_have_the_evidence_elsewhere(tool, tmp_path, monkeypatch, hopper, mirrored):
+    path = measuring(tmp_path / "measuring.onnx")
+    if mirrored:
+        right = CellField.spread
+        monkeypatch.setattr(CellField, "spread", lambda self, bits: right(self, bits[:, ::-1]))
+    row = tool("parts.zoo.row").make_row(
+        {"model": str(path), "picture": str(hopper), "layer": "auto", "quality": "fast"}
+    )
+    row = {"end": "explained", "reduced": False, **row, "shallow": True}
+    judge = tool("parts.zoo.verdict").judge
+    assert judge(row, refusal_expected=False).kind == ("WRONG PLACE" if mirrored else "explained")
+    assert judge({**row, "held": []}, refusal_expected=False).kind == "WRONG PLACE"
+    # As ONNX Runtime has it, the corner's cells make the difference, and at the patch where statistics are held.
+    for place, held in zip(row["places"], row["held"], strict=True):
+        assert place["own"][0]["elsewhere"] > place["bits"] > 10 * abs(held["own"][0]["elsewhere"])
+        assert held["own"][0]["at"] > 0.8 * held["bits"] > 1
+
+
+def test_bits_of_cells_that_are_exchanged(tool, tmp_path):
+    location, deployed = tool("parts.zoo.location"), DeployedModel(textured(tmp_path / "textured.onnx"))
+    inputs = location.patched_inputs(deployed, swapped=False)
+    cut = deployed.graph.find("second")
+    found = location.own_bits(deployed, cut, inputs, 1)
+    # The rest is linear: every cell has twice what the patch changes in it, over all cells.
+    bits = 2 * np.subtract(*deployed.head(cut)(inputs).astype(np.float64)).sum(axis=0) / 256 / np.log(2)
+    near = np.zeros((16, 16), bool)
+    near[:5, 8:13] = True  # of 2 pixels each; the patch is in rows 1 to 8 and columns 17 to 23
+    wanted = {"at": bits[near].sum(), "elsewhere": bits[~near].sum(), "beside": 0}
+    assert found == pytest.approx(wanted, abs=1e-4)
+    assert wanted["at"] > 5 * abs(wanted["elsewhere"])
+
+
+def test_statistics_are_held_at_those_of_one_picture(tool, tmp_path, rng):
+    path, held = measuring(tmp_path / "measuring.onnx"), tmp_path / "held.onnx"
+    held_statistics, run = tool("parts.zoo.held"), tool("parts.zoo.row").run_file
+    one, other = rng.normal(size=(2, 1, 3, 32, 32)).astype(np.float32)
+    mixed = np.concatenate([one, one, other])
+    mixed[1, :, :8, :8] += 3
+    model = onnx.load(path)
+    measured = held_statistics._measured(model, tmp_path / "probe.onnx", run, one)
+    onnx.save(held_statistics.hold_statistics(model, measured), held)
+    assert held_statistics.norms(onnx.load(held)) == []
+    assert len(held_statistics.norms(model)) == 1
+    was, now = (run(each, mixed, "logits") for each in (path, held))
+    np.testing.assert_allclose(now[0], was[0], rtol=1e-5)
+    assert np.abs(now[1:] - was[1:]).max(axis=1).min() > 0.01
+    # What one corner holds changes nothing far from it any more.
+    for file, there in ((path, True), (held, False)):
+        shown = onnx.load(file)
+        shown.graph.output.append(helper.make_empty_tensor_value_info("second"))
+        onnx.save(shown, tmp_path / "shown.onnx")
+        second = run(tmp_path / "shown.onnx", mixed[:2], "second").reshape(2, 4, 16, 16)
+        assert bool((second[0] != second[1])[:, 8:, 8:].any()) == there
 
 
 def test_a_key_that_a_record_holds_anywhere(tool):

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from onnx_evidence import Explainer
+from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.cuts.graph import Cut
 from onnx_evidence.evidence.rng import generator, natural_noise
 
@@ -198,18 +198,37 @@ def locate(explainer: Explainer, run: Callable[[Array], Array], kind: str) -> li
     Returns
     -------
     list of dict
+        As `locate_one` makes it.
+    """
+    return [locate_one(explainer, run, kind, swapped=swapped) for swapped in (False, True)]
+
+
+def patched_inputs(deployed: DeployedModel, *, swapped: bool) -> Array:
+    """The pictures of `patch_pictures` as the model takes them: (2, channels, rows, columns)."""
+    pictures = patch_pictures(deployed.model.input_shape[1:], swapped=swapped)
+    return np.stack([deployed.prepare(each)[1] for each in pictures])
+
+
+def locate_one(explainer: Explainer, run: Callable[[Array], Array], kind: str, *, swapped: bool) -> dict[str, Any]:
+    """The test with one patch.
+
+    Parameters
+    ----------
+    explainer, run, kind
+        As for `locate`.
+    swapped : bool
+        As for `patch_pictures`.
+
+    Returns
+    -------
+    dict
         ``bits`` (by which the patch raises the class) and, where it raises one at all, ``map`` and ``cuts``: `Place` as
         a dict of the whole map, and of what the patch changes in the cells of every cut, None where its map is all
-        zero.
+        zero; ``own``: `own_bits` of every cut.
     """
-    return [_locate_one(explainer, run, kind, swapped=swapped) for swapped in (False, True)]
-
-
-def _locate_one(explainer: Explainer, run: Callable[[Array], Array], kind: str, *, swapped: bool) -> dict[str, Any]:
     deployed = explainer.deployed
-    size = deployed.model.input_shape[1:]
-    picture, plain = patch_pictures(size, swapped=swapped)
-    inputs = np.stack([deployed.prepare(each)[1] for each in (picture, plain)])
+    picture, plain = patch_pictures(deployed.model.input_shape[1:], swapped=swapped)
+    inputs = patched_inputs(deployed, swapped=swapped)
     with_patch, without = log_odds(run(inputs), kind, independent=deployed.class_kind.name == "independent")
     target = int((with_patch - without).argmax())
     found: dict[str, Any] = {"bits": float(with_patch[target] - without[target])}
@@ -226,7 +245,50 @@ def _locate_one(explainer: Explainer, run: Callable[[Array], Array], kind: str, 
     ]
     coarsest = np.min([grid.shape for grid in grids], axis=0)
     whole = judge_place(explanation.values - bare.values, mask, coarsest)
-    return found | {"map": whole._asdict(), "cuts": alone}
+    own = [own_bits(deployed, engine.cut, inputs, target) for engine in explainer.engines]
+    return found | {"map": whole._asdict(), "cuts": alone, "own": own}
+
+
+def own_bits(deployed: DeployedModel, cut: Cut, inputs: Array, target: int) -> dict[str, float]:
+    """Where the model itself has the bits, without any map: by exchanging cells of a cut between the two pictures.
+
+    Parameters
+    ----------
+    deployed : DeployedModel
+        The model.
+    cut : Cut
+        Whose cells are exchanged.
+    inputs : ndarray of float32, shape (2, channels, rows, columns)
+        The picture with the patch, and the bare one.
+    target : int
+        The class.
+
+    Returns
+    -------
+    dict of str to float
+        Bits of the picture with the patch that go when it has the bare one's cells ``at`` the patch or within a cell of
+        it, ``elsewhere``, or what is no cell (``beside``: class tokens).
+    """
+    with_patch, without = deployed.head(cut)(inputs)
+    where = np.zeros((3, *with_patch.shape), bool)
+    where[0, : cut.cell_shape[0]] = _near(changed(*inputs), with_patch.shape[1:])
+    where[2, cut.cell_shape[0] :] = True
+    where[1] = ~(where[0] | where[2])
+    tail = deployed.tail(cut)
+    logits = np.concatenate([tail(np.where(each, without, with_patch)[None]) for each in (False, *where)])
+    odds = log_odds(logits, "logits", independent=deployed.class_kind.name == "independent")[:, target]
+    return dict(zip(("at", "elsewhere", "beside"), (odds[0] - odds[1:]).tolist(), strict=True))
+
+
+def _near(mask: Array, grid: tuple[int, ...]) -> Array:
+    """Cells of a grid whose middle is within a cell of the patch."""
+    near = []
+    for axis, cells in enumerate(grid):
+        hit = np.flatnonzero(mask.any(axis=1 - axis)) / mask.shape[axis] * cells
+        middles = np.arange(cells) + 0.5
+        near.append((middles > hit.min() - 1) & (middles < hit.max() + 1 + cells / mask.shape[axis]))
+    both: Array = near[0][:, None] & near[1]
+    return both
 
 
 def _stirred(explainer: Explainer, cut: Cut, inputs: Array) -> Array:

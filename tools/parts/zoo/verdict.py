@@ -76,7 +76,9 @@ def _judge_explained(row: dict[str, Any], refusal_expected: bool) -> Verdict:
         wrong.append(f"the map is {row['map']}")
     if wrong:
         return Verdict("WRONG", f"WRONG: {', '.join(wrong)}")
-    if where := _wrong_places(row):
+    if where := wrong_places(row):
+        if why := _why_elsewhere(row):
+            return Verdict("explained", f"explained; {why}")
         return Verdict("WRONG PLACE", f"WRONG PLACE: {', '.join(where)}")
     if row["left"] > MOST_LEFT and not row["shallow"]:
         words = f"SHALLOW: {row['left']:.0%} of the work is behind the deepest cut, and nothing says so"
@@ -84,18 +86,55 @@ def _judge_explained(row: dict[str, Any], refusal_expected: bool) -> Verdict:
     return Verdict("explained", f"explained; {row['instead']}" if row.get("instead") else "explained")
 
 
-def _wrong_places(row: dict[str, Any]) -> list[str]:
-    """What of the location test is not as it must be: the map, or the map of one cut."""
-    wrong = []
+def wrong_places(row: dict[str, Any]) -> list[str]:
+    """What of the location test is not as it must be.
+
+    Parameters
+    ----------
+    row : dict
+        With ``places``, as `location.locate` makes them, and ``used``, the names of the cuts.
+
+    Returns
+    -------
+    list of str
+        In words: the map, or what the patch changes in the cells of one cut.
+    """
+    return [
+        words for number, place in enumerate(row["places"], start=1) for words in _wrong(number, place, row["used"])
+    ]
+
+
+def _wrong(number: int, place: dict[str, Any], used: list[str]) -> list[str]:
+    if "map" not in place:
+        return []
+    wrong = [f"patch {number}: the map has {_in_words(place['map'])}"] if misplaced(place["map"]) else []
+    cuts = zip(used, place["cuts"], strict=True)
+    return wrong + [f"patch {number}: {name} has {_in_words(found)}" for name, found in cuts if moved(found)]
+
+
+def _why_elsewhere(row: dict[str, Any]) -> str:
+    """Why evidence is rightly not at the patch; empty where that is not shown.
+
+    For every patch the model's own cells, exchanged at one of the cuts, must hold more elsewhere; and nothing may be
+    wrong any more where statistics over the whole picture are held.
+    """
+    held = row.get("held", [])
+    if not held or not all("map" in place for place in held) or wrong_places({**row, "places": held}):
+        return ""
+    words = []
     for number, place in enumerate(row["places"], start=1):
-        if "map" not in place:
+        if not _wrong(number, place, row["used"]):
             continue
-        if misplaced(place["map"]):
-            wrong.append(f"patch {number}: the map has {_in_words(place['map'])}")
-        for name, found in zip(row["used"], place["cuts"], strict=True):
-            if moved(found):
-                wrong.append(f"patch {number}: {name} has {_in_words(found)}")
-    return wrong
+        name, own = max(zip(row["used"], place["own"], strict=True), key=lambda cut: cut[1]["elsewhere"] - cut[1]["at"])
+        if not own["elsewhere"] > own["at"]:
+            return ""
+        shown = ", ".join(f"{own[where]:.1f} {where}" for where in ("at", "elsewhere", "beside") if own[where])
+        words.append(f"{shown} of {place['bits']:.1f} bits at {name}")
+    shares = " and ".join(f"{place['map']['share']:.0%}" for place in held)
+    return (
+        f"its own evidence is elsewhere, for norms over the whole picture (cells exchanged: {'; '.join(words)}); "
+        f"with their statistics held {shares} of the map is within {held[0]['map']['chance']:.0%} of the area"
+    )
 
 
 def _in_words(place: dict[str, float] | None) -> str:
