@@ -11,8 +11,9 @@ import pytest
 
 from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.journal import sealed
+from onnx_evidence.batch.summary import load_map
 from onnx_evidence.errors import StoreError
-from onnx_evidence.files.arrays import unpack_arrays
+from onnx_evidence.files.arrays import pack_arrays, unpack_arrays
 from onnx_evidence.files.inside import open_inside
 from onnx_evidence.files.store import write_files
 from tests.batch import call, copy_of, explained, manifest, without_drawing, write_pictures
@@ -253,6 +254,26 @@ def test_arrays_that_claim_more_than_they_hold_are_refused(tmp_path):
             unpack_arrays(stream)
     with pytest.raises(ValueError, match="claim more than 20 bytes"):
         unpack_arrays(good, 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),
+        ({"pixels": np.zeros(8, np.float32)}, "'pixels' is missing, or no picture's"),
+        ({"cut0": np.zeros((2, 2))}, "'cut0' holds no float32"),
+        ({"stderr": np.zeros((2, 3), np.float32)}, "'stderr' is missing, or no picture's"),
+    ],
+)
+def test_what_is_no_map_is_refused_before_its_numbers_take_memory(tmp_path, monkeypatch, change, words):
+    arrays = {name: np.ones((2, 2), np.float32) for name in ("input_pixels", "pixels", "stderr", "cut0")} | change
+    (tmp_path / "map.npz").write_bytes(pack_arrays(arrays))
+    if words is None:
+        assert load_map(tmp_path, "map.npz").keys() == arrays.keys()
+        return
+    monkeypatch.setattr("onnx_evidence.batch.summary.unpack_arrays", None)
+    with pytest.raises(StoreError, match=words):
+        load_map(tmp_path, "map.npz")
 
 
 def test_names_that_lead_out_of_a_folder_are_never_opened(tmp_path):

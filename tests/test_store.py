@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnx_evidence.errors import StoreError
-from onnx_evidence.files.arrays import pack_arrays, unpack_arrays
+from onnx_evidence.files.arrays import heads_of, pack_arrays, unpack_arrays
 from onnx_evidence.files.store import check_writable, write_arrays, write_atomic
 
 
@@ -140,6 +140,16 @@ def test_files_of_arrays_hold_what_was_given_and_nothing_else(name):
         assert list(found) == list(arrays)
         for key, values in arrays.items():
             np.testing.assert_array_equal(found[key], values, strict=True)
+
+
+@pytest.mark.parametrize("arrays", ARRAYS.values(), ids=ARRAYS)
+def test_heads_are_known_before_arrays_are_read(arrays):
+    stream = io.BytesIO(pack_arrays(arrays))
+    heads = heads_of(stream)
+    assert {key: (head.shape, head.dtype) for key, head in heads.items()} == {
+        key: (np.asarray(values).shape, np.asarray(values).dtype) for key, values in arrays.items()
+    }
+    assert stream.tell() == 0
 
 
 @pytest.mark.parametrize("name", [name for name in ARRAYS if "file" not in ARRAYS[name]])

@@ -9,7 +9,7 @@ import pytest
 from onnx_evidence.batch.plan import _matching, make_plan, parse_shard
 from onnx_evidence.cli.golden import expectations
 from onnx_evidence.errors import DataError, SettingError, TargetError, short_of_handles
-from onnx_evidence.files import inside, machine, texts
+from onnx_evidence.files import below, inside, machine, texts
 from onnx_evidence.files.arrays import unpack_arrays
 from onnx_evidence.files.inside import open_regular
 from onnx_evidence.files.texts import parse_json, parse_toml, read_text
@@ -88,8 +88,7 @@ def test_many_stars_search_every_folder_once(tmp_path, monkeypatch):
     write_pictures(place, 1)
     pattern = tmp_path.joinpath(*["**"] * 40, "*.png")
     seen: list[str] = []
-    walk = os.walk
-    monkeypatch.setattr("onnx_evidence.batch.plan.os.walk", lambda top: seen.append(str(top)) or walk(top))
+    monkeypatch.setattr("onnx_evidence.batch.plan.below", lambda top, **how: seen.append(str(top)) or below(top, **how))
     assert [item.path for item in make_plan([pattern], ["top1"], None)] == [place / "00.png"]
     assert len(seen) == 1
     assert _matching(tmp_path / "**" / "**", set()) == _matching(tmp_path / "**", set())

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -12,7 +12,7 @@ from onnx_evidence.batch.journal import read_lines
 from onnx_evidence.batch.manifest import manifest_of
 from onnx_evidence.batch.receipt import unlike_receipt
 from onnx_evidence.errors import DataError, StoreError, one_line
-from onnx_evidence.files import MOST, csv_text, open_inside, unpack_arrays, write_atomic
+from onnx_evidence.files import MOST, Head, csv_text, heads_of, open_inside, unpack_arrays, write_atomic
 from onnx_evidence.pictures import read_mask
 from onnx_evidence.types import FloatArray, Mask
 
@@ -102,22 +102,24 @@ def load_map(folder: Path, name: str) -> dict[str, FloatArray]:
     """The arrays of a map's .npz file, named relative to the folder of results; StoreError where it cannot be read."""
     try:
         with open_inside(folder, name, most=MOST) as stream:
-            arrays = unpack_arrays(stream)
+            if odd := _why_no_map(heads_of(stream)):
+                raise StoreError(f"{folder / name}: cannot read the map: {odd}")
+            return unpack_arrays(stream)
     except OSError as error:
         raise StoreError(f"{folder / name}: cannot read the map: {error.strerror or one_line(error)}") from error
     except ValueError as error:
         raise StoreError(f"{folder / name}: cannot read the map: {error}") from error
-    if odd := [key for key, values in arrays.items() if values.dtype != np.float32]:
-        raise StoreError(f"{folder / name}: cannot read the map: {odd[0]!r} holds no float32")
-    if odd := [key for key in _MAPS if key not in arrays or arrays[key].ndim != 2] or _of_other_shapes(arrays):
-        raise StoreError(f"{folder / name}: cannot read the map: {odd[0]!r} is missing, or no picture's")
-    return arrays
 
 
-def _of_other_shapes(arrays: dict[str, FloatArray]) -> list[str]:
-    """What there is per pixel of the input and has another shape."""
-    shape = arrays["input_pixels"].shape
-    return [key for key in ("stderr", "margin") if key in arrays and arrays[key].shape != shape]
+def _why_no_map(heads: Mapping[str, Head]) -> str:
+    """What keeps arrays from being those of a map, seen before they take memory; '' where nothing does."""
+    if odd := [key for key, head in heads.items() if head.dtype != np.float32]:
+        return f"{odd[0]!r} holds no float32"
+    odd = [key for key in _MAPS if key not in heads or len(heads[key].shape) != 2]
+    # What there is per pixel of the input has one shape.
+    alike = [key for key in ("stderr", "margin") if key in heads]
+    odd = odd or [key for key in alike if heads[key].shape != heads["input_pixels"].shape]
+    return f"{odd[0]!r} is missing, or no picture's" if odd else ""
 
 
 def central(shape: tuple[int, ...]) -> Mask:

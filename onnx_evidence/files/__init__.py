@@ -4,7 +4,7 @@ Imported by: batch, cli, evaluation, intake, methods, pictures, preprocessing, r
 """
 
 from onnx_evidence.files import machine
-from onnx_evidence.files.arrays import MOST_BYTES, pack_arrays, unpack_arrays
+from onnx_evidence.files.arrays import MOST_BYTES, Head, heads_of, pack_arrays, unpack_arrays
 from onnx_evidence.files.inside import MOST, open_inside, open_regular, sha256_of
 from onnx_evidence.files.machine import available_threads, count_gpus, describe_machine, thread_share
 from onnx_evidence.files.store import (
@@ -27,6 +27,7 @@ __all__ = [
     "MOST",
     "MOST_BYTES",
     "PARTIAL",
+    "Head",
     "available_threads",
     "below",
     "check_writable",
@@ -35,6 +36,7 @@ __all__ = [
     "describe_machine",
     "finite_json",
     "fit",
+    "heads_of",
     "json_line",
     "machine",
     "make_folder",

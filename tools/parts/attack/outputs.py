@@ -373,7 +373,7 @@ def _nowhere(place: Place, out: str) -> Attack:
         "-q",
         "--no-figures",
     )
-    return Attack((run, ("gradient", "model.onnx", "-o", f"{out}/g.onnx" if out else "/g/g.onnx")), (0, 1))
+    return Attack((run, ("gradient", "model.onnx", "-o", f"{run[4]}/g.onnx" if out else "/g/g.onnx")), (0, 1))
 
 
 @case("output folders", "a disk that is {}", ["full", "read-only"])
@@ -381,11 +381,13 @@ def _disk(place: Place, kind: str) -> Attack:
     """On a tmpfs in a namespace of its own, so that nothing is left mounted."""
     explained(place)
     place.pictures(3)
-    size = "" if kind == "read-only" else "size=160k,"
+    copy = shutil.copytree(place.out, place.inside / "copy")
+    # What is there fits, in pages of 4 kB, and a lock; a further map does not.
+    pages = sum(1 + path.stat().st_size // 4096 for path in copy.rglob("*"))
+    size = "" if kind == "read-only" else f"size={4 * pages + 16}k,"
     only = "ro" if kind == "read-only" else "rw"
-    mount = f"mount -t tmpfs -o {size}rw tmpfs ../out && cp -r ../outside/copy/. ../out"
+    mount = f"mount -t tmpfs -o {size}rw tmpfs ../out && cp -r copy/. ../out"
     shell = f'{mount} && mount -o remount,{size}{only} ../out && "$@"'
-    shutil.copytree(place.out, place.outside / "copy")
     readers = ("explain", "merge into", "summary")
     (place.inside / "whole").mkdir()
     shutil.copytree(_seed()[1] / "out", place.inside / "whole", dirs_exist_ok=True)
