@@ -320,6 +320,15 @@ def test_with_tokens_that_are_no_cells_the_deepest_is_left():
     assert integrated(INPUT, *depth(*SHARES, kept=8)) == ["at 0.7", "at 0.45"]
 
 
+def test_behind_a_fine_stem_a_class_token_has_been_told_as_much():
+    stem = [cut("stem", "Conv", 112, 0.97), cut("pool", "MaxPool", 56, 0.96)]
+    assert integrated(INPUT, *stem, *depth(*SHARES, kept=8)) == ["at 0.7", "at 0.45"]
+    # Controls: without the token, with fewer joins, or behind a grid that places something.
+    assert integrated(INPUT, *stem, *depth(*SHARES)) == ["at 0.1"]
+    assert integrated(INPUT, *stem, *depth(*SHARES[:5], kept=8)) == ["at 0.45"]
+    assert integrated(INPUT, *stem, *adds(28, "fine"), *depth(*SHARES, kept=8)) == ["fine", "at 0.1"]
+
+
 def test_control_five_joins_or_a_second_grid_are_a_pyramid():
     assert integrated(INPUT, *depth(*SHARES[:5])) == ["at 0.45"]
     assert integrated(INPUT, *depth(*SHARES), *adds(7, "deep")) == ["at 0.1", "deep"]

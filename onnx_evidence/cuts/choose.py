@@ -61,8 +61,9 @@ def judge_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True, is_read: IsRead
     concatenation), then tensors before an activation, which keep their sign. A tensor whose readers step over cells is
     passed over while there is another: most of its evidence would be hidden. Of what remains the last is taken: it has
     seen the most, and its tail is the cheapest. Where one grid has six joins or more and there is no other grid, as in
-    a plain transformer, cuts are taken along the depth instead, at set shares of the work that is left; never one of
-    whose cells nothing is read any more. Integration takes one in every stage, removal of windows in the two deepest
+    a plain transformer (or none that is not too fine, where there is a class token, as in one behind a convolutional
+    stem), cuts are taken along the depth instead, at set shares of the work that is left; never one of whose cells
+    nothing is read any more. Integration takes one in every stage, removal of windows in the two deepest
     (docs/integrated.md and docs/first-light.md have the measurements).
 
     Parameters
@@ -109,13 +110,16 @@ def _judge(cuts: tuple[Cut, ...], unread: Mapping[Cut, str], integrate: bool) ->
     for grid in moved if len(moved) < len(stages) else ():
         words = "pads or reorders the values of another stage"
         verdicts.update((cut, Verdict(False, words)) for cut in stages.pop(grid))
+    judged = []
     for number, stage in enumerate(stages.values(), start=1):
         if reason := _why_left(stage, cuts[0].grid, len(stages) - number, integrate):
             verdicts.update((cut, Verdict(False, reason)) for cut in stage)
-        elif len(stages) == 1 and sum(cut.joins for cut in stage) >= _MANY_JOINS:
-            verdicts.update(_judge_depth(stage, integrate))
         else:
-            verdicts.update(_judge_stage(stage))
+            judged.append(stage)
+    for stage in judged:
+        alone = len(stages) == 1 or (len(judged) == 1 and any(cut.kept for cut in stage))
+        along = alone and sum(cut.joins for cut in stage) >= _MANY_JOINS
+        verdicts.update(_judge_depth(stage, integrate) if along else _judge_stage(stage))
     return {cut: verdicts[cut] for cut in cuts}
 
 
