@@ -231,7 +231,7 @@ class Session:
         self._most = max(1, _MOST_BYTES // max(row_bytes, 1))
         self._outputs = None if outputs is None else list(outputs)
         self._inputs = [each.name for each in self._session.get_inputs()]
-        self._last = self._session.get_outputs()[-1].name
+        self._last = [each.name for each in self._session.get_outputs()][-1:]  # a graph may give nothing
         self.inputs = len(self._inputs)
         self._batch = batch
         self._turns = _has_loop(model)
@@ -243,7 +243,7 @@ class Session:
 
     def run_last(self, *batches: AnyArray) -> AnyArray:
         """The last output alone; see `run_all`."""
-        return self._run_all(batches, [self._last])[0]
+        return self._run_all(batches, self._last)[0]
 
     def close(self) -> None:
         """Give back what it takes; whoever runs it from now on is refused."""
