@@ -12,6 +12,8 @@ import logging
 import os
 import pickle
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -25,7 +27,7 @@ from hypothesis import strategies as st
 from parts.attack.files import BACKGROUNDS
 from parts.attack.models import SPECIAL
 from parts.attack.outputs import KINDS, LINES, PATHS, VALUES, commands, explained, path_of, plant, reseal
-from parts.attack.run import SECRET, Attack, Ended, Place, remove, through
+from parts.attack.run import SECRET, Attack, Ended, Place, overwrite, remove, through
 from parts.fuzz.mutations import Choice
 from parts.watched import Answer, Bench
 
@@ -150,6 +152,19 @@ def _failed(choose: Choice) -> tuple[Any, ...]:
 
 # Changes made
 
+# A later change may find that there is nothing left, a folder in the way, no zip or a damaged one, or arrays of a
+# terabyte.
+_IN_THE_WAY = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 def change(place: Place, folder: Folder) -> None:
     """Do to a place's folder of results what was drawn.
@@ -167,9 +182,7 @@ def change(place: Place, folder: Folder) -> None:
         if step[0] in ("set", "say", "drop", "add", "lines"):
             _edit(entries, step)
         else:
-            # A later change may find that there is nothing left, a folder or a pipe in the way, no zip, arrays of a
-            # terabyte, or whatever else numpy says of what lies there by then.
-            with suppress(Exception):
+            with suppress(*_IN_THE_WAY):
                 _FILES[step[0]](place, *step[1:])
     if folder.sealing == "nothing" or "manifest.jsonl" in lists:
         return
@@ -255,9 +268,7 @@ def _plant(place: Place, name: str, kind: str) -> None:
 
 
 def _write_raw(place: Place, name: str, kind: str) -> None:
-    path = place.out / name
-    if not path.is_fifo():  # where nobody reads
-        path.write_bytes(LINES[kind])
+    overwrite(place.out / name, LINES[kind])
 
 
 def _flip(place: Place, name: str, where: int, how: int) -> None:
@@ -288,14 +299,16 @@ def _pack(place: Place, kind: str) -> None:
     if kind in BACKGROUNDS:
         path.write_bytes(_content(kind))
         return
+    if kind == "other arrays":
+        np.savez_compressed(path, x=np.zeros(3, np.float32))
+        return
     arrays: dict[str, Any] = dict(np.load(path))
-    changed: dict[str, dict[str, Any]] = {
-        "other arrays": {"x": np.zeros(3, np.float32)},
-        "half of them": dict(list(arrays.items())[: len(arrays) // 2]),
-        "huge numbers": {key: np.full_like(value, 3e38) for key, value in arrays.items()},
-        "another shape": {key: value.reshape(-1)[:3] for key, value in arrays.items()},
+    changed: dict[str, Callable[[], dict[str, Any]]] = {
+        "half of them": lambda: dict(list(arrays.items())[: len(arrays) // 2]),
+        "huge numbers": lambda: {key: np.full_like(value, 3e38) for key, value in arrays.items()},
+        "another shape": lambda: {key: value.reshape(-1)[:3] for key, value in arrays.items()},
     }
-    np.savez_compressed(path, **changed[kind])
+    np.savez_compressed(path, **changed[kind]())
 
 
 def _fail(place: Place, name: str, value: Any) -> None:

@@ -23,7 +23,7 @@ from onnx_evidence.batch.journal import sealed
 from parts.attack.cases import case
 from parts.attack.files import BACKGROUNDS
 from parts.attack.models import SPECIAL, special
-from parts.attack.run import Attack, Place, remove
+from parts.attack.run import Attack, Place, overwrite, remove
 
 READERS = ("explain", "verify", "summary", "merge", "merge into")
 
@@ -66,8 +66,7 @@ def reseal(out: Path, entries: Sequence[dict[str, Any]], name: str = "manifest.j
                 pass
         line, previous = sealed(bare, previous)
         data += line
-    if not (out / name).is_fifo():  # where nobody reads
-        (out / name).write_bytes(data)
+    overwrite(out / name, data)
 
 
 def commands(reader: str) -> tuple[object, ...]:

@@ -435,6 +435,12 @@ def _touched(before: Mapping[str, tuple[object, ...]], place: Place) -> str:
     return ""
 
 
+def overwrite(path: Path, data: bytes) -> None:
+    """Write a file, but for a pipe, at which writing would wait for ever."""
+    if not path.is_fifo():
+        path.write_bytes(data)
+
+
 def remove(path: Path) -> None:
     """Remove whatever is there."""
     if path.is_dir() and not path.is_symlink():
