@@ -22,6 +22,7 @@ from onnx_evidence.cli.options import (
     golden_options,
     max_work_option,
     model_options,
+    opened,
     progress_bar,
     say_error,
     set_verbosity,
@@ -31,7 +32,6 @@ from onnx_evidence.cli.options import (
 )
 from onnx_evidence.cli.options_methods import evaluation_options, method_options, setting_option
 from onnx_evidence.cuts import AUTO, resolve_layers
-from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import EvidenceError, StoreError, naming
 from onnx_evidence.evaluation import (
     DRAWS,
@@ -76,7 +76,7 @@ def inspect(
     With --expect, check its answers for known pictures: exit code 1 where one is wrong, as with wrong preprocessing.
     """
     known = expectations(expected, images)
-    deployed = click.get_current_context().with_resource(DeployedModel(model, **opening))
+    deployed = opened(model, opening)
     report = inspect_model(deployed)
     if images or known:
         report |= golden_report(deployed, images, known, within)
@@ -108,7 +108,7 @@ def background(
 ) -> None:
     """Fit what features of MODEL look like from the pictures in FOLDER (100 to 500 are enough)."""
     set_verbosity(quiet, verbose)
-    deployed = click.get_current_context().with_resource(DeployedModel(model, **opening))
+    deployed = opened(model, opening)
     # For every method: what integration takes by itself, and what removal of windows does.
     cuts = [
         resolve_layers(layers, deployed.graph.cuts, integrate=each, is_read=deployed.is_read) for each in (True, False)
@@ -152,7 +152,7 @@ def evaluate(
     """
     set_verbosity(quiet, verbose)
     plan = Plan(substrates, stability, tolerance, seed)
-    deployed = click.get_current_context().with_resource(DeployedModel(model, **opening))
+    deployed = opened(model, opening)
     study = plan_study(deployed, folder, out, plan, left_out=_tell_left_out, **given)
     with progress_bar(study.maps, "map", quiet) as bar:
         results = study.run(lambda path, error: say_error(naming(str(path), error)), bar.update)
@@ -195,7 +195,7 @@ def sanity(
     fails or cannot be made.
     """
     set_verbosity(quiet, verbose)
-    deployed = click.get_current_context().with_resource(DeployedModel(model, **opening))
+    deployed = opened(model, opening)
     test = plan_sanity(deployed, images, draws, layer=layers, **settings)
     with progress_bar(test.maps, "map", quiet or as_json) as bar:
         report = test.run(bar.update)
@@ -230,7 +230,7 @@ def links(
     opening: Opening,
 ) -> None:
     """Walk from removal of windows to the plain gradient on one IMAGE, one simplification at a time."""
-    deployed = click.get_current_context().with_resource(DeployedModel(model, **opening))
+    deployed = opened(model, opening)
     walked = walk_photograph(deployed, image, target, versus, layer)
     walked.write(out)
     click.echo(tables.links_table(walked.report()))
@@ -248,7 +248,7 @@ def gradient(model: Path, out: Path, layer: str | None, opening: Opening) -> Non
     It takes what the model (behind the cut) takes, a 'cotangent' and a 0/1 mask 'rest' of classes (N, K), and gives the
     'gradient' of cotangent . logits - log-sum-exp of the rest, and the logits as 'value'.
     """
-    deployed = click.get_current_context().with_resource(DeployedModel(model, **opening))
+    deployed = opened(model, opening)
     cut = deployed.graph.find(layer or deployed.model.input_name)
     backward = build_vjp(deployed.graph.tail(cut), rest=True)
     write_atomic(out, lambda stream: stream.write(backward.SerializeToString()))

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from onnx_evidence.batch import Interrupt
 from onnx_evidence.cli.golden import WITHIN
 from onnx_evidence.counting import MAX_WORK
+from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import EvidenceError, SettingError, one_line
 from onnx_evidence.evidence import CLASS_KINDS
 from onnx_evidence.files import visible
@@ -115,6 +116,11 @@ class Opening(TypedDict, total=False):
     output: str | None
     classes: str | None
     max_work: int
+
+
+def opened(model: Path, opening: Opening) -> DeployedModel:
+    """The model, until the command ends."""
+    return click.get_current_context().with_resource(DeployedModel(model, **opening))
 
 
 def model_options(command: Callable[..., R]) -> Callable[..., R]:
