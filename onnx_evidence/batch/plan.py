@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line, short_of_handles
-from onnx_evidence.files import below, open_regular, read_text, sha256_of, visible
+from onnx_evidence.files import below, leads_into, open_regular, read_text, sha256_of, visible
 from onnx_evidence.pictures import list_images, printable
 
 log = logging.getLogger(__name__)
@@ -83,34 +83,34 @@ def make_plan(
         If a folder or a pattern holds no picture, or a list cannot be used.
     """
     items: list[Item] = []
-    leave_out = None if leave_out is None else Path(os.path.realpath(leave_out))
+    left_out = [] if leave_out is None else [Path(os.path.realpath(leave_out))]
     for path in given:
         if path.suffix.lower() == ".csv" and os.path.isfile(path):
             items += _table(path, tuple(targets), versus)
         else:
-            items += [Item(each, tuple(targets), versus) for each in _pictures(path, leave_out)]
+            items += [Item(each, tuple(targets), versus) for each in _pictures(path, left_out)]
     items = list(dict.fromkeys(items))
     # As file systems without case see them.
     stems = Counter(path.stem.casefold() for path in {item.path for item in items})
     return [replace(item, alone=stems[item.path.stem.casefold()] == 1) for item in items]
 
 
-def _pictures(path: Path, leave_out: Path | None) -> list[Path]:
+def _pictures(path: Path, left_out: Sequence[Path]) -> list[Path]:
     if path.suffix.lower() == ".txt" and os.path.isfile(path):
         return [path.parent / line for line in _lines(path)]
     if not os.path.exists(path) and glob.has_magic(str(path)):
         links: set[str] = set()
         matches = [Path(each) for each in sorted(_matching(path, links))]
-        found = [each for each in matches if os.path.isfile(each) and not _inside(each, leave_out)]
+        found = [each for each in matches if os.path.isfile(each) and not leads_into(each, left_out)]
         if not found:
             raise DataError(f"{path}: no picture has a name like this")
         if "**" in path.parts:
             _tell_folders(path, sorted(map(Path, links)), "link to a folder is", "links to folders are", "")
         else:
-            folders = [each for each in matches if each.is_dir() and not _is_or_inside(each, leave_out)]
+            folders = [each for each in matches if each.is_dir() and not leads_into(each, left_out)]
             _tell_folders(path, folders, "folder of this name is", "folders of this name are", ", or **")
         return found
-    return list_images([path], [leave_out] if leave_out else [], tell=True)
+    return list_images([path], left_out, tell=True)
 
 
 def _matching(pattern: Path, links: set[str], root: Path = Path()) -> set[str]:
@@ -138,14 +138,6 @@ def _tell_folders(pattern: Path, folders: Sequence[Path], one: str, many: str, r
         count = f"1 {one}" if len(folders) == 1 else f"{len(folders)} {many}"
         shown, first = (visible(printable(each)) for each in (pattern, folders[0]))
         log.warning("%s: %s passed over, such as %s: give folders themselves%s", shown, count, first, remedy)
-
-
-def _is_or_inside(path: Path, folder: Path | None) -> bool:
-    return folder is not None and (Path(os.path.realpath(path)) == folder or _inside(path, folder))
-
-
-def _inside(path: Path, folder: Path | None) -> bool:
-    return folder is not None and folder in Path(os.path.realpath(path)).parents
 
 
 def _lines(path: Path) -> list[str]:

@@ -21,7 +21,7 @@ from onnx_evidence.files.store import (
 )
 from onnx_evidence.files.text import csv_text, fit, shown, visible
 from onnx_evidence.files.texts import parse_json, parse_toml, read_text
-from onnx_evidence.files.walking import below
+from onnx_evidence.files.walking import below, leads_into
 
 __all__ = [
     "MOST",
@@ -38,6 +38,7 @@ __all__ = [
     "fit",
     "heads_of",
     "json_line",
+    "leads_into",
     "machine",
     "make_folder",
     "open_inside",

@@ -6,6 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 
 
+def leads_into(path: Path, places: Collection[Path]) -> bool:
+    """Whether a path, or what it links to, is one of some real paths, or below one."""
+    real = Path(os.path.realpath(path))  # `Path.resolve` raises where links lead in circles
+    return any(each in places for each in (real, *real.parents))
+
+
 def below(folder: Path, *, hidden: bool = True, without: Collection[Path] = ()) -> Iterator[Path]:
     """Everything below a folder, at any depth and in no order; folders that cannot be read hold nothing.
 
@@ -25,7 +31,7 @@ def below(folder: Path, *, hidden: bool = True, without: Collection[Path] = ()) 
     Path
         Begins with ``folder``.
     """
-    waiting = [(folder, Path(os.path.realpath(folder)))]
+    waiting = [] if leads_into(folder, without) else [(folder, Path(os.path.realpath(folder)))]
     while waiting:
         folder, real = waiting.pop()
         names: list[str] = []
@@ -34,13 +40,8 @@ def below(folder: Path, *, hidden: bool = True, without: Collection[Path] = ()) 
         for name in names:
             path, itself = folder / name, real / name
             linked = os.path.islink(path)
-            if itself in without or (linked and _leads_to(path, without)):
+            if itself in without or (linked and leads_into(path, without)):
                 continue
             yield path
             if not linked and os.path.isdir(path):
                 waiting.append((path, itself))
-
-
-def _leads_to(link: Path, places: Collection[Path]) -> bool:
-    real = Path(os.path.realpath(link))  # `Path.resolve` raises where links lead in circles
-    return any(each in places for each in (real, *real.parents))

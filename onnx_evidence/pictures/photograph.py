@@ -98,14 +98,14 @@ def list_images(paths: Sequence[Path], leave_out: Sequence[Path] = (), *, tell: 
     found: list[Path] = []
     for path in paths:
         if os.path.isdir(path):  # False where there is no access, which reading will say
-            found += _inside(path, {_real(each) for each in leave_out}, tell)
+            found += _inside(path, {Path(os.path.realpath(each)) for each in leave_out}, tell)
         else:
             found.append(path)
     return found
 
 
 def _inside(folder: Path, without: set[Path], tell: bool) -> list[Path]:
-    every = [] if without & {_real(folder), *_real(folder).parents} else sorted(below(folder, without=without))
+    every = sorted(below(folder, without=without))
     files = [path for path in every if os.path.isfile(path)]
     closed = [path.relative_to(folder) for path in every if _is_closed(path)]
     closed = [path for path in closed if not _is_hidden(path)]
@@ -120,11 +120,6 @@ def _inside(folder: Path, without: set[Path], tell: bool) -> list[Path]:
     if tell and closed:
         log.warning("%s: passed over %s", visible(printable(folder)), _closed(closed))
     return pictures
-
-
-def _real(path: Path) -> Path:
-    """Where a path leads; `Path.resolve` raises where links lead in circles."""
-    return Path(os.path.realpath(path))
 
 
 def _is_closed(path: Path) -> bool:
