@@ -1,12 +1,16 @@
 """Shared fixtures: one tiny model file and seeded pictures per session."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests import tiny
+
+# Commands that are started here are buffered, as at a user's: what is left in a buffer may fail as Python ends.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 @pytest.fixture(autouse=True)

@@ -570,12 +570,34 @@ def test_no_part_of_a_model_passes_for_the_whole(material, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
-def test_an_output_that_is_full_is_one_line(tiny_model):
+@pytest.mark.parametrize("typed", ["preprocess MODEL", "--help", "--version", "explain --help"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_is_full_is_one_line(tiny_model, typed, unbuffered):
+    """Python tries what is left in a buffer again as it ends, with an exit code of its own."""
     with open("/dev/full", "wb") as full:
-        command = [sys.executable, "-m", "onnx_evidence", "preprocess", str(tiny_model)]
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        command = [sys.executable, "-m", "onnx_evidence", *typed.replace("MODEL", str(tiny_model)).split()]
+        ended = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
     assert ended.stderr.startswith("Error: cannot read or write: [Errno 28]")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+@pytest.mark.parametrize("typed", ["inspect nothing.onnx", "frobnicate"])
+def test_where_errors_cannot_be_written_the_exit_code_says_so(typed):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "onnx_evidence", *typed.split()]
+        ended = subprocess.run(
+            command, stderr=full, timeout=60, check=False, env={**os.environ, "PYTHONUNBUFFERED": ""}
+        )
+    assert ended.returncode == 1
 
 
 def test_names_that_the_systems_encoding_does_not_have_are_worked_with(tiny_model, tmp_path):

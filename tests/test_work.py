@@ -401,6 +401,47 @@ def test_a_larger_limit_opens_what_the_default_refuses(tmp_path: Path):
         Explainer(path, max_work=2 * 10**13)
 
 
+NOTHING = helper.make_graph([], "nothing", [], [])
+ONE = helper.make_graph([node("Neg", ["little"], ["t"])], "one", [], [info("t")])
+
+
+def scan(count, inputs=("start", "long"), **attributes):
+    inside = helper.make_graph([node("Add", ["b", "s"], ["a"])], "scan", [info("b"), info("s")], [info("a")])
+    return node("Scan", list(inputs), ["number"], num_scan_inputs=count, body=inside, **attributes)
+
+
+MALFORMED = {
+    "a Loop whose body makes nothing": (loop("count", NOTHING), "index out of range"),
+    "a Loop without a body": (node("Loop", ["count", "begins", "start"], ["number"]), "0 bodies in the place of 1"),
+    "a Loop of no number of turns": (loop("nan", body([ADDED])), "cannot convert float NaN"),
+    "an If with one branch": (node("If", ["begins"], ["number"], then_branch=ONE), "1 bodies in the place of 2"),
+    "an If with three": (
+        node("If", ["begins"], ["number"], then_branch=ONE, else_branch=ONE, third=ONE),
+        "3 bodies in the place of 2",
+    ),
+    "an If with branches of other names": (node("If", ["begins"], ["number"], one=ONE, two=ONE), "is not in list"),
+    "an If of nothing": (node("If", [], ["number"], then_branch=ONE, else_branch=ONE), "index out of range"),
+    "a Scan of more than there is": (scan(2**40), "num_scan_inputs=1099511627776 of 2"),
+    "a Scan of less than nothing": (scan(-1), "num_scan_inputs=-1 of 2"),
+    "a Scan along an axis that is not there": (scan(1, scan_input_axes=[9]), "index out of range"),
+    "a Scan along a text": (scan(1, scan_input_axes=["a"]), "must be integers"),
+    "a SequenceMap of nothing": (node("SequenceMap", ["start"], ["number"]), "0 bodies in the place of 1"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_control_flow_that_cannot_be_followed_is_refused_in_a_line(name: str, tmp_path: Path):
+    wrong, why = MALFORMED[name]
+    constants = [*BEGIN, whole(3, name="count"), real(np.nan, "nan"), real(np.ones(4), "long")]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model_with([wrong], constants).SerializeToString())
+    with pytest.raises(
+        ModelError, match=rf"model.onnx: {wrong.op_type} .* is not as the standard has it.*{why}"
+    ) as caught:
+        DeployedModel(path)
+    assert "\n" not in str(caught.value)
+
+
 # --- what real classifiers have -----------------------------------------------------------------------------------
 
 WHOLE_BODY = body([node("Add", ["before", "input"], ["after"])])

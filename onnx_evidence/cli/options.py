@@ -1,5 +1,6 @@
 """Options that commands share, and what commands do alike: errors into exit codes, progress, verbosity."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypedDict, TypeVar
+from typing import Any, ParamSpec, TextIO, TypedDict, TypeVar
 
 import click
 from tqdm import tqdm
@@ -53,10 +54,34 @@ class Commands(click.Group):
 
     command_class = OnceCommand
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command; what click prints itself, help and version, may fail to be written, too."""
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                say_error(_unwritten(error))
+            sys.exit(1)
+        finally:
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                _give_up_unwritten(stream)
+
+
+def _give_up_unwritten(stream: TextIO) -> None:
+    """What could not be written Python would try again as it ends, complain once more, and end with exit code 120."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
 
 def _with_remedy(text: str) -> str:
     """A message; where the system lets no more files be open, with what helps."""
     return f"{text}: allow more of them (ulimit -n)" if os.strerror(errno.EMFILE) in text else text
+
+
+def _unwritten(error: OSError) -> str:
+    return _with_remedy(f"cannot read or write: {one_line(error)}")
 
 
 def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -74,7 +99,7 @@ def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
         except OSError as error:
             if error.errno == errno.EPIPE:  # nobody reads on, which click ends quietly
                 raise
-            raise click.ClickException(visible(_with_remedy(f"cannot read or write: {one_line(error)}"))) from error
+            raise click.ClickException(visible(_unwritten(error))) from error
         except KeyboardInterrupt as error:
             click.echo(str(error) or "Interrupted", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from error

@@ -8,8 +8,8 @@ import onnx
 
 from onnx_evidence.counting.held import PICTURE, TOLD, UNKNOWN, Call, Held
 from onnx_evidence.counting.tally import NODE, Work, in_words
-from onnx_evidence.counting.walk import Scope, Unsettled, Walk, named
-from onnx_evidence.errors import ModelError
+from onnx_evidence.counting.walk import MALFORMED, Scope, Unsettled, Walk, named
+from onnx_evidence.errors import ModelError, one_line
 from onnx_evidence.graphs import bodies
 
 # Turns of a Loop are followed one by one through at most so many nodes.
@@ -26,14 +26,21 @@ class WholeWalk(Walk):
     def control(self, node: onnx.NodeProto, inputs: Sequence[Held | None], scope: Scope, work: Work) -> list[Held]:
         """What a node of control flow makes."""
         ways = {"If": self._if, "Loop": self._loop, "Scan": self._scan, "SequenceMap": self._sequence_map}
-        return ways[node.op_type](node, inputs, scope, work)
+        try:
+            return ways[node.op_type](node, inputs, scope, work)
+        except MALFORMED as error:
+            # Nothing bounds what cannot be followed.
+            raise ModelError(
+                f"{self.path}: {named(node)} is not as the standard has it, its bodies, inputs or attributes "
+                f"({one_line(error)}): export the model again"
+            ) from error
 
     def _if(self, node: onnx.NodeProto, inputs: Sequence[Held | None], scope: Scope, work: Work) -> list[Held]:
         """Both branches: constants are folded in the one that is not taken, too."""
-        found = [self.graph(body, {}, work, scope) for body in bodies(node)]
+        found = [self.graph(body, {}, work, scope) for body in _bodies(node, 2)]
         work.run += NODE
         value = None if inputs[0] is None else inputs[0].value
-        if value is not None and len(found) == 2:
+        if value is not None:
             names = [attribute.name for attribute in node.attribute if attribute.HasField("g")]
             return found[names.index("then_branch" if value.all() else "else_branch")]
         kind = PICTURE if inputs[0] is None else inputs[0].kind
@@ -41,7 +48,7 @@ class WholeWalk(Walk):
         return [held._replace(kind=min(kind, held.kind), value=None) for held in merged]
 
     def _loop(self, node: onnx.NodeProto, inputs: Sequence[Held | None], scope: Scope, work: Work) -> list[Held]:
-        (body,) = bodies(node)[:1] or [onnx.GraphProto()]
+        (body,) = _bodies(node, 1)
         most, goes_on = _trips(inputs), _condition(inputs)
         states = [UNKNOWN if held is None else held for held in inputs[2:]]
         if most == 0 or goes_on is False:
@@ -145,12 +152,14 @@ class WholeWalk(Walk):
             )
 
     def _scan(self, node: onnx.NodeProto, inputs: Sequence[Held | None], scope: Scope, work: Work) -> list[Held]:
-        (body,) = bodies(node)[:1] or [onnx.GraphProto()]
+        (body,) = _bodies(node, 1)
         call = Call(node, inputs, self.opset, self.given)
         # Up to opset 8 lengths of sequences stand in front, and the batch is the first axis.
         old = self.opset < 9
         read = [UNKNOWN if held is None else held for held in (inputs[1:] if old else inputs)]
         count = call.attr("num_scan_inputs", 0)
+        if not 0 <= count <= len(read):
+            raise ValueError(f"num_scan_inputs={count} of {len(read)}")
         states, scanned = read[: len(read) - count], read[len(read) - count :]
         axes = [1] * count if old else call.attr("scan_input_axes") or [0] * count
         lengths = [held.shape[axis] for held, axis in zip(scanned, axes, strict=False) if held.shape]
@@ -165,7 +174,7 @@ class WholeWalk(Walk):
     def _sequence_map(
         self, node: onnx.NodeProto, inputs: Sequence[Held | None], scope: Scope, work: Work
     ) -> list[Held]:
-        (body,) = bodies(node)[:1] or [onnx.GraphProto()]
+        (body,) = _bodies(node, 1)
         read = [UNKNOWN if held is None else held for held in inputs]
         turns = next((held.length for held in read if held.length is not None), 1)
         given = [held if held.length is None else Held(None, held.size, kind=held.kind) for held in read]
@@ -174,6 +183,13 @@ class WholeWalk(Walk):
         self._repeat(node, inner, turns, work)
         sizes = [None if held.size is None else held.size * turns for held in results]
         return [Held(None, size, length=turns) for size in sizes]
+
+
+def _bodies(node: onnx.NodeProto, count: int) -> list[onnx.GraphProto]:
+    found = bodies(node)
+    if len(found) != count:
+        raise ValueError(f"{len(found)} bodies in the place of {count}")
+    return found
 
 
 def _trips(inputs: Sequence[Held | None]) -> int | None:

@@ -20,7 +20,7 @@ _TEXTS = frozenset({"StringConcat"})
 CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _CHANCE = frozenset("RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli".split())
 # What a node that is not put together as its operator wants it may raise: whoever runs it says so.
-_MALFORMED = (IndexError, ValueError, TypeError, KeyError, ZeroDivisionError, OverflowError)
+MALFORMED = (IndexError, ValueError, TypeError, KeyError, ZeroDivisionError, OverflowError)
 _REMEDY = "no classifier needs as much: export the model without it, or raise --max-work"
 
 Scope = ChainMap[str, Held]
@@ -144,7 +144,7 @@ class Walk:
     def _constant(self, node: onnx.NodeProto, work: Work) -> Held:
         try:
             held = constant(node)
-        except _MALFORMED:
+        except MALFORMED:
             return UNKNOWN._replace(kind=STORED)
         if any(attribute.name == "sparse_value" for attribute in node.attribute):
             work.made += held.size or 0
@@ -158,7 +158,7 @@ class Walk:
         except Open as error:
             self._refuse_open(node, error)
             found = [UNKNOWN]
-        except _MALFORMED:
+        except MALFORMED:
             found = [UNKNOWN]
         if len(found) < len(node.output):
             found = [*found, *found[-1:] * (len(node.output) - len(found))]

@@ -224,6 +224,7 @@ class Runner:
 
     def __init__(self, program: str = PRODUCT) -> None:
         self.program = program
+        os.environ.pop("PYTHONUNBUFFERED", None)  # it hides what fails to be written as Python ends
         # Forked processes are as far as the server is: it has imported everything, and finds it by this.
         os.environ["PYTHONPATH"] = os.pathsep.join([*_HOMES, os.environ.get("PYTHONPATH", "")])
         cases = [f"{__package__}.{path.stem}" for path in Path(__file__).parent.glob("[!_]*.py")]

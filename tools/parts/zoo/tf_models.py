@@ -15,6 +15,8 @@ from parts.zoo.spec import Spec, run_as_program
 
 # What these Keras networks want before them: 'tf' is -1..1, 'caffe' BGR less the mean, 'none' grey levels as they are.
 _PRESETS = {"MobileNetV2": "tf", "ResNet50": "caffe", "DenseNet121": "torchvision", "Xception": "tf"}
+# Pictures on which networks are measured, and the standard deviation of a class's logits between them.
+_PICTURES, _SPREAD = 8, 2.0
 
 
 def _spec(name: str, network: str, opset: int, **options: Any) -> Spec:
@@ -47,7 +49,7 @@ def make(spec: Spec, path: Path) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     options = spec.options
-    net = _network(tf, options)
+    net = _network(tf, spec.preset, options)
     # By way of a SavedModel: what a function captures would become inputs of the graph.
     with tempfile.TemporaryDirectory() as folder:
         net.export(folder, verbose=False)
@@ -57,15 +59,14 @@ def make(spec: Spec, path: Path) -> None:
         subprocess.run(command, check=True, capture_output=True)
 
 
-def _network(tf: Any, options: dict[str, Any]) -> Any:
-    """The network, its BatchNorm statistics measured on noise and its logits of unit spread."""
+def _network(tf: Any, preset: str | None, options: dict[str, Any]) -> Any:
+    """The network, its BatchNorm statistics measured on noise, its logits as far apart as pictures are."""
     tf.keras.utils.set_random_seed(0)
     side, classes = options.get("side", 224), options.get("classes", 1000)
     trunk = getattr(tf.keras.applications, options["network"])(
         weights=None, include_top=False, pooling="avg", input_shape=(side, side, 3)
     )
-    noise = tf.random.normal([4, side // 8, side // 8, 3])
-    pictures = tf.image.resize(noise, [side, side], method="nearest") * 60 + 128
+    pictures = _pictures(tf, preset, side)
     for layer in trunk.layers:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
             layer.momentum = 0.0
@@ -73,12 +74,31 @@ def _network(tf: Any, options: dict[str, Any]) -> Any:
     features = trunk(pictures, training=False)
     dense = tf.keras.layers.Dense(classes, activation=options.get("end"))
     dense.build(features.shape)
-    spread = float(tf.math.reduce_std(features @ dense.kernel))
-    dense.kernel.assign(dense.kernel / max(spread, 1e-6))
+    _fit(tf, dense, features)
     uint8 = options.get("front") == "uint8"
     pixels = tf.keras.Input((side, side, 3), options.get("batch"), dtype="uint8" if uint8 else "float32", name="input")
     values = tf.keras.ops.cast(pixels, "float32") if uint8 else pixels
     return tf.keras.Model(pixels, dense(trunk(values)))
+
+
+def _pictures(tf: Any, preset: str | None, side: int) -> Any:
+    """Noise of rising contrast, in its own units: measured in others, a network takes all pictures for even grey."""
+    noise = tf.random.normal([_PICTURES, side // 8, side // 8, 3])
+    contrast = tf.reshape(tf.linspace(0.2, 1.4, _PICTURES), [-1, 1, 1, 1])
+    grey = tf.image.resize(noise * contrast * 60, [side, side], method="nearest") + 128
+    mode = {"torchvision": "torch", "tf": "tf", "caffe": "caffe"}.get(preset or "none")
+    if mode is None:
+        return grey
+    return tf.keras.applications.imagenet_utils.preprocess_input(grey, data_format="channels_last", mode=mode)
+
+
+def _fit(tf: Any, dense: Any, features: Any) -> None:
+    """The first class stands for contrast; all have the same spread between pictures, and none is ahead."""
+    kernel = tf.concat([(features[-1] - features[0])[:, None], dense.kernel[:, 1:]], axis=1)
+    logits = features @ kernel
+    kernel = kernel * _SPREAD / tf.maximum(tf.math.reduce_std(logits, axis=0), 1e-9)
+    dense.kernel.assign(kernel)
+    dense.bias.assign(-tf.reduce_mean(features @ kernel, axis=0))
 
 
 def _sklearn(path: Path) -> None:
