@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 
@@ -86,6 +87,26 @@ def test_a_model_that_is_replaced_while_a_run_lasts_ends_it(pictures, tmp_path):
     # Control: without the word of what is to be found there, the other model would have gone on.
     again = spawned(Recipe(path, {"device": "cpu"}), 1, "cpu")
     assert len(list(again(jobs_of(pictures), lambda number, copies: None, lambda: None))) == 4
+
+
+def test_where_writing_is_slower_than_explaining_a_run_stops_after_one_picture_all_the_same(tiny_model, pictures):
+    """There is always another outcome by then."""
+    written = []
+
+    def check() -> None:
+        if written:
+            raise KeyboardInterrupt
+
+    def write_slowly() -> None:
+        for outcome in spawned(Recipe(tiny_model, {"device": "cpu"}), 1, "cpu")(
+            jobs_of(pictures), lambda number, copies: None, check
+        ):
+            written.append(outcome)
+            time.sleep(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_slowly()
+    assert len(written) == 1
 
 
 def test_ctrl_c_in_a_terminal_ends_all_processes_and_the_same_command_goes_on(tiny_model, pictures, tmp_path):

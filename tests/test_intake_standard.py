@@ -1,5 +1,8 @@
 """Operators that ONNX has dropped, written as standard ones: the scores that the file itself gives."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +47,24 @@ def written(name: str, folder: Path) -> Path:
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
     return path
+
+
+@pytest.mark.parametrize("name", ["ImageScaler", "Crop"])
+def test_nothing_is_printed_but_what_the_command_prints(tmp_path: Path, name: str):
+    """The checker warns on standard output of operators that ONNX calls experimental, when the process ends."""
+    path = written(name, tmp_path)
+    command = [sys.executable, "-m", "onnx_evidence", "inspect", str(path), "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(ended.stdout)["classes"] == 5
+    assert ended.stderr == ""
+    # Control: it does.
+    alone = subprocess.run(
+        [sys.executable, "-c", "import onnx, sys; onnx.checker.check_model(sys.argv[1])", str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"experimental ops: {name}" in alone.stdout + alone.stderr
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -131,6 +131,7 @@ class _Pool:
             process.give(self._waiting.popleft())
 
     def _listen(self, process: _Process, tick: Tick) -> Iterator[Outcome]:
+        """What a process says up to its next outcome: there may be more by then, and others are to be heard, too."""
         while (message := process.take()) is not None:
             if message == "ready":
                 process.ready, self._stillborn = True, 0
@@ -140,6 +141,7 @@ class _Pool:
                 process.job = None
                 self._busy(process)  # it works on while this outcome is written
                 yield message
+                return
             else:
                 tick(*message)
 

@@ -1,7 +1,10 @@
 """From bytes to a checked graph."""
 
+import ctypes
+import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,7 +97,8 @@ def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -
         changed = turned or bool(beside) or strays
         refuse_endless(proto, path, max_work)
         # From the bytes where these are what was read: to copy large graphs takes seconds.
-        checker.check_model(without_outside(proto) if changed else data)
+        with _silent():
+            checker.check_model(without_outside(proto) if changed else data)
     except (DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: not an ONNX model, or a truncated one: {one_line(error)}") from error
     except checker.ValidationError as error:
@@ -116,6 +120,27 @@ def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -
     # What was read is what was hashed.
     check_unchanged(path, beside)
     return File(path, data, proto, sha256, objection, tuple(beside), max_work)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The checker warns of operators on the process's own standard output, where JSON may be read by programs."""
+    flush = ctypes.CDLL(None).fflush if os.name == "posix" else lambda stream: None
+    flush(None)
+    try:
+        kept = os.dup(1)
+    except OSError:  # closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        flush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _check_values(proto: onnx.ModelProto, path: Path) -> None:

@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -103,13 +103,14 @@ def _serve(prepare: Prepare, place: Path, pipe: Connection, dump: Path) -> None:
     while True:
         case = pipe.recv()
         bench.put(case)
-        there = _there(place, bench.out, unread=True)
+        unread = _unread(place, bench.out)
+        there = _there(place, bench.out, unread)
         opened.clear()
         answer = _answer(bench, case)
         # A bare name is one in a folder that is held open, or here, where `_there` sees it.
         named = [os.path.abspath(path) for path in opened if os.path.basename(path) != path]
         named = [path for path in named if not path.startswith(inside)]
-        now = _there(place, bench.out)
+        now = _there(place, bench.out, unread)
         strangers = named + sorted(path for path in there.keys() | now.keys() if there.get(path) != now.get(path))
         if strangers:
             answer = answer._replace(finding=f"written or read outside the output folder: {strangers[0]}")
@@ -118,20 +119,30 @@ def _serve(prepare: Prepare, place: Path, pipe: Connection, dump: Path) -> None:
         pipe.send(answer)
 
 
-def _there(place: Path, out: Path, *, unread: bool = False) -> dict[str, tuple[int, int, bool]]:
-    """All files but those of the output folder: size, when they were written, whether those named outside were read."""
+def _unread(place: Path, out: Path) -> frozenset[Path]:
+    """Set back when files named outside were read; those with another name in the output folder may be, under that."""
+    found = {path: path.lstat() for path in _files(place, out) if "outside" in path.parent.name + path.name}
+    alone = [path for path, said in found.items() if stat.S_ISREG(said.st_mode) and said.st_nlink == 1]
+    for path in alone:
+        os.utime(path, ns=(0, found[path].st_mtime_ns))
+    return frozenset(alone)
+
+
+def _there(place: Path, out: Path, unread: frozenset[Path]) -> dict[str, tuple[int, int, bool]]:
+    """All files but those of the output folder: size, when they were written, whether those not to be read were."""
     found = {}
+    for path in _files(place, out):
+        said = path.lstat()
+        # A folder changes with the output folder that is in it.
+        state = (0, 0) if stat.S_ISDIR(said.st_mode) else (said.st_size, said.st_mtime_ns)
+        found[str(path)] = (*state, path in unread and said.st_atime_ns > 0)
+    return found
+
+
+def _files(place: Path, out: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(place.parent):
         folders[:] = [name for name in folders if Path(folder, name) != out]
-        for path in (Path(folder, name) for name in (*folders, *names)):
-            said = path.lstat()
-            kept = stat.S_ISREG(said.st_mode) and said.st_nlink == 1 and "outside" in path.parent.name + path.name
-            if kept and unread:
-                os.utime(path, ns=(0, said.st_mtime_ns))
-            # A folder changes with the output folder that is in it.
-            state = (0, 0) if stat.S_ISDIR(said.st_mode) else (said.st_size, said.st_mtime_ns)
-            found[str(path)] = (*state, kept and not unread and said.st_atime_ns > 0)
-    return found
+        yield from (Path(folder, name) for name in (*folders, *names))
 
 
 def _answer(bench: Bench, case: Any) -> Answer:

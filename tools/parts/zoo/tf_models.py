@@ -70,6 +70,8 @@ def _network(tf: Any, preset: str | None, options: dict[str, Any]) -> Any:
     for layer in trunk.layers:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
             layer.momentum = 0.0
+        elif isinstance(layer, tf.keras.layers.Conv2D | tf.keras.layers.DepthwiseConv2D) and _overlaps(layer):
+            layer.kernel.assign(_weighed_middle(tf, layer.kernel))
     trunk(pictures, training=True)
     features = trunk(pictures, training=False)
     dense = tf.keras.layers.Dense(classes, activation=options.get("end"))
@@ -90,6 +92,17 @@ def _pictures(tf: Any, preset: str | None, side: int) -> Any:
     if mode is None:
         return grey
     return tf.keras.applications.imagenet_utils.preprocess_input(grey, data_format="channels_last", mode=mode)
+
+
+def _overlaps(layer: Any) -> bool:
+    return all(size > step for size, step in zip(layer.kernel_size, layer.strides, strict=True))
+
+
+def _weighed_middle(tf: Any, kernel: Any) -> Any:
+    """Random kernels see as far at the rim as in the middle, and their cells the whole picture alike."""
+    rows, cols = (tf.exp(-0.5 * tf.linspace(-3.0, 3.0, size + 2)[1:-1] ** 2) for size in kernel.shape[:2])
+    weighed = kernel * (rows[:, None] * cols)[:, :, None, None]
+    return weighed * tf.norm(kernel) / tf.norm(weighed)
 
 
 def _fit(tf: Any, dense: Any, features: Any) -> None:
