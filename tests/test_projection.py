@@ -1,6 +1,7 @@
 """Measured receptive fields, and the variance that goes with the change to pixels."""
 
 import numpy as np
+import pytest
 
 from onnx_evidence.cuts.receptive import measure_field
 from onnx_evidence.evidence.difference import WindowEvidence
@@ -94,3 +95,14 @@ def test_noise_has_the_spectrum_of_photographs(rng):
     power = np.abs(np.fft.rfft2(natural_noise((1, 128, 128), rng)[0])) ** 2
     low, high = power[3:6, 3:6].mean(), power[24:48, 24:48].mean()
     assert 20 < low / high < 300  # 1 / f in amplitude: about (36 / 4.5)^2 = 64
+
+
+@pytest.mark.parametrize("shape", [(2, 24, 6), (1, 5, 16), (3, 8, 8)])
+def test_noise_falls_as_one_over_frequency_down_to_one_wave_a_picture(shape):
+    """By the transform of both halves, and on long pictures as well: their longer side says what one wave is."""
+    white = np.random.default_rng(3).standard_normal(shape)
+    rows, cols = np.meshgrid(np.fft.fftfreq(shape[1]), np.fft.fftfreq(shape[2]), indexing="ij")
+    amplitude = 1 / np.maximum(np.sqrt(rows**2 + cols**2), 1 / max(shape[1], shape[2]))
+    expected = np.fft.ifft2(np.fft.fft2(white) * amplitude).real
+    expected = (expected - expected.mean()) * 0.5 / expected.std()
+    np.testing.assert_allclose(natural_noise(shape, np.random.default_rng(3)), expected, atol=1e-6)

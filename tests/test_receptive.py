@@ -12,7 +12,7 @@ from onnx import helper
 from onnx_evidence import Explainer
 from onnx_evidence.batch.receipt import unlike
 from onnx_evidence.cli.commands import main
-from onnx_evidence.cuts.receptive import measure_field, unmeasured
+from onnx_evidence.cuts.receptive import _Answers, _placed, measure_field, unmeasured
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.evidence.field import EVEN, EXACT, MEASURED, NOMINAL
 from onnx_evidence.graphs.reach import Axis, Field
@@ -330,3 +330,11 @@ def test_what_is_not_finite_is_named_and_the_run_goes_on(where: str, reason: str
     failure = json.loads((tmp_path / "out" / "failures.jsonl").read_text())
     assert (failure["kind"], failure["reason"]) == ("ModelError", f"{tmp_path / 'a.png'}: {reason}")
     assert not list((tmp_path / "out").rglob("*.npz"))
+
+
+def test_cells_that_answer_to_nothing_lie_at_the_grids_pitch_beside_those_that_do_and_never_outside():
+    energy = np.zeros((6, 6))
+    energy[[2, 3, 4], [0, 3, 5]] = 1
+    axis, silent = _placed(_Answers(energy, np.arange(0, 61, 10)), 60)
+    np.testing.assert_allclose(axis.centre, [0, 0, 5, 35, 55, 60])
+    assert silent == 3

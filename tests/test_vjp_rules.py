@@ -479,7 +479,8 @@ def mean_variance_normalization(d: Draw) -> list[Problem]:
     axes = d.pick([2, 3], [1, 2, 3], [1], [-1, -2], [0, 2, 3], None)
     model = single("MeanVarianceNormalization", (3, 2, 4), axes=axes, batch=2, dtype=np.float32)
     x = d.normal(2, 3, 2, 4).astype(np.float32)
-    return [Problem(model, x, runtime=True, step=1e-2, tolerance=5e-3, independent=False)]
+    # ONNX's strict check cannot infer a function whose attribute is left out, whatever the graph.
+    return [Problem(model, x, runtime=True, step=1e-2, tolerance=5e-3, independent=False, valid=axes is not None)]
 
 
 def lp_normalization(d: Draw) -> list[Problem]:
@@ -898,10 +899,18 @@ def grid_sample_moved(d: Draw) -> list[Problem]:
         node("Reshape", ["mixed", "shape"], ["moved"]),
         node("Add", ["moved", "grid"], ["places"]),
     ]
-    weights = {"m": d.normal(24, 12) * 0.1, "shape": indices(-1, 2, 3, 2), "grid": d.rng.uniform(-1.3, 1.3, (2, 3, 2))}
+    x, near = d.normal(2, 2, 3, 4).astype(np.float32), True
+    while near:
+        m, grid = d.normal(24, 12) * 0.1, d.rng.uniform(-1.3, 1.3, (2, 3, 2))
+        places = (x.reshape(2, 24) @ m).reshape(2, 2, 3, 2) + grid
+        sides = np.array([4, 3])
+        cells = (places + 1) / 2 * (sides - 1) if given["align_corners"] else ((places + 1) * sides - 1) / 2
+        # Between cells, and where the picture ends.
+        near = (np.abs(2 * cells - np.rint(2 * cells)) < 0.03).any()
+    weights = {"m": m, "shape": indices(-1, 2, 3, 2), "grid": grid}
     given |= {"before": before, "weights": weights, "mode": "bilinear", "dtype": np.float32}
     model = single("GridSample", (2, 3, 4), "x", "places", **given)
-    return [Problem(model, d.normal(2, 2, 3, 4).astype(np.float32), runtime=True, step=2**-7, tolerance=3e-3)]
+    return [Problem(model, x, runtime=True, step=2**-7, tolerance=3e-3)]
 
 
 def deformable_convolution(d: Draw) -> list[Problem]:
@@ -921,9 +930,10 @@ def deformable_convolution(d: Draw) -> list[Problem]:
     size = 4 * sides[0] * sides[1]
     before, weights = [node("Flatten", ["x"], ["flat"])], {}
     for name, shape in (("places", offset.shape[1:]), ("shares", mask.shape[1:])):
-        weights[f"{name}.m"] = d.normal(size, int(np.prod(shape))) * 0.1
+        # Places stay clear of the middles of cells, between which they are linear.
+        weights[f"{name}.m"] = d.normal(size, int(np.prod(shape))) * 0.08 * size**-0.5
         weights[f"{name}.shape"] = indices(-1, *shape)
-        weights[f"{name}.start"] = d.normal(*shape)
+        weights[f"{name}.start"] = d.rng.integers(-2, 2, shape) + d.rng.uniform(0.4, 0.6, shape)
         before += [
             node("MatMul", ["flat", f"{name}.m"], [f"{name}.mixed"]),
             node("Reshape", [f"{name}.mixed", f"{name}.shape"], [f"{name}.moved"]),
@@ -1036,7 +1046,8 @@ CASES: dict[str, list[Case]] = {
 }
 # Straight through has no central differences: these have tests of their own.
 CLOSED_FORM = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
-MANY = {"Conv": 20, "ConvTranspose": 25, "AveragePool": 25, "MaxPool": 20, "Resize": 20, "Gather": 12, "Pad": 12}
+# Draws of a rule: rare attributes come together seldom.
+DRAWS = {"Conv": 30, "ConvTranspose": 30, "AveragePool": 30, "MaxPool": 30, "Resize": 40, "Pad": 30}
 
 
 def test_every_rule_has_a_case():
@@ -1048,7 +1059,7 @@ def test_every_rule_has_a_case():
     [pytest.param(name, case, id=f"{name}-{k}") for name, cases in CASES.items() for k, case in enumerate(cases)],
 )
 def test_rule_agrees_with_central_differences(op_type: str, case: Case):
-    @settings(max_examples=MANY.get(op_type, 6), derandomize=True, deadline=None, database=None)
+    @settings(max_examples=DRAWS.get(op_type, 20), derandomize=True, deadline=None, database=None)
     @given(data=st.data())
     def all_examples(data: st.DataObject) -> None:
         for problem in case(Draw(data)):
@@ -1261,6 +1272,7 @@ def test_operators_beside_the_path_need_no_rule(rng: np.random.Generator):
         ([node("GatherND", ["x", "pairs"], ["y"], batch_dims=2)], "several axes of batches"),
         ([node("ScatterND", ["x", "pair", "v"], ["y"], reduction="mul")], "reduction 'mul'"),
         ([node("CumSum", ["x", "nought"], ["y"])], "along the batch axis"),
+        ([node("TopK", ["x", "axes"], ["y", "places"], axis=0)], "TopK along the batch has no rule"),
         ([node("ArgMax", ["x"], ["a"], axis=1), node("Cast", ["a"], ["y"], to=11)], "every path passes a step"),
         ([node("Compress", ["x", "taken"], ["y"], axis=1)], r"no backward rule for Compress \(at 'y'\)"),
         ([node("Einsum", ["x"], ["y"], equation="niijk->nj")], "diagonal"),

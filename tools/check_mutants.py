@@ -26,14 +26,16 @@ ROOMS = ("evidence", "cuts", "vjp")
 # Tests of these rooms; those of files, folders and commands reach them too, but are long.
 TESTS = (
     "answer,attribution,background,baselines,class_kind,choose,coverage,evidence,geometry,golden,gradient_methods,"
-    "graph,intervals,layout,layout_cuts,links,mask_methods,masking,methods,model,net,opening,ordered,ordering,path,"
-    "pipeline,pixel_windows,projection,quality,randomise,receptive,sanity,score,shapes,tolerance,vjp_graphs,vjp_rules,"
+    "graph,intervals,layout,layout_cuts,links,mask_methods,masking,methods,model,net,opening,oracles,ordered,ordering,"
+    "path,pipeline,pixel_windows,projection,quality,randomise,receptive,sanity,score,shapes,tolerance,vjp_graphs,vjp_rules,"
     "windows"
 ).split(",")
 # What imports the package from where it does not lie here.
 LEFT_OUT = "tests/test_methods.py::test_a_strangers_method_is_one_file_and_one_line_of_the_table"
 # Seconds beyond ten times what its tests take: a mutant may never end.
 PATIENCE = 60
+# Seconds that whole files take at most.
+_WHOLE = 300.0
 
 
 class Mutant(NamedTuple):
@@ -89,19 +91,30 @@ def _mutants(folder: Path) -> Iterator[Mutant]:
 
 
 def _outcome(folder: Path, mutant: Mutant) -> str:
-    """What became of one: 'killed', 'survived', 'never ended' or 'no tests'."""
+    """What became of one: 'killed', 'survived', 'never ended' or 'no tests'.
+
+    What several tests share (fixtures) is reached by the first of them alone: of a survivor whole files are run.
+    """
     if not mutant.tests:
         return "no tests"
+    files = sorted({test.partition("::")[0] for test in mutant.tests})
+    for chosen, seconds in ((mutant.tests, mutant.seconds), (files, _WHOLE)):
+        if (outcome := _tried(folder, mutant.name, chosen, seconds)) != "survived":
+            break
+    return outcome
+
+
+def _tried(folder: Path, name: str, tests: Sequence[str], seconds: float) -> str:
     inside = folder / "mutants"
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "MUTANT_UNDER_TEST": mutant.name, "PYTHONPATH": str(inside)}
+    environment = {**os.environ, "MUTANT_UNDER_TEST": name, "PYTHONPATH": str(inside)}
     try:
         ended = subprocess.run(
-            [*command, *mutant.tests],
+            [*command, *tests],
             cwd=inside,
             env=environment,
             capture_output=True,
-            timeout=10 * mutant.seconds + PATIENCE,
+            timeout=10 * seconds + PATIENCE,
             check=False,
         )
     except subprocess.TimeoutExpired:

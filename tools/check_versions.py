@@ -169,8 +169,10 @@ class _End:
         """Run tests, all where no file is named."""
         left = ("-k", " and ".join(f"not {name}" for name in LACKED)) if files else ()
         ended = self.run("-m", "pytest", "-q", *left, *files, at=ROOT)
-        # "812 passed in 201.33s (0:03:21)"
-        counted = re.sub(r" in [\d.]+s.*", "", ended.stdout.strip().rpartition("\n")[2])
+        # "812 passed in 201.33s (0:03:21)"; libraries may have the last word.
+        counted = (re.findall(r"^(.*\d passed.*) in [\d.]+s", ended.stdout, re.M) or [f"exit code {ended.returncode}"])[
+            -1
+        ]
         shown = f"tests of {', '.join(CORE)} but for {', '.join(LACKED)}" if files else "all tests"
         self.note(shown, f"{ended.stdout}{ended.stderr}\n{counted}" if ended.returncode else "", counted)
 

@@ -112,9 +112,6 @@ class Value:
     def __mul__(self, other: Number) -> "Value":
         return self.op("Mul", self.number(other))
 
-    def __rmul__(self, other: float) -> "Value":
-        return self.op("Mul", self.number(other))
-
     def __add__(self, other: Number) -> "Value":
         return self.op("Add", self.number(other))
 

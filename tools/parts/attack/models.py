@@ -131,7 +131,8 @@ def _undecided(place: Place) -> Attack:
     body = graph_of(test, ["turn", "on", "state"], ["on_still", "next"], _TURN)
     start = _node("ReduceMean", ["input"], ["start"], keepdims=0)
     loop = _node("Loop", ["", "yes", "start"], ["number"], body=body)
-    return attack(place, model_with([start, loop], {**_CONSTANTS, "two": np.float32(2)}, "number"))
+    tried = attack(place, model_with([start, loop], {**_CONSTANTS, "two": np.float32(2)}, "number"))
+    return replace(tried, seconds=30)  # the clock ends it, after 15
 
 
 @case("models", "a Loop of 2^40 turns inside {}", ["If", "a function", "Scan"])
