@@ -46,8 +46,6 @@ _CLUSTER = """
 from distributed import LocalCluster
 from onnx_evidence.cli.commands import main
 
-pytestmark = pytest.mark.long
-
 if __name__ == "__main__":
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
         main(["explain", "model.onnx", "in", "-o", "out", "--method", "grad-cam", "--no-figures", "--cluster",
