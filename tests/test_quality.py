@@ -1,6 +1,7 @@
 """Qualities and what they stand for: the same maps, byte for byte, as the settings spelled out."""
 
 import json
+import math
 from pathlib import Path
 
 import cv2
@@ -106,6 +107,9 @@ def test_settings_are_filled_in_once_and_stay(tiny_model):
         ({"quality": "fast", "layer": "stem"}, "quality 'fast' settles the layer: drop --quality or --layer"),
         ({"quality": "fast", "steps": 17}, "quality 'fast' settles the steps: drop --quality or --steps"),
         ({"quality": "fast", "completeness": 0.01}, "settles the completeness: drop --quality or --completeness"),
+        # A default that is given is given.
+        ({"quality": "fast", "steps": 9}, "quality 'fast' settles the steps: drop --quality or --steps"),
+        ({"quality": "fast", "completeness": 0.05}, "settles the completeness: drop --quality or --completeness"),
         ({"quality": "best", "method": "integrated"}, "quality 'best' settles the method"),
         ({"quality": "best", "layer": "stem"}, "method 'ordered' works on pixels, so it takes no layer"),
         ({"quality": "best", "steps": 17}, "method 'ordered' has no use for --steps"),
@@ -131,8 +135,54 @@ def test_contradictions_are_refused(options, message, tiny_model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"quality": None}, "quality None is not text: take one of fast, default, best"),
+        ({"method": None}, "method None is not text"),
+        ({"score": 3}, "score 3 is not text: take one of log-odds, logit"),
+        ({"steps": 5.5}, "steps 5.5 is not a whole number"),
+        ({"steps": True}, "steps True is not a whole number"),
+        ({"steps": None}, "steps None is not a whole number"),
+        ({"steps": math.nan}, "steps nan is not a whole number"),
+        ({"samples": "8", "method": "window"}, "samples '8' is not a whole number or None"),
+        ({"batch_size": 2.0}, "batch size 2.0 is not a whole number"),
+        ({"completeness": "x"}, "completeness 'x' is not a number"),
+        ({"completeness": math.nan}, "completeness nan must lie between 0 and 1"),
+        ({"tolerance": True, "method": "window"}, "tolerance True is not a number or None"),
+        ({"laplace": (), "method": "window"}, r"laplace \(\) is not two whole numbers or None"),
+        ({"laplace": (5,), "method": "window"}, r"laplace \(5,\) is not two whole numbers"),
+        ({"laplace": (5, 2.5), "method": "window"}, r"laplace \(5, 2.5\) is not two whole numbers"),
+        ({"background": 5}, "background 5 is not text or None"),
+        ({"layer": []}, r"layers \[\] is not a name or a list of names"),
+        ({"layer": None}, "layers None is not a name or a list of names"),
+        ({"layer": ["stem", 5]}, "is not a name or a list of names"),
+    ],
+)
+def test_values_of_another_kind_are_refused(options, message, tiny_model):
+    with pytest.raises(SettingError, match=message):
+        Explainer(tiny_model, device="cpu", **options)
+
+
+def test_values_become_python_s_own(tmp_path):
+    settings = Settings(
+        layers=["deep"],
+        window=np.int32(3),
+        seed=np.int64(4),
+        completeness=np.float32(0.5),
+        tolerance=1,
+        laplace=[10, np.int8(2)],
+        background=tmp_path / "x.npz",
+    ).settled()
+    assert (settings.layers, settings.laplace) == (("deep",), (10, 2))
+    kinds = [type(getattr(settings, name)) for name in ("window", "seed", "completeness", "tolerance", "background")]
+    assert kinds == [int, int, float, float, str]
+    assert type(settings.laplace[1]) is int
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         (("--quality", "good"), "'good' is not one of 'fast', 'default', 'best'"),
         (("--quality", "fast", "--method", "window"), "quality 'fast' settles the method"),
+        (("--quality", "fast", "--steps", "9"), "quality 'fast' settles the steps"),
         (("--steps", 1), "1 is not in the range x>=2"),
         (("--method", "ordered", "--layer", "deep"), "takes no layer"),
     ],

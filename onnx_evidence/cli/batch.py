@@ -63,7 +63,7 @@ from onnx_evidence.cli.options import (
     verbosity_options,
     versus_option,
 )
-from onnx_evidence.cli.options_methods import method_options, setting_option
+from onnx_evidence.cli.options_methods import given, method_options, setting_option
 from onnx_evidence.errors import DataError, StoreError
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import finite_json, json_line, shown
@@ -114,7 +114,7 @@ def explain(
     part = None if shard is None else parse_shard(shard)
     if cluster is not None and workers > 1:
         raise click.UsageError("--cluster has workers of its own: leave --workers out")
-    recipe = Recipe(model, {"layer": layers, **opening, **settings})
+    recipe = Recipe(model, {"layer": layers, **opening, **given(settings)})
     with Interrupt() as interrupt, recipe.open() as explainer:
         items = make_plan(images, targets, versus, leave_out=out)
         check_questions(items, explainer.check_targets)

@@ -1,7 +1,7 @@
 """Options that decide a map, which are the settings of `methods.Settings`, and those that judge maps."""
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
@@ -25,23 +25,22 @@ class _WholeNumbers(click.ParamType):  # type: ignore[type-arg] # has its argume
         return observations, classes
 
 
-def _type(name: str, option: Option) -> Any:
+def _type(option: Option) -> Any:
     """What click makes of a setting: by its type, its choices and its range."""
-    kinds = get_args(get_type_hints(Settings)[name]) or (get_type_hints(Settings)[name],)
     if option.choices:
         return click.Choice(option.choices)
-    if int in kinds:
+    if int in option.kinds:
         return click.IntRange(min=option.least)
-    if float in kinds:
+    if float in option.kinds:
         return click.FloatRange(option.above, option.below, min_open=True, max_open=option.below is not None)
-    return _WholeNumbers() if tuple[int, int] in kinds else str
+    return _WholeNumbers() if tuple[int, int] in option.kinds else str
 
 
 def setting_option(name: str, **other: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """The option of a setting, as `methods.OPTIONS` has it, but for what a command says otherwise."""
     option, default = OPTIONS[name], getattr(Settings, name)
     how = {
-        "type": _type(name, option),
+        "type": _type(option),
         "default": default,
         "show_default": default is not None,
         "multiple": isinstance(default, tuple),
@@ -61,6 +60,16 @@ _ROWS = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items(
 _FROM_TABLE = {"method": {"type": click.Choice([AUTO, *METHODS]), "help": f"{OPTIONS['method'].help} {_ROWS}."}}
 # Options that decide a map: all settings.
 method_options = together(*(setting_option(name, **_FROM_TABLE.get(name, {})) for name in _in_order()))
+
+
+def given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those that were typed: a default that is typed says more than one that is not."""
+    context = click.get_current_context()
+    return {
+        name: value
+        for name, value in settings.items()
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    }
 
 
 class _Names(click.ParamType):  # type: ignore[type-arg] # see above

@@ -4,9 +4,14 @@ The options of the command line, the ranges that are held to, what finished work
 opened with again all come from here.
 """
 
+import os
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
-from typing import Annotated, Any, TypedDict, get_type_hints
+from numbers import Integral, Real
+from types import NoneType
+from typing import Annotated, Any, NamedTuple, TypedDict, get_args, get_type_hints
 
 from onnx_evidence.cuts import AUTO, DEEP
 from onnx_evidence.errors import SettingError
@@ -25,6 +30,37 @@ QUALITIES: dict[str, dict[str, Any]] = {
     "fast": {"method": DEFAULT_METHOD, "layers": (DEEP,), "background": MEAN, "steps": 5, "completeness": 0.99},
     DEFAULT_QUALITY: {},
     "best": {"method": "ordered"},
+}
+
+
+class _Kind(NamedTuple):
+    """What values a setting may have: in words, whether one is of them, and how it becomes Python's own."""
+
+    words: str
+    holds: Callable[[Any], bool]
+    plain: Callable[[Any], Any]
+
+
+def _is_number(value: Any, kind: type = Real) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _are_names(value: Any) -> bool:
+    several = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+    return several and all(isinstance(each, str) for each in value)
+
+
+def _are_two(value: Any) -> bool:
+    return isinstance(value, Sequence) and len(value) == 2 and all(_is_number(each, Integral) for each in value)
+
+
+_KINDS: dict[Any, _Kind] = {
+    int: _Kind("a whole number", partial(_is_number, kind=Integral), int),
+    float: _Kind("a number", _is_number, float),
+    str: _Kind("text", lambda value: isinstance(value, str | os.PathLike), os.fspath),
+    tuple[str, ...]: _Kind("a name or a list of names", _are_names, tuple),
+    tuple[int, int]: _Kind("two whole numbers", _are_two, lambda value: tuple(map(int, value))),
+    NoneType: _Kind("None", lambda value: value is None, lambda _: None),
 }
 
 
@@ -54,6 +90,8 @@ class Option:
         Whether every method has a use for it.
     decides : bool
         Whether finished work is known by its value: by that of what decides a map, unless something else tells it.
+    kinds : tuple of type
+        What its value may be, as its annotation has it.
     """
 
     help: str
@@ -67,6 +105,18 @@ class Option:
     wrong: str = ""
     for_all: bool = False
     decides: bool = True
+    kinds: tuple[Any, ...] = ()
+
+    def plain(self, name: str, value: Any) -> Any:
+        """The value as Python's own; SettingError where it is of no kind that the setting may have."""
+        kinds = [_KINDS[kind] for kind in self.kinds]
+        for kind in kinds:
+            if kind.holds(value):
+                return kind.plain(value)
+        choices = f": take one of {', '.join(self.choices)}" if self.choices else ""
+        raise SettingError(
+            f"{name.replace('_', ' ')} {value!r} is not {' or '.join(kind.words for kind in kinds)}{choices}"
+        )
 
     def check(self, name: str, value: Any) -> None:
         """Refuse a value of the setting of that name which is no choice, or out of range."""
@@ -190,21 +240,30 @@ class Settings:
         ),
     ] = DEFAULT_QUALITY
 
-    def settled(self) -> "Settings":
+    def settled(self, given: Collection[str] = ()) -> "Settings":
         """With what the quality stands for filled in.
+
+        Parameters
+        ----------
+        given : collection of str
+            Fields that the user gave, be it with their defaults.
 
         Raises
         ------
         SettingError
-            If there is no such quality, or it contradicts another field.
+            If a value is of another kind than its field's, there is no such quality, or it contradicts another field.
         """
-        OPTIONS["quality"].check("quality", self.quality)
-        chosen = QUALITIES[self.quality]
+        plain = replace(self, **{name: option.plain(name, getattr(self, name)) for name, option in OPTIONS.items()})
+        OPTIONS["quality"].check("quality", plain.quality)
+        chosen = QUALITIES[plain.quality]
         for name, value in chosen.items():
-            if getattr(self, name) not in (getattr(Settings, name), value):
+            said = getattr(plain, name)
+            # A default that leaves it to us contradicts nothing.
+            left = said == getattr(Settings, name) and (name not in given or said in (None, AUTO, (AUTO,)))
+            if not left and said != value:
                 flag = OPTIONS[name].flag
-                raise SettingError(f"quality {self.quality!r} settles the {flag}: drop --quality or --{flag}")
-        return replace(self, **chosen)
+                raise SettingError(f"quality {plain.quality!r} settles the {flag}: drop --quality or --{flag}")
+        return replace(plain, **chosen)
 
     @property
     def chosen_by_us(self) -> frozenset[str]:
@@ -246,7 +305,11 @@ class Keywords(TypedDict, total=False):
 def _options() -> dict[str, Option]:
     hints = get_type_hints(Settings, include_extras=True)
     options: dict[str, Option] = {name: hint.__metadata__[0] for name, hint in hints.items()}
-    return {name: replace(each, flag=each.flag or name.replace("_", "-")) for name, each in options.items()}
+    kinds = {name: (hint,) if hint in _KINDS else get_args(hint) for name, hint in get_type_hints(Settings).items()}
+    return {
+        name: replace(each, flag=each.flag or name.replace("_", "-"), kinds=kinds[name])
+        for name, each in options.items()
+    }
 
 
 # By the name of the setting.
