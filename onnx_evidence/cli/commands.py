@@ -141,6 +141,7 @@ def evaluate(
     stability: bool,
     tolerance: float,
     seed: int,
+    mosaics: int,
     opening: Opening,
     quiet: bool,
     verbose: bool,
@@ -151,12 +152,13 @@ def evaluate(
     Writes OUT/numbers.csv (per picture), summary.json (means, 95 % intervals, paired differences) and curves.png.
     """
     set_verbosity(quiet, verbose)
-    plan = Plan(substrates, stability, tolerance, seed)
+    plan = Plan(substrates, stability, tolerance, seed, mosaics=mosaics)
     deployed = opened(model, opening)
     study = plan_study(deployed, folder, out, plan, left_out=_tell_left_out, **given)
     with progress_bar(study.maps, "map", quiet) as bar:
         results = study.run(lambda path, error: say_error(naming(str(path), error)), bar.update)
-    summary = study.write(out, results)
+        answered = study.ask(bar.update)
+    summary = study.write(out, results, answered)
     if not quiet:
         click.echo(comparison(summary))
     if len(results) < len(study.pictures):

@@ -117,6 +117,15 @@ evaluation_options = together(
         show_default=True,
         help="What removed pixels become.",
     ),
+    click.option(
+        "--mosaics",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Also put four pictures, which the model knows at half their size, into one, N times: is the evidence for "
+        "each class in its quarter?",
+    ),
     click.option("--background", metavar="FILE.npz", help="A fitted background, for methods that need one."),
     click.option(
         "--stability/--no-stability",

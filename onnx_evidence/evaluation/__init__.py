@@ -6,6 +6,7 @@ are measured by the same instruments.
 * `flipping`: what the model says while blocks of pixels are removed, and areas under it; `substrates`: what removed
   pixels become.
 * `measures`: localisation, noise and focus of one map; `seen`: pictures changed by a little, for stability.
+* `mosaics`: four pictures in one, each class's evidence in its quarter or not.
 * `bootstrap`: intervals over pictures.
 * `mappers`: methods and controls as functions; `given`: true classes, masks and boxes from files.
 * `loop`: everything of every method on every picture; `summary`, `report`, `figure`: what is made of it.

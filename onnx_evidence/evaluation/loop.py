@@ -43,6 +43,8 @@ class Plan:
         Key of all randomness.
     batch_size : int
         Rows per run of the model; changes no number.
+    mosaics : int
+        How many are made of the pictures, at most; see `mosaics`.
     """
 
     substrates: tuple[str, ...] = tuple(SUBSTRATES)
@@ -50,6 +52,7 @@ class Plan:
     tolerance: float = TOLERANCE
     seed: int = Settings.seed
     batch_size: int = Settings.batch_size
+    mosaics: int = 0
 
     @property
     def draws(self) -> int:
@@ -151,13 +154,13 @@ class _Bench:
         scored = Scored(path, case.target, top)
         for name, mapper in self.mappers.items():
             begin = time.perf_counter()
-            values = _checked(name, mapper(case), case)
+            values = checked(name, mapper(case), case)
             seconds = time.perf_counter() - begin
             flips = {each: self._flip(case, values, each, fill) for each, fill in fills.items()}
             areas = {
                 f"{metric}.{each}": area for each, curves in flips.items() for metric, area in curves.areas().items()
             }
-            again = [_checked(name, mapper(each), case) for each in changed]
+            again = [checked(name, mapper(each), case) for each in changed]
             times = {"seconds": seconds, "passes": seconds / plain}
             scored.numbers[name] = areas | measure(values, mask, tolerance) | _stability(values, again) | times
             scored.flips[name] = flips
@@ -216,7 +219,7 @@ def _stability(values: FloatArray, again: Sequence[FloatArray]) -> dict[str, flo
     }
 
 
-def _checked(name: str, values: FloatArray, case: Case) -> FloatArray:
+def checked(name: str, values: FloatArray, case: Case) -> FloatArray:
     """A map, in float64."""
     shape = case.inputs.shape[1:]
     if values.shape != shape or not np.isfinite(values).all():

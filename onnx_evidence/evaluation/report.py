@@ -11,6 +11,7 @@ import numpy as np
 
 from onnx_evidence.evaluation.loop import Scored
 from onnx_evidence.evaluation.measures import MEASURES
+from onnx_evidence.evaluation.mosaics import Answered
 from onnx_evidence.files import finite_json, write_atomic
 from onnx_evidence.pictures import printable
 from onnx_evidence.results import write_figure
@@ -20,15 +21,22 @@ _MANY = 20
 COLUMNS = ("picture", "class", "method", "metric", "value")
 
 
-def numbers_csv(results: Sequence[Scored]) -> str:
-    """All numbers, exactly: a line per picture, method and metric; the value is empty where a metric is not defined."""
+def numbers_csv(results: Sequence[Scored], answered: Sequence[Answered] = ()) -> str:
+    """All numbers, exactly: a line per picture, method and metric; the value is empty where a metric is not defined.
+
+    A mosaic is a picture of four names and four classes, and its metrics begin with ``mosaic.``.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for each in results:
-        for method, numbers in each.numbers.items():
+    asked = [(printable(each.path), str(each.target), "", each.numbers) for each in results]
+    for each in answered:
+        classes = " + ".join(map(str, each.mosaic.targets))
+        asked.append((printable(each.mosaic.case.path), classes, "mosaic.", each.numbers))
+    for picture, classes, start, found in asked:
+        for method, numbers in found.items():
             for metric, value in numbers.items():
-                writer.writerow([printable(each.path), each.target, method, metric, "" if np.isnan(value) else value])
+                writer.writerow([picture, classes, method, f"{start}{metric}", "" if np.isnan(value) else value])
     return stream.getvalue()
 
 
@@ -63,7 +71,17 @@ def comparison(summary: dict[str, Any]) -> str:
         title = f"symmetric relevance gain, {scale}, less that of {summary['reference']}"
         wanted = {name: f"srg.{scale}.{name}" for name in substrates}
         lines += _table(title, summary["differences"], wanted, sign="+")
-    return "\n".join(lines)
+    return "\n".join(lines + _of_mosaics(summary))
+
+
+def _of_mosaics(summary: dict[str, Any]) -> list[str]:
+    mosaics = summary["mosaics"]
+    if mosaics is None:
+        return []
+    title = f"{mosaics['mosaics']} mosaics of four pictures (chance is 0.25)"
+    columns = {name: name for name in mosaics["metrics"]}
+    less = f"mosaics, less {summary['reference']}"
+    return _table(title, mosaics["methods"], columns) + _table(less, mosaics["differences"], columns, sign="+")
 
 
 def _of_maps(summary: dict[str, Any]) -> dict[str, str]:
@@ -105,11 +123,13 @@ def _number(value: float, sign: str) -> str:
     return f"{value:{sign}.{digits}f}"
 
 
-def write_report(out: Path, results: Sequence[Scored], summary: dict[str, Any]) -> None:
+def write_report(
+    out: Path, results: Sequence[Scored], summary: dict[str, Any], answered: Sequence[Answered] = ()
+) -> None:
     """Write numbers.csv, summary.json and curves.png, each whole or not at all."""
     from onnx_evidence.evaluation.figure import draw_curves  # matplotlib is slow to import; only pictures need it
 
-    texts = {"numbers.csv": numbers_csv(results), "summary.json": finite_json(summary, indent=2) + "\n"}
+    texts = {"numbers.csv": numbers_csv(results, answered), "summary.json": finite_json(summary, indent=2) + "\n"}
     for name, text in texts.items():
         write_atomic(out / name, partial(_write, text))
     if summary["substrates"]:

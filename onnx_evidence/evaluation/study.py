@@ -9,10 +9,11 @@ from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError, DataError, EvidenceError, GradientError, SettingError
 from onnx_evidence.evaluation.case import Mapper
 from onnx_evidence.evaluation.given import Marker, choose_pictures, find_masks, read_boxes, read_truth
-from onnx_evidence.evaluation.loop import Plan, Scored, evaluate
+from onnx_evidence.evaluation.loop import Plan, Scored, checked, evaluate
 from onnx_evidence.evaluation.mappers import make_mappers
+from onnx_evidence.evaluation.mosaics import Answered, Mosaic, ask_mosaics, find_mosaics
 from onnx_evidence.evaluation.report import write_report
-from onnx_evidence.evaluation.summary import check_reference, summarise
+from onnx_evidence.evaluation.summary import check_reference, summarise, summarise_mosaics
 from onnx_evidence.files import check_writable
 from onnx_evidence.pictures import printable
 
@@ -29,11 +30,13 @@ class Study:
     reference: str  # the method that the others are compared with
     truth: Mapping[Path, int] | None  # the class to explain
     objects: Marker | None
+    mosaics: list[Mosaic]
 
     @property
     def maps(self) -> int:
         """Maps that are measured."""
-        return len(self.pictures) * len(self.mappers)
+        questions = sum(len(mosaic.targets) for mosaic in self.mosaics)
+        return (len(self.pictures) + questions) * len(self.mappers)
 
     def run(
         self, failed: Callable[[Path, EvidenceError], object], progress: Callable[[], object] = lambda: None
@@ -54,7 +57,11 @@ class Study:
             return found
         raise DataError(f"none of {len(self.pictures)} pictures could be measured: nothing was written")
 
-    def write(self, out: Path, results: Sequence[Scored]) -> dict[str, Any]:
+    def ask(self, progress: Callable[[], object] = lambda: None) -> list[Answered]:
+        """What was measured of mosaics, where some are wanted; see `mosaics.ask_mosaics`."""
+        return list(ask_mosaics(self.mosaics, self.mappers, checked, progress))
+
+    def write(self, out: Path, results: Sequence[Scored], answered: Sequence[Answered] = ()) -> dict[str, Any]:
         """Write numbers.csv, summary.json, which is also returned (see `summary.summarise`), and curves.png."""
         model, device = self.deployed.model, self.deployed.device
         summary = {
@@ -63,8 +70,9 @@ class Study:
             "device": device.name,
             "failed": len(self.pictures) - len(results),
             **summarise(results, self.plan, self.reference, judged=self.truth is not None),
+            "mosaics": summarise_mosaics(answered, self.plan, self.reference),
         }
-        write_report(out, results, summary)
+        write_report(out, results, summary, answered)
         return summary
 
 
@@ -128,4 +136,5 @@ def plan_study(
     reference = reference or next(iter(mappers))
     check_reference(reference, list(mappers))
     check_writable(out)
-    return Study(deployed, mappers, pictures, others, plan, reference, true, objects)
+    mosaics = find_mosaics(deployed, others, plan.mosaics, plan.seed) if plan.mosaics else []
+    return Study(deployed, mappers, pictures, others, plan, reference, true, objects, mosaics)

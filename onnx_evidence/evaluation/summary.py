@@ -9,6 +9,8 @@ from onnx_evidence.errors import SettingError
 from onnx_evidence.evaluation.bootstrap import DRAWS, LEVEL, Interval, interval
 from onnx_evidence.evaluation.loop import Plan, Scored
 from onnx_evidence.evaluation.measures import MEASURES
+from onnx_evidence.evaluation.mosaics import METRICS as MOSAIC_METRICS
+from onnx_evidence.evaluation.mosaics import Answered
 from onnx_evidence.evaluation.substrates import SUBSTRATES
 from onnx_evidence.types import AnyArray, FloatArray
 
@@ -40,6 +42,7 @@ def summarise(results: Sequence[Scored], plan: Plan, reference: str, *, judged: 
     check_reference(reference, methods)
     metrics = list(results[0].numbers[reference])
     found = {method: {metric: column(results, method, metric) for metric in metrics} for method in methods}
+    found_methods, differences = _compared(found, reference, plan.seed)
     # Where targets are the true classes.
     accuracy = float(np.mean([each.top == each.target for each in results])) if judged else None
     return {
@@ -51,13 +54,41 @@ def summarise(results: Sequence[Scored], plan: Plan, reference: str, *, judged: 
         "metrics": METRICS,
         "interval": {"level": LEVEL, "draws": DRAWS, "kind": "percentile bootstrap over pictures", "seed": plan.seed},
         "reference": reference,
-        "methods": {method: _intervals(numbers, plan.seed) for method, numbers in found.items()},
-        "differences": {  # method - reference, paired
-            method: _intervals({metric: numbers[metric] - found[reference][metric] for metric in metrics}, plan.seed)
-            for method, numbers in found.items()
-            if method != reference
-        },
+        "methods": found_methods,
+        "differences": differences,
     }
+
+
+def summarise_mosaics(answered: Sequence[Answered], plan: Plan, reference: str) -> dict[str, Any] | None:
+    """What is said of mosaics, intervals over these; None where there are none."""
+    if not answered:
+        return None
+    numbers = {
+        method: {metric: np.array([each.numbers[method][metric] for each in answered]) for metric in MOSAIC_METRICS}
+        for method in answered[0].numbers
+    }
+    methods, differences = _compared(numbers, reference, plan.seed)
+    return {
+        "mosaics": len(answered),
+        "metrics": MOSAIC_METRICS,
+        "methods": methods,
+        "differences": differences,
+    }
+
+
+def _compared(
+    found: Mapping[str, Mapping[str, FloatArray]], reference: str, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Means with intervals by method, and those of paired differences, method less reference."""
+    differences = {
+        method: {metric: each - found[reference][metric] for metric, each in numbers.items()}
+        for method, numbers in found.items()
+        if method != reference
+    }
+    means, gains = (
+        {method: _intervals(numbers, seed) for method, numbers in each.items()} for each in (found, differences)
+    )
+    return means, gains
 
 
 def check_reference(reference: str, methods: Sequence[str]) -> None:

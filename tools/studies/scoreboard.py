@@ -1,0 +1,215 @@
+"""A scoreboard with known truth: networks of seven families on rendered scenes, and how well maps tell what they do.
+
+``train OUT`` renders scenes and trains and exports the networks, in an environment with PyTorch of its own (`python -m
+venv torchenv && torchenv/bin/pip install torch onnx onnxscript opencv-python-headless`); ``judge OUT`` makes maps of
+every method on scenes that no network has seen and judges them (see ``parts/scenes/judges.py``); ``table OUT`` prints
+what was found. Each goes on where it stopped: networks, maps and numbers are kept in OUT.
+
+Scenes are split by seed: 1,000 to count right answers, others to tune on, others again to report.
+"""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+from parts.scenes.judges import Truth, find_truth, judge
+from parts.scenes.scene import HELD_OUT
+
+from onnx_evidence import DeployedModel, EvidenceError, Explainer
+from onnx_evidence.evaluation.bootstrap import interval
+from onnx_evidence.evaluation.case import Mapper
+from onnx_evidence.evaluation.mappers import CONTROLS
+from onnx_evidence.preprocessing import Preprocess
+from onnx_evidence.types import FloatArray
+
+_TOOLS = Path(__file__).parents[1]
+# As `parts.scenes.networks` has them, which needs PyTorch to be read.
+FAMILIES = ("plain", "resnet", "depthwise", "convnext", "vit", "swin", "mixer")
+# Seeds of scenes that no network was trained on; the first 1,000 of those count right answers.
+_PARTS = {"tune": HELD_OUT + 10_000, "report": HELD_OUT + 20_000}
+_PREPROCESS = Preprocess(size=(96, 96), scale=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+_SMOOTHING = 3.0
+_JUDGES = ("srg", "parts", "things", "cells", "object")
+
+
+def _explained(**settings: Any) -> Callable[[DeployedModel], Mapper]:
+    def made(deployed: DeployedModel) -> Mapper:
+        explainer = Explainer(deployed, **settings)
+        return lambda case: explainer.explain(case.photograph, target=case.target).values.astype(np.float64)
+
+    return made
+
+
+def _smoothed(**settings: Any) -> Callable[[DeployedModel], Mapper]:
+    def made(deployed: DeployedModel) -> Mapper:
+        mapper = _explained(**settings)(deployed)
+        return lambda case: np.asarray(cv2.GaussianBlur(mapper(case), (0, 0), _SMOOTHING))
+
+    return made
+
+
+def _as_it_is(mapper: Mapper) -> Callable[[DeployedModel], Mapper]:
+    return lambda deployed: mapper
+
+
+_ROWS: dict[str, Callable[[DeployedModel], Mapper]] = {
+    **{name: _as_it_is(mapper) for name, mapper in CONTROLS.items()},
+    "fast": _explained(quality="fast"),
+    "default": _explained(quality="default"),
+    "best": _explained(quality="best"),
+    **{
+        name: _explained(method=name)
+        for name in ("window", "occlusion", "grad-cam", "hirescam", "layercam", "grad-cam++", "ablation-cam")
+    },
+    "taylor-evidence": _explained(method="taylor-evidence"),
+    **{
+        f"{name}, smoothed": _smoothed(method=name)
+        for name in ("gradient", "smoothgrad", "gradient-x-input", "integrated-gradients")
+    },
+    **{f"RISE, {count}": _explained(method="rise", samples=count) for count in (1000, 4000, 8000)},
+}
+_GROUPS = {
+    "main": ("random map", "centre prior", "fast", "default", "grad-cam", "window", "occlusion", "RISE, 1000"),
+    "best": ("best",),
+    "slow": ("RISE, 4000",),
+    "slowest": ("RISE, 8000",),
+    "family": ("hirescam", "layercam", "grad-cam++", "ablation-cam", "taylor-evidence"),
+    "pixels": tuple(name for name in _ROWS if name.endswith("smoothed")),
+}
+
+
+def _open(out: Path, family: str, exporter: str) -> DeployedModel:
+    return DeployedModel(out / f"{family}-{exporter}.onnx", preprocess=_PREPROCESS)
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+
+
+@click.group()
+def main() -> None:
+    """Train networks on scenes, judge maps by what the networks really do, print tables."""
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--torch-python", type=click.Path(exists=True), required=True, help="Of an environment with PyTorch.")
+@click.option("--families", default=",".join(FAMILIES), show_default=True)
+def train(out: Path, torch_python: str, families: str) -> None:
+    """Train and export what is not in OUT yet."""
+    for family in families.split(","):
+        if not (out / f"{family}.json").exists():
+            surroundings = {**os.environ, "PYTHONPATH": str(_TOOLS)}
+            command = [torch_python, "-m", "parts.scenes.training", family, str(out)]
+            subprocess.run(command, env=surroundings, check=True)
+    for about in (json.loads((out / f"{family}.json").read_text()) for family in families.split(",")):
+        click.echo(f"{about['family']}: {about['right']:.1%} right, {about['parameters']:,} weights")
+
+
+@main.command(name="judge")
+@click.argument("out", type=click.Path(exists=True, path_type=Path))
+@click.option("--families", default=",".join(FAMILIES), show_default=True)
+@click.option("--exporter", type=click.Choice(["script", "dynamo"]), default="script", show_default=True)
+@click.option("--part", type=click.Choice([*_PARTS]), default="report", show_default=True)
+@click.option("--scenes", default=40, show_default=True)
+@click.option("--rows", "groups", default="main", show_default=True, help=f"Of {', '.join(_GROUPS)}, or names.")
+def judge_maps(out: Path, families: str, exporter: str, part: str, scenes: int, groups: str) -> None:
+    """Make and judge maps; one line of OUT/numbers.jsonl each."""
+    rows = [name for group in groups.split(",") for name in _GROUPS.get(group, (group,))]
+    done = {(line["family"], line["part"], line["scene"], line["row"]) for line in _lines(out / "numbers.jsonl")}
+    for family in families.split(","):
+        deployed, mappers = _open(out, family, exporter), dict[str, Mapper]()
+        for number in range(scenes):
+            left = [row for row in rows if (family, part, number, row) not in done]
+            if not left:
+                continue
+            truth = find_truth(deployed, _PARTS[part] + number)
+            plain = _plain_pass(deployed, truth)
+            with (out / "numbers.jsonl").open("a", encoding="utf-8") as stream:
+                for row in left:
+                    found = _judged(deployed, truth, row, mappers, plain)
+                    about = {"family": family, "part": part, "scene": number, "row": row, "right": truth.right}
+                    stream.write(json.dumps({**about, **found}) + "\n")
+        click.echo(family, err=True)
+
+
+def _judged(
+    deployed: DeployedModel, truth: Truth, row: str, mappers: dict[str, Mapper], plain: float
+) -> dict[str, Any]:
+    """Numbers of one map; where a method cannot be used on the model, the reason."""
+    try:
+        mapper = mappers[row] = mappers.get(row) or _ROWS[row](deployed)
+        begin = time.perf_counter()
+        values = mapper(truth.case)
+        passes = (time.perf_counter() - begin) / plain
+    except EvidenceError as error:
+        return {"refused": str(error)}
+    return {**judge(deployed, truth, values), "passes": passes}
+
+
+def _plain_pass(deployed: DeployedModel, truth: Truth) -> float:
+    taken = []
+    for _ in range(7):
+        begin = time.perf_counter()
+        deployed.logits(truth.case.inputs[None])
+        taken.append(time.perf_counter() - begin)
+    return float(np.median(taken))
+
+
+@main.command()
+@click.argument("out", type=click.Path(exists=True, path_type=Path))
+@click.option("--part", type=click.Choice([*_PARTS]), default="report", show_default=True)
+@click.option("--reference", default="RISE, 4000", show_default=True, help="What the others are compared with.")
+@click.option("--judges", default=",".join(_JUDGES), show_default=True, help="Or srg.SUBSTRATE.")
+def table(out: Path, part: str, reference: str, judges: str) -> None:
+    """Print means and paired differences, a table for each judge: methods by families."""
+    lines = [line for line in _lines(out / "numbers.jsonl") if line["part"] == part]
+    found = {(line["family"], line["row"], line["scene"]): line for line in lines}
+    families = [family for family in FAMILIES if any(family == line["family"] for line in lines)]
+    rows = [row for row in _ROWS if any(row == line["row"] for line in lines)]
+    for name in judges.split(","):
+        click.echo(f"\n{name}\n\n| map | {' | '.join(families)} |\n|---|{'---|' * len(families)}")
+        for row in rows:
+            cells = [_cell(found, family, row, reference, name) for family in families]
+            click.echo(f"| {row} | {' | '.join(cells)} |")
+
+
+def _cell(found: dict[Any, dict[str, Any]], family: str, row: str, reference: str, name: str) -> str:
+    """A mean; in brackets how far it is from the reference, with 1.96 standard errors' worth of bootstrap."""
+    own = {scene: line for (one, other, scene), line in found.items() if (one, other) == (family, row)}
+    if not own:
+        return ""
+    numbers = np.array([line.get(name, np.nan) for line in own.values()], float)
+    if np.isnan(numbers).all():
+        return "refused"
+    text = f"{np.nanmean(numbers):.3f}"
+    both = [scene for scene in own if (family, reference, scene) in found]
+    if row == reference or len(both) < 2:
+        return text
+    gain = _differences(own, found, family, reference, both, name)
+    return f"{text} ({gain.value:+.3f}, {gain.low:+.3f} to {gain.high:+.3f})"
+
+
+def _differences(
+    own: dict[int, dict[str, Any]],
+    found: dict[Any, dict[str, Any]],
+    family: str,
+    reference: str,
+    scenes: Sequence[int],
+    name: str,
+) -> Any:
+    differences: FloatArray = np.array(
+        [own[scene].get(name, np.nan) - found[family, reference, scene].get(name, np.nan) for scene in scenes], float
+    )
+    return interval(differences)
+
+
+if __name__ == "__main__":
+    main()
