@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 # Bytes of features that are remembered.
 MOST_SEEN = 2**28
+# Of the pictures of noise on which a cut is tried: a gate may be open for some alone.
+_CONTRASTS = (1.0, 0.2, 5.0, 1.0, 0.5, 2.0)
 
 
 class _Parts:
@@ -490,8 +492,10 @@ class DeployedModel:
             self._fields[key] = measure_field(lambda batch: head(batch)[inside], source, size, cut.grid, cut.field)
         return self._fields[key]
 
-    def is_read(self, cut: Cut, heads: Heads | None = None, tail: Predict | None = None) -> bool:
-        """Whether the scores change with what the cells of a cut hold; tried once, see `cuts.are_read`.
+    def is_read(
+        self, cut: Cut, heads: Heads | None = None, tail: Predict | None = None, *, features: Features | None = None
+    ) -> bool:
+        """Whether the scores change with what the cells of a cut hold; see `cuts.are_read`.
 
         Parameters
         ----------
@@ -501,6 +505,9 @@ class DeployedModel:
             Of this cut and others, where they are open already.
         tail : Predict, optional
             The model behind the cut, where it is open already.
+        features : ndarray of float32, shape (C, A, B), optional
+            Of the picture that is asked about. Without them several of noise are tried until one is read, once: a cut
+            may be read for some pictures alone.
 
         Returns
         -------
@@ -511,10 +518,16 @@ class DeployedModel:
         ModelError, DeviceError
             As `head`.
         """
+        if features is not None:
+            return are_read(tail or self.tail(cut), features, cut.kept)
         if cut.name not in self._read:
-            picture = self.model.entry.ranges[0].noise(self.model.input_shape[1:], 0, margin=MARGIN)
-            features = (heads or self.heads([cut])).at(cut)(picture[None])[0]
-            self._read[cut.name] = are_read(tail or self.tail(cut), features, cut.kept)
+            tail = tail or self.tail(cut)
+            head, source = (heads or self.heads([cut])).at(cut), self.model.entry.ranges[0]
+            pictures = (
+                source.noise(self.model.input_shape[1:], number, contrast=contrast, margin=MARGIN)
+                for number, contrast in enumerate(_CONTRASTS)
+            )
+            self._read[cut.name] = any(are_read(tail, head(picture[None])[0], cut.kept) for picture in pictures)
         return self._read[cut.name]
 
     def gradient(self, cut: Cut, *, only_rectified: bool = False) -> Gradient:

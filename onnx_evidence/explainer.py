@@ -278,6 +278,7 @@ class Explainer:
             answers = [engine.explain(view, questions, progress) for engine, view in zip(engines, views, strict=True)]
         for engine, maps in zip(engines, answers, strict=True):
             check_finite(engine.cut, maps)
+        unread = self._unread_of(features)
         self.deployed.model.check_unchanged()
         top = self._top(answer)
         asked = [question.target for question in questions]
@@ -288,7 +289,7 @@ class Explainer:
             record = make_record(self.record, engines, photograph, self.deployed.preprocess, inputs, maps)
             found.append(
                 Explanation(
-                    **self._combine(maps),
+                    **self._combine(maps, unread),
                     target=self._named(target),
                     versus=None if rival is None else self._named(rival),
                     probability=float(probability),
@@ -316,12 +317,16 @@ class Explainer:
     def _named(self, number: int) -> Named:
         return Named(number, self.deployed.label(number))
 
-    def _combine(self, maps: Sequence[CutMap]) -> Combined:
+    def _unread_of(self, features: Sequence[Features]) -> list[bool]:
+        """Of every cut, whether this picture's scores do not depend on its cells; asked where noise's do not."""
+        return [
+            engine.cut.name in self._unread and not self.deployed.is_read(engine.cut, features=seen)
+            for engine, seen in zip(self.engines, features, strict=True)
+        ]
+
+    def _combine(self, maps: Sequence[CutMap], unread: Sequence[bool]) -> Combined:
         """The mean over cuts of their maps in input pixels, its standard error, and the freedom of that."""
-        silent = tuple(
-            engine.cut.name in self._unread or not each.cells.any()
-            for engine, each in zip(self.engines, maps, strict=True)
-        )
+        silent = tuple(dead or not each.cells.any() for dead, each in zip(unread, maps, strict=True))
         spoken = heard(maps, silent)
         mean = np.mean([each.values for each in spoken], axis=0).astype(np.float32)
         variances = np.stack([each.variance for each in spoken])

@@ -23,6 +23,8 @@ from tests.test_choose import INPUT, adds, cut
 from tests.tiny_transformers import WIDTH, Net, class_attention
 
 DEAD = {"seen", "last"}
+# Of a gate that an even grey picture opens, and noise does not.
+THRESHOLD = 5.75
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,61 @@ def test_nothing_is_known_of_scores_that_are_no_numbers():
         raise ModelError("not finite")
 
     assert are_read(refuse, np.zeros((4, 3, 3), np.float32), 0)
+
+
+# Cuts that are read for some pictures alone
+
+
+def gated(path: Path) -> Path:
+    """The scores behind 'deep.add' count where its first channel is large everywhere, which noise never is."""
+    model = tiny.classifier()
+    nodes, first = list(model.graph.node), np.zeros(12, np.float32)
+    first[0] = 6
+    for node in nodes:
+        if node.output[0] == "deep.b":
+            node.input.append("lift")
+    nodes += [
+        helper.make_node("Gather", ["deep.add", "zero"], ["channel"], axis=1),
+        helper.make_node("ReduceMin", ["channel", "places"], ["least"], keepdims=0),
+        helper.make_node("Greater", ["least", "much"], ["open"]),
+        helper.make_node("Where", ["open", "logits", "constant"], ["scores"]),
+    ]
+    weights = {
+        "lift": first,
+        "zero": np.array([0]),
+        "places": np.array([2, 3]),
+        "much": np.float32(THRESHOLD),
+        "constant": np.zeros((1, 5), np.float32),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items())
+    model.opset_import[0].version = 18
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.output[0].name = "scores"
+    return tiny.save(model, path)
+
+
+def test_a_gate_that_this_picture_opens_is_no_dead_cut(tmp_path):
+    deployed = DeployedModel(gated(tmp_path / "gated.onnx"), device="cpu")
+    cut = deployed.graph.find("deep.add")
+    assert not deployed.is_read(cut), "noise leaves it shut"
+    grey = np.full((44, 60, 3), 128, np.uint8)
+    black = np.zeros_like(grey)
+    found = []
+    for picture in (grey, black):
+        features = deployed.heads([cut]).at(cut)(deployed.prepare(picture)[1][None])[0]
+        found.append(deployed.is_read(cut, features=features))
+        both = Explainer(deployed, layer=["block.add", "deep.add"], background="zero").explain(picture, target=1)
+        deep = both.grids[1]
+        assert (both.silent or (False, False))[1] is not found[-1]
+        assert bool(np.abs(deep).max() > 0.01) is found[-1]
+    assert found == [True, False]
+
+
+def test_a_gate_that_some_noise_opens_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.test_unread.THRESHOLD", 4.5)
+    deployed = DeployedModel(gated(tmp_path / "gated.onnx"), device="cpu")
+    assert deployed.is_read(deployed.graph.find("deep.add"))
 
 
 # Dead cuts that are named

@@ -28,7 +28,7 @@ _HEAD = 0.1
 _STAGES_OF_WINDOWS = 2
 
 
-UNREAD = "no score changes, whatever its cells hold"
+UNREAD = "on trial pictures no score changes, whatever its cells hold"
 # Whether the scores change with what the cells of a cut hold.
 IsRead = Callable[[Cut], bool]
 
