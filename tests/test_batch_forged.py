@@ -169,6 +169,27 @@ def test_a_map_with_a_number_that_is_none_is_different_and_no_error(out, forging
     call("verify", out, code=1)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"note": np.array("a text")}, "'note' holds no float32"),
+        ({"cut0": np.zeros((2, 2))}, "'cut0' holds no float32"),
+        ({"pixels": None}, "'pixels' is missing"),
+        ({"pixels": np.zeros((3, 3), np.float32)}, "the shape of pixels is [(3, 3)] there and [("),
+        ({"extra": np.zeros((3, 3), np.float32)}, "the shape of extra is [(3, 3)] there and [None] now"),
+    ],
+)
+def test_a_map_of_a_form_that_no_run_writes_is_different_not_incomplete(out, forging, quick, change, words):
+    line = manifest(out)[0]
+    with np.load(out / line["map"]) as loaded:
+        arrays = {**loaded, **change}
+    np.savez_compressed(out / line["map"], **{name: each for name, each in arrays.items() if each is not None})
+    forging.write_lines(out, [rehash(out, line)])
+    result = call("verify", out, code=1)
+    assert "verdict: different" in result.stdout
+    assert words in result.stdout
+
+
 def test_a_file_with_the_same_map_and_other_bytes_is_not_as_written(out, forging):
     line = manifest(out)[0]
     with np.load(out / line["map"]) as loaded:

@@ -146,6 +146,30 @@ def test_a_refused_merge_leaves_no_maps(made, out, tmp_path):
     assert not (tmp_path / "merged").exists()
 
 
+@pytest.mark.parametrize("harm", ["junk", "missing", "failures are a link", "failures are junk"])
+def test_a_merge_that_is_refused_halfway_takes_back_what_it_copied(out, tmp_path, harm):
+    copy, merged = copy_of(out, tmp_path / "copy"), tmp_path / "merged"
+    last = copy / manifest(copy)[-1]["map"]
+    failures = copy / "failures.jsonl"
+    if harm == "junk":
+        last.write_bytes(b"junk")
+    elif harm == "missing":
+        last.unlink()
+    elif harm == "failures are a link":
+        failures.symlink_to("/dev/null")
+    else:
+        reseal(copy, [{"schema": 1}], "failures.jsonl")
+    result = call("merge", copy, "-o", merged, "-q", code=1)
+    assert str(last if harm in ("junk", "missing") else failures) in result.stderr
+    assert [path for path in merged.rglob("*") if path.name != "manifest.jsonl"] == []
+    assert not (merged / "manifest.jsonl").exists() or (merged / "manifest.jsonl").read_bytes() == b""
+    # Mended, the same command does all of it.
+    failures.unlink(missing_ok=True)
+    last.write_bytes((out / last.relative_to(copy)).read_bytes())
+    call("merge", copy, "-o", merged, "-q")
+    assert len(manifest(merged)) == len(manifest(out))
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
 @pytest.mark.parametrize("name", ["manifest.jsonl", "failures.jsonl", "map", ".lock"])
 @pytest.mark.parametrize("reader", READERS)

@@ -600,6 +600,22 @@ def test_where_errors_cannot_be_written_the_exit_code_says_so(typed):
     assert ended.returncode == 1
 
 
+@pytest.mark.skipif(not Path("/bin/sh").exists(), reason="no such shell")
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-"])
+def test_closed_streams_keep_nobody_from_working(tiny_model, tmp_path, closed):
+    cv2.imwrite(str(tmp_path / "p.png"), np.zeros((40, 50, 3), np.uint8))
+    out = str(tmp_path / "out")
+    for arguments in (
+        ("explain", str(tiny_model), str(tmp_path / "p.png"), "-o", out),
+        ("verify", out),
+        ("summary", out),
+    ):
+        command = ["/bin/sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-m", "onnx_evidence", *arguments]
+        ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        assert ended.returncode == 0, arguments
+    assert (tmp_path / "out" / "manifest.jsonl").read_bytes().count(b"\n") == 1
+
+
 def test_names_that_the_systems_encoding_does_not_have_are_worked_with(tiny_model, tmp_path):
     cv2.imwrite(str(tmp_path / "h\u00fcte.png"), np.zeros((40, 50, 3), np.uint8))
     ascii_only = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}

@@ -259,8 +259,11 @@ def apart(
     ``areas`` has, by an array's name, how many of its values a number shown to people stands for: a pixel's bits are
     few where they add up. ``bits`` may be between two such numbers.
     """
-    if {name: each.shape for name, each in now.items()} != {name: each.shape for name, each in there.items()}:
-        return Apart(math.inf, [])
+    shapes = [{name: each.shape for name, each in arrays.items()} for arrays in (there, now)]
+    if shapes[0] != shapes[1]:
+        names = sorted(name for name in shapes[0] | shapes[1] if shapes[0].get(name) != shapes[1].get(name))
+        said = [[each.get(name) for name in names] for each in shapes]
+        return Apart(math.inf, [Difference(f"the shape of {', '.join(names)}", *said)])
     cells = min(each.size for name, each in now.items() if name.startswith("cut"))
     largest, sums = 0.0, []
     for name, values in sorted(now.items(), key=lambda item: not item[0].startswith("cut")):

@@ -19,7 +19,15 @@ from onnx_evidence.batch.reopen import Origin, RefusedError, opening, reopen
 from onnx_evidence.batch.sound import Sample
 from onnx_evidence.batch.summary import load_map
 from onnx_evidence.batch.verify import Checked, Problem
-from onnx_evidence.errors import DataError, DeviceError, EvidenceError, ModelError, one_line, short_of_handles
+from onnx_evidence.errors import (
+    DataError,
+    DeviceError,
+    EvidenceError,
+    ModelError,
+    StoreError,
+    one_line,
+    short_of_handles,
+)
 from onnx_evidence.evidence import Budget
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import open_regular, sha256_of, unpack_arrays
@@ -97,7 +105,12 @@ class _Held:
         entry = self.entry
         again = self._named(self.explainer.explain(photograph, target=entry["target"], versus=entry["versus"]))
         packed = again.packed()
-        there, now = load_map(self.folder, entry["map"]), unpack_arrays(BytesIO(packed))
+        try:
+            there, now = load_map(self.folder, entry["map"]), unpack_arrays(BytesIO(packed))
+        except StoreError as error:  # a run writes no such file, whatever its line says
+            if short_of_handles(error):
+                raise
+            return Verdict(entry["image"], entry["map"], DIFFERENT, None, str(error))
         far = apart(there, now, _areas(again), self.tolerance)
         same_map = far.bits == 0 and all(there[name].tobytes() == now[name].tobytes() for name in now)
         allowed = self._allowed(again, same_map)

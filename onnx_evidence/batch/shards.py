@@ -13,9 +13,9 @@ from onnx_evidence.batch.folder import ResultFolder
 from onnx_evidence.batch.index import Listed, Scratch, key, listed
 from onnx_evidence.batch.journal import read_at, read_lines
 from onnx_evidence.batch.manifest import MANIFEST, manifest_of
-from onnx_evidence.batch.receipt import unlike_receipt
+from onnx_evidence.batch.receipt import Failure, unlike, unlike_receipt
 from onnx_evidence.errors import StoreError
-from onnx_evidence.files import MOST, open_inside, write_files
+from onnx_evidence.files import MOST, open_inside, remove_files, write_files
 
 # Lines that are added at once.
 _LINES = 32
@@ -64,18 +64,36 @@ def merge(sources: Sequence[Path], out: Path, progress: Callable[[int], object] 
     if os.path.realpath(out) in {os.path.realpath(source) for source in sources}:
         raise StoreError(f"{out}: cannot be merged into itself: take another -o")
     with closing(_Order(out, sources)) as order, ResultFolder(out, order.common()) as folder:
+        for _ in _failures(sources):  # what is wrong with them is said before anything is written
+            pass
         target = _Target(folder)
         added = before = 0
-        for each in order:
-            new = target.take(each)
-            added, before = added + new, before + (not new)
-            progress(1)
+        try:
+            for each in order:
+                new = target.take(each)
+                added, before = added + new, before + (not new)
+                progress(1)
+        except BaseException:
+            target.undo()
+            raise
         target.flush()
-        for source in sources:
-            for line in read_lines(source / FAILURES) if (source / FAILURES).exists() else ():
-                if not line.torn:
-                    folder.failures.take(line.value)
+        for failure in _failures(sources):
+            folder.failures.take(failure)
         return Merged(added, before, folder.failures.count())
+
+
+def _failures(sources: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """The failures of all sources; StoreError where a list of them cannot be read."""
+    for source in sources:
+        path = source / FAILURES
+        for line in read_lines(path) if os.path.lexists(path) else ():
+            if not line.torn:
+                if wrong := unlike(line.value, Failure):
+                    raise StoreError(
+                        f"{path}: line {line.number}: is no failure of this version ({wrong}): run the shard's command "
+                        "again"
+                    )
+                yield line.value
 
 
 class _Order:
@@ -131,6 +149,7 @@ class _Target:
         self.folder = folder
         # Lines that wait to be added, and what is known of them.
         self._waiting: list[dict[str, Any]] = []
+        self._copied: list[str] = []
         self._new: dict[str, Listed] = {}
         self._owners: dict[str, str] = {}
 
@@ -146,6 +165,7 @@ class _Target:
         if there is not None:
             return False
         for path, digest in line.files.items():
+            self._copied.append(path)
             self._copy(found.source, path, digest)
         bare = {key: value for key, value in entry.items() if key not in ("previous", "seal")}
         if bare.get("places"):
@@ -170,7 +190,12 @@ class _Target:
         """Add the lines whose files are there."""
         if self._waiting:
             self.folder.manifest.add(self._waiting)
-            self._waiting, self._new, self._owners = [], {}, {}
+            self._waiting, self._copied, self._new, self._owners = [], [], {}, {}
+
+    def undo(self) -> None:
+        """Take back the files of lines that wait: a folder holds no map without its line."""
+        remove_files(self.folder.path, self._copied)
+        self._copied = []
 
 
 def _lines(source: Path, place: int) -> Iterator[tuple[Any, ...]]:

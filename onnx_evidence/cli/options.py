@@ -250,16 +250,25 @@ def set_verbosity(quiet: bool, verbose: bool) -> None:
 
 def progress_bar(total: int | None, unit: str, quiet: bool) -> "tqdm[Any]":
     """A progress bar on stderr."""
-    # disable=None hides the bar where stderr is no terminal.
-    return tqdm(total=total, unit=unit, disable=True if quiet else None, leave=False)
+    return tqdm(total=total, unit=unit, disable=_hidden(quiet), leave=False)
+
+
+def _hidden(quiet: bool) -> bool | None:
+    """Whether there is no bar; None hides it where stderr is no terminal, but cannot do without a stderr."""
+    return True if quiet or sys.stderr is None else None
 
 
 def pictures_bar(total: int, before: int, quiet: bool) -> "tqdm[Any]":
     """A progress bar on stderr that counts pictures, also parts of them: rate, time left, and a postfix."""
     shape = "{percentage:3.0f}% {bar} {n:.1f}/{total} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-    hidden = True if quiet else None
     return tqdm(
-        total=total, initial=before, unit="picture", disable=hidden, leave=False, bar_format=shape, mininterval=0.5
+        total=total,
+        initial=before,
+        unit="picture",
+        disable=_hidden(quiet),
+        leave=False,
+        bar_format=shape,
+        mininterval=0.5,
     )
 
 

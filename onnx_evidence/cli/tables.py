@@ -75,9 +75,10 @@ def unmet(entry: dict[str, Any]) -> list[str]:
 def _silent(entry: dict[str, Any]) -> list[str]:
     names = [cut["name"] for cut in entry["cuts"] if cut.get("silent")]
     if names and len(names) == len(entry["cuts"]):
-        return [f"{visible(entry['image'])}: no score changes with what the cells hold: the map says nothing"]
+        return [f"{visible(entry['image'])}: nothing that was done to the cells changed a score: the map says nothing"]
     return [
-        f"{visible(entry['image'])}: no score changes with what the cells of {name!r} hold: it is left out of the map"
+        f"{visible(entry['image'])}: nothing that was done to the cells of {name!r} changed a score: it is left out of "
+        "the map"
         for name in names
     ]
 

@@ -5,8 +5,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -106,6 +106,24 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     for name in {str(PurePosixPath(name).parent): name for name in files}.values():
         with _writing(folder / name), opened(folder, name) as (parent, _):
             parent.sync()
+
+
+def remove_files(folder: Path, names: Iterable[str]) -> None:
+    """Remove what `write_files` wrote, as far as it is there, and the folders inside that are empty then.
+
+    Parameters
+    ----------
+    folder : Path
+        Where names start from.
+    names : iterable of str
+        Of files.
+    """
+    for name in names:
+        with suppress(OSError), opened(folder, name) as (parent, leaf):
+            parent.remove(leaf)
+        if "/" in name:
+            with suppress(OSError):  # others are in it, or it is no folder
+                (folder / name).parent.rmdir()
 
 
 def _write(data: bytes, stream: BinaryIO) -> None:

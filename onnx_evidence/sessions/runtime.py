@@ -409,7 +409,9 @@ class Differentiator:
         rows = [np.repeat(each[None].astype(batch.dtype), len(batch), axis=0) for each in given]
         gradient, logits = self.session.run_all(batch, *rows)
         if not np.isfinite(gradient).all():
-            raise ModelError("the backward graph gave a number that is not finite: take --method window")
+            raise ModelError(
+                "the backward graph gave a number that is not finite: take another --background, or --method window"
+            )
         if self._kept:
             gradient[:, -self._kept :] = 0
         return finite_logits(logits), gradient

@@ -53,14 +53,16 @@ def _kept(place: Place) -> str:
     return "" if not maps.exists() or maps.read_bytes().count(b"\n") == 2 else "a run that is done has not all maps"
 
 
-_TRIED = ("a run", "a run with a failure", "inspect", "a refusal")
+# What is tried, and the exit codes where nothing is wrong with the streams.
+_DONE = {"a run": 0, "a run with a failure": 3, "inspect": 0, "a refusal": 1}
 
 
-@case("streams", "{}", [f"{what}: {how}" for how in _STREAMS for what in _TRIED], quick=False)
+@case("streams", "{}", [f"{what}: {how}" for how in _STREAMS for what in _DONE], quick=False)
 def _stream(place: Place, given: str) -> Attack:
     what, _, how = given.partition(": ")
-    shell = _STREAMS[how]
-    return Attack(_commands(place, what), (0, 1, 3), _kept, shell, silent=True)
+    # A stream that is closed keeps nobody from working; one that cannot be written is an error.
+    codes = (_DONE[what],) if "closed" in how else (0, 1, 3)
+    return Attack(_commands(place, what), codes, _kept, _STREAMS[how], silent=True)
 
 
 @case("streams", "{}", ["a run: stderr is closed", "a run: stdout is full"], quick=True)
