@@ -17,7 +17,7 @@ from onnx_evidence.batch.recompute import TOLERANCE, finder, recompute_all, veri
 from onnx_evidence.batch.reopen import Origin
 from onnx_evidence.batch.shards import merge
 from onnx_evidence.batch.sound import Sample, draw
-from onnx_evidence.batch.summary import Cohort, summarise, write_table
+from onnx_evidence.batch.summary import Cohort, is_table, summarise, write_table
 from onnx_evidence.batch.verify import check_hashes
 from onnx_evidence.batch.work import Hand, Job, Outcome, Recipe
 
@@ -42,6 +42,7 @@ __all__ = [
     "finder",
     "fingerprint",
     "here",
+    "is_table",
     "look",
     "make_plan",
     "merge",

@@ -30,6 +30,7 @@ from onnx_evidence.batch import (
     finder,
     fingerprint,
     here,
+    is_table,
     look,
     make_plan,
     on_cluster,
@@ -66,7 +67,7 @@ from onnx_evidence.cli.options import (
 from onnx_evidence.cli.options_methods import given, method_options, setting_option
 from onnx_evidence.errors import DataError, StoreError
 from onnx_evidence.explainer import Explainer
-from onnx_evidence.files import finite_json, json_line, shown
+from onnx_evidence.files import check_replaced, finite_json, json_line, shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -175,6 +176,8 @@ def _csv(ctx: click.Context, option: click.Parameter, path: Path | None) -> Path
 def summary(folder: Path, out: Path | None, masks: Path | None, quiet: bool, verbose: bool) -> None:
     """Show what the maps in FOLDER say as a whole: means by class."""
     set_verbosity(quiet, verbose)
+    if out is not None:
+        check_replaced(out, (), "a table of 'summary'", is_table)
     cohort = Cohort()
     with progress_bar(None, "map", quiet) as bar:
         rows = cohort.noting(summarise(folder, masks, bar.update))
