@@ -11,7 +11,7 @@ from onnx_evidence.batch.cluster import on_cluster
 from onnx_evidence.batch.folder import ResultFolder
 from onnx_evidence.batch.interrupt import Interrupt
 from onnx_evidence.batch.loop import Progress, Runner, Tally, here, run_jobs
-from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard
+from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard, together
 from onnx_evidence.batch.pool import spawned
 from onnx_evidence.batch.recompute import TOLERANCE, finder, recompute_all, verification
 from onnx_evidence.batch.reopen import Origin
@@ -54,6 +54,7 @@ __all__ = [
     "spawned",
     "summarise",
     "take_shard",
+    "together",
     "verification",
     "write_table",
 ]

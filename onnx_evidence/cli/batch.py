@@ -41,6 +41,7 @@ from onnx_evidence.batch import (
     spawned,
     summarise,
     take_shard,
+    together,
     verification,
     write_table,
 )
@@ -64,7 +65,7 @@ from onnx_evidence.cli.options import (
     verbosity_options,
     versus_option,
 )
-from onnx_evidence.cli.options_methods import given, method_options, setting_option
+from onnx_evidence.cli.options_methods import given, method_options, setting_option, typed
 from onnx_evidence.errors import DataError, StoreError
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import check_replaced, finite_json, json_line, shown
@@ -117,8 +118,9 @@ def explain(
         raise click.UsageError("--cluster has workers of its own: leave --workers out")
     recipe = Recipe(model, {"layer": layers, **opening, **given(settings)})
     with Interrupt() as interrupt, recipe.open() as explainer:
-        items = make_plan(images, targets, versus, leave_out=out)
+        items = make_plan(images, targets if typed("targets") else None, versus, leave_out=out)
         check_questions(items, explainer.check_targets)
+        items = together(items, explainer.deployed.find_class)
         items = items if part is None else take_shard(items, *part)
         items = _looked(items, interrupt)
         configuration = fingerprint.of_explainer(explainer)
