@@ -89,6 +89,7 @@ HOMES = {
         "vjp.shaping",
         "vjp.step",
         "vjp.tape",
+        "vjp.written",
     },
     "onnxruntime": {"sessions.runtime", "vjp.shaping"},  # the latter asks what the matrix of a Resize is
     "cv2": {"pictures.opencv"},
@@ -103,7 +104,7 @@ HOMES = {
     "tqdm": {"cli.batch", "cli.commands", "cli.options"},
     "pydantic_core": {"batch.journal"},
     "pydantic": {"batch.receipt", "batch.reopen", "methods.background_file", "preprocessing.contract"},
-    "google": {"intake.read"},
+    "google": {"intake.read", "vjp.written"},
     "distributed": {"batch.cluster"},
 }
 EVERYWHERE = {"numpy"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from onnx_evidence.batch import ResultFolder, fingerprint
-from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard
+from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard, together
 from onnx_evidence.batch.work import folder_name
 from onnx_evidence.errors import DataError, SettingError, TargetError
 from onnx_evidence.files import PARTIAL
@@ -158,6 +158,55 @@ def test_a_table_gives_every_picture_its_questions(pictures, tmp_path):
         ("a.jpg", ("top1", "3"), "crane"),
         ("b.png", ("ant",), "crane"),
     ]
+
+
+def test_what_is_asked_of_a_picture_in_several_lines_is_one_item_with_every_class_once(pictures, tmp_path):
+    rows = [
+        "b.png,top1,",
+        "deep/a.png,bee,",
+        "./b.png,BEE,",
+        "deep/../b.png,1,",
+        f"{pictures}/b.png,3,ant",
+        "b.png,,ant",
+    ]
+    (pictures / "list.csv").write_text("\n".join(["image,target,versus", *rows, "b.png,03,ant"]))
+    numbers = {"bee": 1, "BEE": 1, "1": 1, "3": 3, "03": 3, "ant": 0}
+    items = together(plan(pictures / "list.csv"), numbers.__getitem__)
+    assert [(item.path, item.targets, item.versus, item.alone) for item in items] == [
+        (pictures / "b.png", ("top1", "BEE"), None, True),
+        (pictures / "deep" / "a.png", ("bee",), None, True),
+        (pictures / "b.png", ("3", "top1"), "ant", True),
+    ]
+
+
+def test_copies_and_links_of_other_names_are_other_pictures(pictures):
+    os.symlink("b.png", pictures / "other.png")
+    assert len(plan(pictures / "b.png", pictures / "other.png")) == 2
+
+
+def test_options_that_do_not_hold_for_a_list_are_said(pictures, tmp_path, caplog):
+    path = tmp_path / "list.csv"
+    path.write_text("image,versus,target\nin/b.png,bee,dog\nin/a.jpg,,\nin/deep/a.png,,ant\nin/b.png,,ant\n")
+    for targets, versus, said in (
+        (None, None, []),
+        (["top1"], None, [f"{path}: --target does not hold for 2 pictures"]),
+        (None, "crane", [f"{path}: --versus does not hold for 1 picture"]),
+        (["top1", "3"], "crane", [f"{path}: --target and --versus do not hold for 2 pictures"]),
+    ):
+        caplog.clear()
+        make_plan([path], targets, versus)
+        assert caplog.messages == [f"{each}: the list names classes of its own there" for each in said]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "txt"])
+def test_spaces_around_a_name_in_a_list_are_of_the_name_unless_no_picture_is_called_so(pictures, suffix):
+    (pictures / " spaced.png ").write_text("x")
+    (pictures / "b.png ").write_text("x")
+    path = pictures / f"list.{suffix}"
+    path.write_text(
+        "image\n" * (suffix == "csv") + " spaced.png \n  \nb.png \n b.png\r\n b.png  \nno.png \n", newline=""
+    )
+    assert names(plan(path), pictures) == [" spaced.png ", "b.png ", "b.png", "no.png "]
 
 
 @pytest.mark.parametrize(

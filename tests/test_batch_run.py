@@ -410,6 +410,32 @@ def test_lists_say_what_is_asked_of_each_picture(explain, pictures, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("how", [(), ("--workers", "2"), ("--shard", "1/1")])
+def test_lines_of_a_list_that_ask_for_one_class_by_several_names_are_one_map(explain, pictures, tmp_path, how):
+    first = tmp_path / "first"
+    explain(pictures / "00.png", "-o", first, "-q")
+    (top,) = manifest(first)
+    place = f"{pictures}/../in/00.png"
+    asked = ["top1", top["target"], "bee", "BEE", 1]
+    rows = [[path, target] for path, target in zip((pictures / "00.png", place) * 3, asked, strict=False)]
+    for number, lines in enumerate((rows, [*rows[::-1], [pictures / "00.png", ""]])):
+        with (tmp_path / f"{number}.csv").open("w", newline="") as stream:
+            csv.writer(stream).writerows([["image", "target"], *lines])
+        # The second time it goes on.
+        explain(tmp_path / f"{number}.csv", "-o", tmp_path / "out", "-q", "--no-figures", *how)
+    assert [line["map"] for line in manifest(tmp_path / "out")] == [top["map"], "00/1-bee.npz"]
+    assert json.loads(call("verify", tmp_path / "out", "--json").stdout)["verdict"] in ("identical", "within tolerance")
+
+
+def test_options_that_a_list_overrides_are_said_unless_quiet(explain, pictures, tmp_path):
+    (tmp_path / "list.csv").write_text(f"image,target\n{pictures / '00.png'},ant\n")
+    typed = (tmp_path / "list.csv", "-o", tmp_path / "out", "--target", "top1")
+    assert explain(*typed).stderr == (
+        f"{tmp_path / 'list.csv'}: --target does not hold for 1 picture: the list names classes of its own there\n"
+    )
+    assert explain(*typed, "-q").stderr == explain(*typed[:3]).stderr == ""
+
+
 def test_progress_counts_pictures_and_parts_of_them():
     from onnx_evidence.batch.loop import Progress
 

@@ -11,13 +11,13 @@ from onnx_evidence.batch.cluster import on_cluster
 from onnx_evidence.batch.folder import ResultFolder
 from onnx_evidence.batch.interrupt import Interrupt
 from onnx_evidence.batch.loop import Progress, Runner, Tally, here, run_jobs
-from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard
+from onnx_evidence.batch.plan import Item, check_questions, look, make_plan, parse_shard, take_shard, together
 from onnx_evidence.batch.pool import spawned
 from onnx_evidence.batch.recompute import TOLERANCE, finder, recompute_all, verification
 from onnx_evidence.batch.reopen import Origin
 from onnx_evidence.batch.shards import merge
 from onnx_evidence.batch.sound import Sample, draw
-from onnx_evidence.batch.summary import Cohort, summarise, write_table
+from onnx_evidence.batch.summary import Cohort, is_table, summarise, write_table
 from onnx_evidence.batch.verify import check_hashes
 from onnx_evidence.batch.work import Hand, Job, Outcome, Recipe
 
@@ -42,6 +42,7 @@ __all__ = [
     "finder",
     "fingerprint",
     "here",
+    "is_table",
     "look",
     "make_plan",
     "merge",
@@ -53,6 +54,7 @@ __all__ = [
     "spawned",
     "summarise",
     "take_shard",
+    "together",
     "verification",
     "write_table",
 ]

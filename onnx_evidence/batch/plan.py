@@ -7,12 +7,14 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line, short_of_handles
 from onnx_evidence.files import below, leads_into, open_regular, read_text, sha256_of, visible
+from onnx_evidence.methods import TOP
 from onnx_evidence.pictures import list_images, printable
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class Item:
 
 
 def make_plan(
-    given: Sequence[Path], targets: Sequence[str], versus: str | None, leave_out: Path | None = None
+    given: Sequence[Path], targets: Sequence[str] | None, versus: str | None, leave_out: Path | None = None
 ) -> list[Item]:
     """Everything that a run is asked to do.
 
@@ -65,10 +67,10 @@ def make_plan(
         Picture files, folders, patterns (``*``, ``?``, ``[``; ``**`` for all folders below), lists: a .txt file with a
         picture per line, or a .csv file with a head and the columns image and, as wanted, target and versus. Names in
         lists start from the list's folder.
-    targets : sequence of str
-        Classes to explain where a list does not say.
+    targets : sequence of str or None
+        Classes to explain where a list does not say; None is 'top1'. A warning is logged of lists that say otherwise.
     versus : str or None
-        Class to hold them against where a list does not say.
+        Class to hold them against where a list does not say; likewise.
     leave_out : Path, optional
         A folder inside a folder whose pictures are not meant: the output's own figures.
 
@@ -86,18 +88,29 @@ def make_plan(
     left_out = [] if leave_out is None else [Path(os.path.realpath(leave_out))]
     for path in given:
         if path.suffix.lower() == ".csv" and os.path.isfile(path):
-            items += _table(path, tuple(targets), versus)
+            items += _table(path, targets, versus)
         else:
-            items += [Item(each, tuple(targets), versus) for each in _pictures(path, left_out)]
-    items = list(dict.fromkeys(items))
+            items += [Item(each, tuple(targets or (TOP,)), versus) for each in _pictures(path, left_out)]
+    items = list(dict.fromkeys(_by_first_names(items)))
     # As file systems without case see them.
     stems = Counter(path.stem.casefold() for path in {item.path for item in items})
     return [replace(item, alone=stems[item.path.stem.casefold()] == 1) for item in items]
 
 
+def _by_first_names(items: Sequence[Item]) -> list[Item]:
+    """A picture is called by the first of the paths that lead to its name in its folder."""
+    folders: dict[Path, str] = {}
+    first: dict[tuple[str, str], Path] = {}
+    for folder in {item.path.parent for item in items}:
+        folders[folder] = os.path.realpath(folder)
+    return [
+        replace(item, path=first.setdefault((folders[item.path.parent], item.path.name), item.path)) for item in items
+    ]
+
+
 def _pictures(path: Path, left_out: Sequence[Path]) -> list[Path]:
     if path.suffix.lower() == ".txt" and os.path.isfile(path):
-        return [path.parent / line for line in _lines(path)]
+        return [_listed(path, line) for line in _lines(path)]
     if not os.path.exists(path) and glob.has_magic(str(path)):
         links: set[str] = set()
         matches = [Path(each) for each in sorted(_matching(path, links))]
@@ -145,13 +158,19 @@ def _lines(path: Path) -> list[str]:
         lines = read_text(path, "utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the list: {one_line(error)}") from error
-    named = [line.strip() for line in lines if line.strip()]
+    named = [line for line in lines if line.strip()]
     if not named:
         raise DataError(f"{path}: the list is empty: give one picture per line")
     return named
 
 
-def _table(path: Path, targets: tuple[str, ...], versus: str | None) -> list[Item]:
+def _listed(path: Path, name: str) -> Path:
+    """The picture of a line; spaces around it are of its name, unless a picture is called so without them."""
+    exact, bare = path.parent / name, path.parent / name.strip()
+    return bare if name != name.strip() and os.path.exists(bare) and not os.path.exists(exact) else exact
+
+
+def _table(path: Path, targets: Sequence[str] | None, versus: str | None) -> list[Item]:
     try:
         # utf-8-sig: spreadsheets put a mark in front.
         with io.StringIO(read_text(path, "utf-8-sig"), newline="") as stream:
@@ -165,14 +184,58 @@ def _table(path: Path, targets: tuple[str, ...], versus: str | None) -> list[Ite
         )
     if len(rows) < 2:
         raise DataError(f"{path}: the list is empty: give one picture per line below the columns' names")
-    items = []
+    items: list[Item] = []
+    unheard: dict[str, set[Path]] = {}
     for number, row in enumerate(rows[1:], start=2):
         if len(row) > len(head) or not row[0].strip():
             raise DataError(f"{path}: row {number} does not fit the columns {', '.join(head)}; quote commas")
         cells = dict(zip(head, (cell.strip() for cell in row), strict=False))
         target, against = cells.get("target"), cells.get("versus")
-        items.append(Item(path.parent / cells["image"], (target,) if target else targets, against or versus))
+        asked = (target,) if target else tuple(targets or (TOP,))
+        items.append(Item(_listed(path, row[0]), asked, against or versus))
+        for option, own, other in (("--target", target, targets), ("--versus", against, versus)):
+            if own and other:
+                unheard.setdefault(option, set()).add(items[-1].path)
+    _tell_unheard(path, unheard)
     return items
+
+
+def _tell_unheard(path: Path, unheard: Mapping[str, set[Path]]) -> None:
+    """Say that options do not hold for pictures whose rows say otherwise."""
+    count = len(set().union(*unheard.values()))
+    if count:
+        log.warning(
+            "%s: %s %s not hold for %s: the list names classes of its own there",
+            visible(printable(path)),
+            " and ".join(sorted(unheard)),
+            "does" if len(unheard) == 1 else "do",
+            "1 picture" if count == 1 else f"{count} pictures",
+        )
+
+
+def together(items: Sequence[Item], find_class: Callable[[str], int]) -> list[Item]:
+    """All that is asked of a picture, held against one class, as one item, where a list asks in several lines.
+
+    Parameters
+    ----------
+    items : sequence of Item
+        The plan; classes are checked.
+    find_class : callable
+        From a class's number or name to the number.
+
+    Returns
+    -------
+    list of Item
+        In the order of their first lines; every class once, as it was called first.
+    """
+    find = cache(find_class)
+    groups: dict[tuple[Path, int | None], tuple[Item, dict[int | str, str]]] = {}
+    for item in items:
+        rival = None if item.versus is None else find(item.versus)
+        _, asked = groups.setdefault((item.path, rival), (item, {}))
+        for target in item.targets:
+            asked.setdefault(TOP if target == TOP else find(target), target)
+    return [replace(item, targets=tuple(asked.values())) for item, asked in groups.values()]
 
 
 def check_questions(items: Sequence[Item], check: Callable[[Sequence[str], str | None], None]) -> None:

@@ -11,7 +11,7 @@ from onnx_evidence.batch.failures import FAILURES
 from onnx_evidence.batch.index import Names
 from onnx_evidence.batch.journal import read_lines
 from onnx_evidence.batch.manifest import MANIFEST
-from onnx_evidence.batch.summary import Row
+from onnx_evidence.batch.summary import is_table
 from onnx_evidence.errors import StoreError
 from onnx_evidence.files import PARTIAL
 from onnx_evidence.pictures import printable
@@ -138,7 +138,8 @@ def _is_subfolder(folder: Path) -> bool:
 def _is_table(path: Path) -> bool:
     if path.suffix.lower() != ".csv" or path.is_symlink() or not path.is_file():
         return False
-    return _start(path) == ",".join(Row._fields).encode()[:_START]
+    with path.open("rb") as stream:
+        return is_table(stream)
 
 
 def _first(path: Path) -> dict[str, Any] | None:

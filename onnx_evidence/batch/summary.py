@@ -156,6 +156,22 @@ def _unresolved(arrays: dict[str, FloatArray]) -> float | None:
     return float((arrays["margin"] > np.abs(arrays["input_pixels"])).mean())
 
 
+def is_table(stream: BinaryIO) -> bool:
+    """Whether a file is a table that `write_table` made.
+
+    Parameters
+    ----------
+    stream : file object
+        Binary.
+
+    Returns
+    -------
+    bool
+    """
+    head = ",".join(Row._fields).encode()
+    return stream.read(len(head) + 2).splitlines()[:1] == [head]
+
+
 def write_table(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as CSV that spreadsheets take for nothing but text and numbers.
 

@@ -30,6 +30,7 @@ from onnx_evidence.batch import (
     finder,
     fingerprint,
     here,
+    is_table,
     look,
     make_plan,
     on_cluster,
@@ -40,6 +41,7 @@ from onnx_evidence.batch import (
     spawned,
     summarise,
     take_shard,
+    together,
     verification,
     write_table,
 )
@@ -63,10 +65,10 @@ from onnx_evidence.cli.options import (
     verbosity_options,
     versus_option,
 )
-from onnx_evidence.cli.options_methods import given, method_options, setting_option
+from onnx_evidence.cli.options_methods import given, method_options, setting_option, typed
 from onnx_evidence.errors import DataError, StoreError
 from onnx_evidence.explainer import Explainer
-from onnx_evidence.files import finite_json, json_line, shown
+from onnx_evidence.files import check_replaced, finite_json, json_line, shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -116,8 +118,9 @@ def explain(
         raise click.UsageError("--cluster has workers of its own: leave --workers out")
     recipe = Recipe(model, {"layer": layers, **opening, **given(settings)})
     with Interrupt() as interrupt, recipe.open() as explainer:
-        items = make_plan(images, targets, versus, leave_out=out)
+        items = make_plan(images, targets if typed("targets") else None, versus, leave_out=out)
         check_questions(items, explainer.check_targets)
+        items = together(items, explainer.deployed.find_class)
         items = items if part is None else take_shard(items, *part)
         items = _looked(items, interrupt)
         configuration = fingerprint.of_explainer(explainer)
@@ -175,6 +178,8 @@ def _csv(ctx: click.Context, option: click.Parameter, path: Path | None) -> Path
 def summary(folder: Path, out: Path | None, masks: Path | None, quiet: bool, verbose: bool) -> None:
     """Show what the maps in FOLDER say as a whole: means by class."""
     set_verbosity(quiet, verbose)
+    if out is not None:
+        check_replaced(out, (), "a table of 'summary'", is_table)
     cohort = Cohort()
     with progress_bar(None, "map", quiet) as bar:
         rows = cohort.noting(summarise(folder, masks, bar.update))

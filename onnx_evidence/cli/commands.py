@@ -24,6 +24,7 @@ from onnx_evidence.cli.options import (
     model_options,
     opened,
     progress_bar,
+    read_files,
     say_error,
     set_verbosity,
     translate_errors,
@@ -32,7 +33,7 @@ from onnx_evidence.cli.options import (
 )
 from onnx_evidence.cli.options_methods import evaluation_options, method_options, setting_option
 from onnx_evidence.cuts import AUTO, resolve_layers
-from onnx_evidence.errors import EvidenceError, StoreError, naming
+from onnx_evidence.errors import EvidenceError, naming
 from onnx_evidence.evaluation import (
     DRAWS,
     Plan,
@@ -41,12 +42,12 @@ from onnx_evidence.evaluation import (
     plan_study,
     walk_photograph,
 )
-from onnx_evidence.files import check_writable, finite_json, write_atomic
+from onnx_evidence.files import check_replaced, check_writable, finite_json, write_atomic
 from onnx_evidence.intake import look
-from onnx_evidence.methods import TOP, fit_background, save_background
+from onnx_evidence.methods import TOP, fit_background, is_background, save_background
 from onnx_evidence.pictures import list_images
 from onnx_evidence.preprocessing import PRESETS, recipe
-from onnx_evidence.vjp import build_vjp
+from onnx_evidence.vjp import build_vjp, is_backward
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -108,6 +109,7 @@ def background(
 ) -> None:
     """Fit what features of MODEL look like from the pictures in FOLDER (100 to 500 are enough)."""
     set_verbosity(quiet, verbose)
+    check_replaced(out, read_files(model, opening), "a fitted background", is_background)
     deployed = opened(model, opening)
     # For every method: what integration takes by itself, and what removal of windows does.
     cuts = [
@@ -115,8 +117,6 @@ def background(
     ]
     names = list(dict.fromkeys(name for each in cuts for name in each))
     paths = list_images([folder], tell=True)
-    if out.is_dir():
-        raise StoreError(f"{out}: this is a folder; name the .npz file to write")
     check_writable(out.parent)
     with progress_bar(len(paths), "picture", quiet) as bar:
         file = fit_background(deployed, names, _ticking(paths, bar), window=window, patch=patch)
@@ -250,6 +250,7 @@ def gradient(model: Path, out: Path, layer: str | None, opening: Opening) -> Non
     It takes what the model (behind the cut) takes, a 'cotangent' and a 0/1 mask 'rest' of classes (N, K), and gives the
     'gradient' of cotangent . logits - log-sum-exp of the rest, and the logits as 'value'.
     """
+    check_replaced(out, read_files(model, opening), "a backward graph of 'gradient'", is_backward)
     deployed = opened(model, opening)
     cut = deployed.graph.find(layer or deployed.model.input_name)
     backward = build_vjp(deployed.graph.tail(cut), rest=True)

@@ -148,6 +148,12 @@ def opened(model: Path, opening: Opening) -> DeployedModel:
     return click.get_current_context().with_resource(DeployedModel(model, **opening))
 
 
+def read_files(model: Path, opening: Opening) -> list[Path]:
+    """The files that are given to open a model."""
+    given = (model, opening["labels"], opening["preprocess"])
+    return [Path(each) for each in given if each is not None]
+
+
 def model_options(command: Callable[..., R]) -> Callable[..., R]:
     """Options of every command that opens a model; the command is given them together, as ``opening``."""
 

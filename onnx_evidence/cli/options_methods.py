@@ -64,12 +64,13 @@ method_options = together(*(setting_option(name, **_FROM_TABLE.get(name, {})) fo
 
 def given(settings: dict[str, Any]) -> dict[str, Any]:
     """Those that were typed: a default that is typed says more than one that is not."""
-    context = click.get_current_context()
-    return {
-        name: value
-        for name, value in settings.items()
-        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-    }
+    return {name: value for name, value in settings.items() if typed(name)}
+
+
+def typed(name: str) -> bool:
+    """Whether a parameter was given, be it at its default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not click.core.ParameterSource.DEFAULT
 
 
 class _Names(click.ParamType):  # type: ignore[type-arg] # see above

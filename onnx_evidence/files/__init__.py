@@ -7,6 +7,7 @@ from onnx_evidence.files import machine
 from onnx_evidence.files.arrays import MOST_BYTES, Head, heads_of, pack_arrays, unpack_arrays
 from onnx_evidence.files.inside import MOST, open_inside, open_regular, sha256_of
 from onnx_evidence.files.machine import available_threads, count_gpus, describe_machine, thread_share
+from onnx_evidence.files.replacing import check_replaced
 from onnx_evidence.files.store import (
     PARTIAL,
     check_writable,
@@ -31,6 +32,7 @@ __all__ = [
     "Head",
     "available_threads",
     "below",
+    "check_replaced",
     "check_writable",
     "count_gpus",
     "csv_text",

@@ -3,7 +3,7 @@
 Imported by: batch, cli, evaluation, explainer.
 """
 
-from onnx_evidence.methods.background_file import Header, save_background
+from onnx_evidence.methods.background_file import Header, is_background, save_background
 from onnx_evidence.methods.baselines import own_means
 from onnx_evidence.methods.choice import check_settings
 from onnx_evidence.methods.engine import CutMap, Question, View, check_finite, placed
@@ -35,6 +35,7 @@ __all__ = [
     "check_targets",
     "fit_background",
     "fixed_record",
+    "is_background",
     "make_record",
     "own_means",
     "placed",

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -135,12 +135,34 @@ def save_background(path: Path, file: BackgroundFile) -> None:
     write_arrays(path, arrays)
 
 
+def is_background(stream: BinaryIO) -> bool:
+    """Whether a file is a background of this version.
+
+    Parameters
+    ----------
+    stream : file object
+        Seekable, binary.
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        return _header(stream).format == FORMAT
+    except _DAMAGED:  # what `Header` finds wrong is a ValueError
+        return False
+
+
+def _header(stream: BinaryIO) -> Header:
+    return Header.model_validate(json.loads(str(unpack_arrays(stream, _HEADER, ["header"])["header"])))
+
+
 def load_background(path: Path, model_sha256: str, preprocess: str) -> BackgroundFile:
     """Read a background file; DataError where it cannot be, or was fitted for another model or preprocessing (JSON)."""
     try:
         with open_regular(path) as stream:
             data = stream.read()
-        header = Header.model_validate(json.loads(str(unpack_arrays(BytesIO(data), _HEADER, ["header"])["header"])))
+        header = _header(BytesIO(data))
         arrays = unpack_arrays(BytesIO(data), min(_size(header), MOST_BYTES), _names(header))
         backgrounds = tuple(_background(arrays, index, cut) for index, cut in enumerate(header.cuts))
     except ValidationError as error:

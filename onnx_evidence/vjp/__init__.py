@@ -8,10 +8,12 @@ to the input.
 * `tape`: what rules write with, values with arithmetic; `step`: what they see of the forward graph.
 * `table`: one rule per operator; `attention`, `elementwise`, `indexing`, `linear`, `pooling`, `normalization`,
   `reduction`, `sampling` and `shaping` hold them.
+* `written`: which files hold what it made.
 
 Imported by: cli, deployed.
 """
 
 from onnx_evidence.vjp.build import build_vjp, missing_rules
+from onnx_evidence.vjp.written import is_backward
 
-__all__ = ["build_vjp", "missing_rules"]
+__all__ = ["build_vjp", "is_backward", "missing_rules"]

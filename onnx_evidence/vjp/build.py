@@ -15,6 +15,7 @@ from onnx_evidence.vjp.modern import modern
 from onnx_evidence.vjp.step import Step
 from onnx_evidence.vjp.table import RECTIFIERS, RULES, guided
 from onnx_evidence.vjp.tape import FLOATS, Tape, Value
+from onnx_evidence.vjp.written import NAMED
 
 # What passes no derivative on: shapes, choices, comparisons.
 _OPAQUE = frozenset(
@@ -85,7 +86,7 @@ def build_vjp(model: onnx.ModelProto, *, rest: bool = False, only_rectified: boo
         helper.make_tensor_value_info(names[2], source.type.tensor_type.elem_type, [batch, *shape[1:]]),
         helper.make_tensor_value_info(names[3], kind, [batch, classes]),
     ]
-    return net.model_of(net.needed(*names[2:]), inputs, outputs, f"{forward.graph.name}, backward", ir_version=8)
+    return net.model_of(net.needed(*names[2:]), inputs, outputs, f"{forward.graph.name}{NAMED}", ir_version=8)
 
 
 def missing_rules(model: onnx.ModelProto) -> list[str]:
