@@ -90,7 +90,11 @@ HOMES = {
         "vjp.step",
         "vjp.tape",
     },
-    "onnxruntime": {"sessions.runtime", "vjp.shaping"},  # the latter asks what the matrix of a Resize is
+    "onnxruntime": {
+        "sessions.bfloat16",
+        "sessions.runtime",
+        "vjp.shaping",
+    },  # the latter asks what the matrix of a Resize is
     "cv2": {"pictures.opencv"},
     "PIL": {"pictures.pillow"},
     "matplotlib": {
