@@ -75,6 +75,7 @@ HOMES = {
         "intake.unsteady",
         "intake.vendor",
         "intake.winners",
+        "sessions.bfloat16",
         "sessions.kernels",
         "sessions.runtime",
         "vjp.attention",
