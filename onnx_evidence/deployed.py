@@ -18,7 +18,7 @@ import onnx
 
 from onnx_evidence.counting import MAX_WORK
 from onnx_evidence.cuts import Cut, Graph, are_read, certify, measure_field, measured_together, unmeasured
-from onnx_evidence.errors import DataError, GradientError, ModelError
+from onnx_evidence.errors import GradientError, ModelError
 from onnx_evidence.evidence import OPEN, CellField, ClassKind, input_field
 from onnx_evidence.graphs import bytes_at_once
 from onnx_evidence.intake import (
@@ -27,6 +27,7 @@ from onnx_evidence.intake import (
     Answer,
     Answers,
     Model,
+    check_labels,
     find_class,
     load_model,
     name_both,
@@ -266,11 +267,11 @@ class DeployedModel:
         ModelError
             If the output is no vector of at least two logits.
         DataError
-            If there are more or fewer labels than classes.
+            If there are more or fewer labels than classes; an empty line at the end of a file of them is one.
         """
         found = self._answers.classes
-        if self.labels is not None and len(self.labels) != found:
-            raise DataError(f"{len(self.labels)} labels for a model of {found} classes: they must be as many")
+        if self.labels is not None:
+            check_labels(self.labels, found, self.labels_file, binary=self.model.binary)
         return found
 
     def answer(self, inputs: Features) -> Answer:

@@ -375,6 +375,23 @@ def test_pictures_are_rounded_to_what_the_file_s_input_can_hold(form):
     assert 0 < np.abs(x - fine).max() < 2e-3  # the control
 
 
+def test_an_input_of_bfloat16_gets_pictures_rounded_to_it(tmp_path: Path):
+    plain_path = tiny.save(tiny.classifier(), tmp_path / "plain.onnx")
+    model = tiny.classifier()
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
+    nodes = list(model.graph.node)
+    nodes[0].input[0] = "wide"
+    del model.graph.node[:]
+    model.graph.node.extend([node("Cast", ["input"], ["wide"], to=TensorProto.FLOAT), *nodes])
+    deployed = DeployedModel(tiny.save(model, tmp_path / "model.onnx"), device="cpu")
+    x = deployed.prepare(pictures(1)[0])[1]
+    rounded = x.astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
+    np.testing.assert_array_equal(x, rounded.astype(np.float32))
+    np.testing.assert_array_equal(deployed.answer(x).logits, plain(plain_path, x).astype(np.float64))
+    fine = DeployedModel(plain_path, device="cpu").prepare(pictures(1)[0])[1]
+    assert 1e-3 < np.abs(x - fine).max() < 1e-2  # the control
+
+
 def test_grey_levels_are_whole_numbers_again(tmp_path: Path):
     model = tiny.classifier(recorded=False)
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 32, 32, 3]))

@@ -75,6 +75,7 @@ HOMES = {
         "intake.unsteady",
         "intake.vendor",
         "intake.winners",
+        "sessions.bfloat16",
         "sessions.kernels",
         "sessions.runtime",
         "vjp.attention",
@@ -91,7 +92,11 @@ HOMES = {
         "vjp.tape",
         "vjp.written",
     },
-    "onnxruntime": {"sessions.runtime", "vjp.shaping"},  # the latter asks what the matrix of a Resize is
+    "onnxruntime": {
+        "sessions.bfloat16",
+        "sessions.runtime",
+        "vjp.shaping",
+    },  # the latter asks what the matrix of a Resize is
     "cv2": {"pictures.opencv"},
     "PIL": {"pictures.pillow"},
     "matplotlib": {

@@ -454,6 +454,24 @@ def test_probabilities_may_be_rounded_to_half_precision(maker: str, wide: bool, 
     np.testing.assert_array_equal(answer.probabilities(list(range(K))), tensor(model, name, x)[0])
 
 
+@pytest.mark.parametrize("maker", ["Softmax", "Sigmoid"])
+def test_probabilities_may_be_rounded_to_bfloat16(maker: str, tmp_path: Path):
+    nodes = [node(maker, ["z"], ["p"]), node("Cast", ["p"], ["out"], to=TensorProto.BFLOAT16)]
+    model = scores(*nodes, outputs={"out": ("N", K)}, kinds={"out": TensorProto.BFLOAT16})
+    deployed, x = opened(model, tmp_path), pictures()
+    assert (kind(deployed.model)[0], deployed.model.source_name) == ("probabilities", "z")
+    said = deployed.answer(x[0]).probabilities(list(range(K)))
+    wide = tensor(model, "p", x)[0]
+    np.testing.assert_array_equal(said, wide.astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)))
+    assert np.abs(said - wide).max() > 1e-5  # the control
+
+
+def test_a_softmax_over_something_else_is_none_in_bfloat16_either(tmp_path: Path):
+    nodes = [node("Softmax", ["z"], ["p"], axis=0), node("Cast", ["p"], ["out"], to=TensorProto.BFLOAT16)]
+    model = scores(*nodes, outputs={"out": ("N", K)}, kinds={"out": TensorProto.BFLOAT16})
+    refused(model, tmp_path, "output 'out' is a Softmax along axis 0 of N x 4, not over the classes of one picture")
+
+
 # --- which output ---------------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,21 @@ def one_node(item: onnx.NodeProto, shape: tuple[int | str, ...] = ("N", 3), doma
 NEGATION = node("Neg", ["x"], ["y"])
 
 
+def test_bfloat16_is_handed_over_exactly():
+    kind = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
+    model = one_node(node("Cast", ["x"], ["y"], to=TensorProto.BFLOAT16))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
+    x = np.random.default_rng(0).normal(0, [1e-30, 1.0, 1e30], (7, 3)).astype(np.float32)
+    rounded = x.astype(kind).astype(np.float32)
+    found = Session(model, CPU).run(x)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, rounded)
+    assert not np.array_equal(found, x)  # the control
+    back = one_node(node("Cast", ["x"], ["y"], to=TensorProto.FLOAT))
+    back.graph.input[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
+    np.testing.assert_array_equal(Session(back, CPU, batch=2).run(x.astype(kind)), rounded)
+
+
 # --- the device -----------------------------------------------------------------------------------------------
 
 

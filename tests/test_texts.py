@@ -1,7 +1,9 @@
 """What is read of files that users give: regular ones, of sizes that can be, nested as deep as can be read."""
 
 import io
+import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +15,12 @@ from onnx_evidence.files import below, inside, machine, texts
 from onnx_evidence.files.arrays import unpack_arrays
 from onnx_evidence.files.inside import open_regular
 from onnx_evidence.files.texts import parse_json, parse_toml, read_text
-from onnx_evidence.intake.labels import find_class, read_labels, recorded_labels
+from onnx_evidence.intake.labels import check_labels, find_class, read_labels, recorded_labels
 from onnx_evidence.pictures import decoding
 from onnx_evidence.pictures.photograph import read_photograph
+from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.found import read_preprocess
+from tests import tiny
 from tests.batch import write_pictures
 
 DEEP = "[" * 100_000
@@ -25,7 +29,50 @@ DEEP = "[" * 100_000
 def test_a_text_is_read_as_its_file_has_it(tmp_path):
     path = tmp_path / "text"
     path.write_bytes("\ufeffgrün\r\nrot\rblau\n".encode())
-    assert read_text(path, "utf-8-sig") == "grün\nrot\nblau\n" == path.read_text(encoding="utf-8-sig")
+    assert read_text(path) == "grün\nrot\nblau\n" == path.read_text(encoding="utf-8-sig")
+
+
+def test_the_mark_that_windows_puts_in_front_is_no_part_of_any_text(tmp_path):
+    def marked(name: str, text: str):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+        return tmp_path / name
+
+    assert read_labels(marked("l.txt", "ant\nbee\n")) == ("ant", "bee")
+    plain = {**tiny.PREPROCESS, "size": [32, 32]}
+    toml = "\n".join(f"{key} = {json.dumps(value)}" for key, value in plain.items())
+    for path in (marked("p.toml", toml), marked("p.json", json.dumps(plain))):
+        assert read_preprocess(path) == Preprocess(**tiny.PREPROCESS)
+    (found,) = expectations([str(marked("g.csv", "a.png,ant\n"))], [])
+    assert found.picture == tmp_path / "a.png"
+    write_pictures(tmp_path, 1)
+    for path in (marked("list.txt", "00.png\n"), marked("list.csv", "image,target\n00.png,ant\n")):
+        assert [item.path for item in make_plan([path], ["top1"], None)] == [tmp_path / "00.png"]
+
+
+def test_lines_end_where_files_say_so_and_nowhere_else(tmp_path):
+    odd = ["form\ffeed", "tab\vulator", "next\x85line", "line\u2028end", "part\u2029end", "file\x1csign"]
+    for end in ("\n", "\r\n", "\r"):
+        for last in ("", end):
+            (tmp_path / "l.txt").write_bytes((end.join(odd) + last).encode())
+            assert read_labels(tmp_path / "l.txt") == tuple(odd)
+    assert len("".join(odd).splitlines()) > 1  # what this is about
+    (tmp_path / "l.txt").write_bytes(b"ant\n\nbee\n\n")
+    assert read_labels(tmp_path / "l.txt") == ("ant", "", "bee", "")
+    (tmp_path / "g.csv").write_text("a.png,ant\x85x\nb.png,bee\n", encoding="utf-8")
+    assert [each.label for each in expectations([str(tmp_path / "g.csv")], [])] == ["ant\x85x", "bee"]
+
+
+def test_an_empty_line_behind_the_labels_is_said_to_be_one():
+    check_labels(("ant", "", "bee"), 3, None, binary=False)
+    check_labels(("ant", "bee", ""), 3, None, binary=False)  # a class without a name
+    with pytest.raises(DataError, match=r"^4 labels for a model of 3 classes: they must be as many$"):
+        check_labels(("ant", "", "bee", "cat"), 3, None, binary=False)
+    message = r"^l.txt: 4 labels for a model of 3 classes: they must be as many; the last one is empty: remove"
+    with pytest.raises(DataError, match=message):
+        check_labels(("ant", "bee", "cat", " "), 3, Path("l.txt"), binary=False)
+    # One name and an empty line would name the wrong class of two that were made of one number.
+    with pytest.raises(DataError, match=r"^2 labels for a model of 2 classes: the last one is empty: remove the blank"):
+        check_labels(("cat", ""), 2, None, binary=True)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")

@@ -155,7 +155,7 @@ def _tell_folders(pattern: Path, folders: Sequence[Path], one: str, many: str, r
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = read_text(path, "utf-8-sig").split("\n")
+        lines = read_text(path).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the list: {one_line(error)}") from error
     named = [line for line in lines if line.strip()]
@@ -172,8 +172,7 @@ def _listed(path: Path, name: str) -> Path:
 
 def _table(path: Path, targets: Sequence[str] | None, versus: str | None) -> list[Item]:
     try:
-        # utf-8-sig: spreadsheets put a mark in front.
-        with io.StringIO(read_text(path, "utf-8-sig"), newline="") as stream:
+        with io.StringIO(read_text(path), newline="") as stream:
             rows = [row for row in csv.reader(stream, strict=True) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot read the list: {one_line(error)}") from error

@@ -113,7 +113,7 @@ def _probability(text: str, where: str) -> float:
 
 def _read(path: Path) -> Iterator[Expectation]:
     try:
-        text = read_text(path, "utf-8-sig")
+        text = read_text(path)
         rows = _json_rows(text) if path.suffix.lower() == ".json" else _csv_rows(text)
         found = [row for row in rows if row != list(_FIELDS)[: len(row)]]
     except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
@@ -126,7 +126,7 @@ def _read(path: Path) -> Iterator[Expectation]:
 
 
 def _csv_rows(text: str) -> list[list[str]]:
-    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), skipinitialspace=True) if row]
+    rows = [[cell.strip() for cell in row] for row in csv.reader(text.split("\n"), skipinitialspace=True) if row]
     if wrong := next((row for row in rows if not 2 <= len(row) <= len(_FIELDS) or not all(row[:2])), None):
         raise ValueError(f"line {','.join(wrong)!r} is not 'picture,label[,probability]'")
     return rows

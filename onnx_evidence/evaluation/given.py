@@ -53,8 +53,7 @@ class _Names:
 def _read_table(table: Path, fields: int, what: str) -> list[tuple[int, list[str]]]:
     """The lines of a CSV file, with their numbers; blank ones are passed over."""
     try:
-        # utf-8-sig: spreadsheets put a mark in front.
-        with io.StringIO(read_text(table, "utf-8-sig"), newline="") as stream:
+        with io.StringIO(read_text(table), newline="") as stream:
             reader = csv.reader(stream, strict=True)
             lines = [(reader.line_num, line) for line in reader if any(field.strip() for field in line)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:

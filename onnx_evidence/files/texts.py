@@ -15,14 +15,13 @@ _DEEP = "it is nested too deeply"
 _DOTS = 2000
 
 
-def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """The text of a file, with all ends of lines as newlines.
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with all ends of lines as newlines.
 
     Parameters
     ----------
     path : Path
-        Links are followed.
-    encoding : str
+        Links are followed. The mark that some editors and spreadsheets put in front (U+FEFF) is no part of the text.
 
     Returns
     -------
@@ -36,7 +35,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
         If it is of another encoding.
     """
     with open_regular(path, LARGEST) as stream:
-        return io.TextIOWrapper(io.BytesIO(stream.read(LARGEST)), encoding=encoding).read()
+        return io.TextIOWrapper(io.BytesIO(stream.read(LARGEST)), encoding="utf-8-sig").read()
 
 
 def parse_json(text: str) -> Any:

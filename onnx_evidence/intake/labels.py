@@ -33,7 +33,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     Parameters
     ----------
     path : Path
-        The file, in UTF-8.
+        The file, in UTF-8. Lines end at LF, CR LF or CR alone; an empty one is a class without a name, also at the end.
 
     Returns
     -------
@@ -45,12 +45,13 @@ def read_labels(path: Path) -> tuple[str, ...]:
         If the file cannot be read or is empty.
     """
     try:
-        labels = read_text(path).splitlines()
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the labels: {one_line(error)}") from error
-    if not labels:
+    if not text:
         raise DataError(f"{path}: no labels: one class name per line is expected")
-    return tuple(labels)
+    # Not str.splitlines, which ends lines at form feeds and five more characters too: all names behind would shift.
+    return tuple(text.removesuffix("\n").split("\n"))
 
 
 def name_both(labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -67,6 +68,33 @@ def name_both(labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
         'not NAME' and NAME for one name; anything else as it is.
     """
     return (f"not {labels[0]}", labels[0]) if labels is not None and len(labels) == 1 else labels
+
+
+def check_labels(labels: tuple[str, ...], classes: int, source: Path | None, *, binary: bool) -> None:
+    """Refuse class names that are not as many as the classes.
+
+    Parameters
+    ----------
+    labels : tuple of str
+        Class names in class order.
+    classes : int
+        K, the number of classes.
+    source : Path or None
+        The file that they are from, where one was given.
+    binary : bool
+        Whether the classes were made of one number; one name and an empty line would pass for the names of both.
+
+    Raises
+    ------
+    DataError
+        With the remedy where the last is empty: nothing is dropped, as an empty line may be a class without a name.
+    """
+    rule = [] if len(labels) == classes else ["they must be as many"]
+    if labels and not labels[-1].strip() and (rule or binary):
+        rule.append("the last one is empty: remove the blank lines at the end")
+    if rule:
+        where = "" if source is None else f"{source}: "
+        raise DataError(f"{where}{len(labels)} labels for a model of {classes} classes: {'; '.join(rule)}")
 
 
 def find_class(name: str | int, labels: tuple[str, ...] | None, classes: int) -> int:

@@ -8,6 +8,7 @@ import ctypes
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -19,6 +20,7 @@ from onnx.external_data_helper import uses_external_data
 
 from onnx_evidence.errors import DeviceError, ModelError, SettingError, one_line
 from onnx_evidence.files import available_threads
+from onnx_evidence.sessions.bfloat16 import needs_care, run_with_care
 from onnx_evidence.sessions.kernels import why_not, without_source
 from onnx_evidence.types import AnyArray, Features, FloatArray
 
@@ -235,6 +237,7 @@ class Session:
         self.inputs = len(self._inputs)
         self._batch = batch
         self._turns = _has_loop(model)
+        self._careful = needs_care(self._session)
         self.passes = 0
 
     def run(self, batch: AnyArray) -> AnyArray:
@@ -260,7 +263,7 @@ class Session:
         Returns
         -------
         list of ndarray, shape (N, ...)
-            One per output, in the graph's own dtype.
+            One per output, in the graph's own dtype; bfloat16, which numpy does not have, as float32.
 
         Raises
         ------
@@ -289,7 +292,9 @@ class Session:
             raise ModelError("the model was closed, and nothing of it can be run any more: open it again")
         try:
             with _limited(len(batches[0]) if self._turns else None) as options:
-                results = session.run(outputs, dict(zip(self._inputs, batches, strict=True)), options)
+                given = dict(zip(self._inputs, batches, strict=True))
+                run = partial(run_with_care, session) if self._careful else session.run
+                results = run(outputs, given, options)
         except Exception as error:
             if _TERMINATED in str(error):
                 raise EndlessError(
