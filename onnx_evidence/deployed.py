@@ -150,6 +150,13 @@ class Heads:
         return found
 
 
+def _refuse_empty(**given: object) -> None:
+    """Refuse empty texts, which as paths would be the current folder."""
+    for name, value in given.items():
+        if isinstance(value, str) and not value:
+            raise DataError(f"{name} '' is empty: give the name of a file")
+
+
 class DeployedModel:
     """An .onnx classifier ready to run.
 
@@ -207,6 +214,7 @@ class DeployedModel:
         classes: str | None = None,
         max_work: int = MAX_WORK,
     ) -> None:
+        _refuse_empty(model=path, preprocess=preprocess, labels=labels)
         self.model = load_model(Path(path), preprocess, output=output, classes=classes, max_work=max_work)
         self.graph = Graph(self.model)
         names = read_labels(Path(labels)) if labels is not None else self.model.labels
@@ -344,6 +352,7 @@ class DeployedModel:
 
     def read(self, image: str | Path | AnyArray | Photograph, most: int = MAX_PIXELS) -> Photograph:
         """Read an image of at most ``most`` pixels the way that the preprocessing takes it; see `prepare`."""
+        _refuse_empty(image=image)
         return read_picture(image, self.preprocess, most)
 
     def prepare(self, image: str | Path | AnyArray | Photograph) -> tuple[Photograph, Features, Placement]:
