@@ -18,7 +18,7 @@ import onnx
 
 from onnx_evidence.counting import MAX_WORK
 from onnx_evidence.cuts import Cut, Graph, are_read, certify, measure_field, measured_together, unmeasured
-from onnx_evidence.errors import GradientError, ModelError
+from onnx_evidence.errors import DataError, GradientError, ModelError
 from onnx_evidence.evidence import OPEN, CellField, ClassKind, input_field
 from onnx_evidence.graphs import bytes_at_once
 from onnx_evidence.intake import (
@@ -153,6 +153,13 @@ class Heads:
         return found
 
 
+def _refuse_empty(**given: object) -> None:
+    """Refuse empty texts, which as paths would be the current folder."""
+    for name, value in given.items():
+        if isinstance(value, str) and not value:
+            raise DataError(f"{name} '' is empty: give the name of a file")
+
+
 class DeployedModel:
     """An .onnx classifier ready to run.
 
@@ -210,6 +217,7 @@ class DeployedModel:
         classes: str | None = None,
         max_work: int = MAX_WORK,
     ) -> None:
+        _refuse_empty(model=path, preprocess=preprocess, labels=labels)
         self.model = load_model(Path(path), preprocess, output=output, classes=classes, max_work=max_work)
         self.graph = Graph(self.model)
         names = read_labels(Path(labels)) if labels is not None else self.model.labels
@@ -347,6 +355,7 @@ class DeployedModel:
 
     def read(self, image: str | Path | AnyArray | Photograph, most: int = MAX_PIXELS) -> Photograph:
         """Read an image of at most ``most`` pixels the way that the preprocessing takes it; see `prepare`."""
+        _refuse_empty(image=image)
         return read_picture(image, self.preprocess, most)
 
     def prepare(self, image: str | Path | AnyArray | Photograph) -> tuple[Photograph, Features, Placement]:

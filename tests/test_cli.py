@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from onnx_evidence import DeployedModel, fit_background
+from onnx_evidence import DeployedModel, Explainer, fit_background
 from onnx_evidence.cli.commands import main
 from onnx_evidence.cli.tables import unaccounted
+from onnx_evidence.errors import EvidenceError
 from onnx_evidence.evidence.path import FIRST_STEPS
 from onnx_evidence.methods.background_file import save_background
 from onnx_evidence.methods.path import PathMethod
@@ -895,6 +897,56 @@ def test_an_option_given_twice_is_refused_where_it_takes_one_value(tiny_model, g
     # Those that take several, and switches, may be repeated.
     call(*arguments, "--target", "bee", "-q", "-q")
     assert len(manifest(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("explain MODEL '' -o OUT", "IMAGES"),
+        ("explain MODEL PICTURE '' -o OUT", "IMAGES"),
+        ("explain '' PICTURE -o OUT", "MODEL"),
+        ("explain MODEL PICTURE -o ''", "--out"),
+        ("explain MODEL PICTURE -o OUT --background ''", "--background"),
+        ("explain MODEL PICTURE -o OUT --labels ''", "--labels"),
+        ("explain MODEL PICTURE -o OUT --preprocess=", "--preprocess"),
+        ("explain MODEL PICTURE -o OUT --target ant --target ''", "--target"),
+        ("explain MODEL PICTURE -o OUT --layer ''", "--layer"),
+        ("background MODEL '' -o OUT", "FOLDER"),
+        ("evaluate MODEL '' -o OUT", "FOLDER"),
+        ("inspect MODEL --image ''", "--image"),
+        ("links MODEL PICTURE -o ''", "--out"),
+        ("merge '' -o OUT", "SOURCES"),
+        ("summary ''", "FOLDER"),
+        ("verify . --images ''", "--images"),
+    ],
+)
+def test_what_is_empty_is_no_path_and_no_name(tiny_model, gallery, tmp_path, monkeypatch, typed, name):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.copy(gallery / "wide.png", ".")
+    words = {"MODEL": tiny_model, "PICTURE": "wide.png", "OUT": tmp_path / "out"}
+    refused = call(*(words.get(each, each) for each in shlex.split(typed)), code=2).stderr
+    assert "'' is empty: give a value" in refused
+    assert name in refused
+    assert files(tmp_path) == ["here/wide.png"]
+
+
+@pytest.mark.parametrize(
+    ("call_it", "words"),
+    [
+        (lambda path: Explainer(""), "model ''"),
+        (lambda path: Explainer(path, labels=""), "labels ''"),
+        (lambda path: Explainer(path, preprocess=""), "preprocess ''"),
+        (lambda path: Explainer(path, background=""), "background ''"),
+        (lambda path: Explainer(path, layer=""), "layers"),
+        (lambda path: Explainer(path).explain(""), "image ''"),
+    ],
+)
+def test_in_python_what_is_empty_is_no_path_either(tiny_model, monkeypatch, gallery, call_it, words):
+    monkeypatch.chdir(gallery)
+    with pytest.raises(EvidenceError, match=f"^{words}") as caught:
+        call_it(tiny_model)
+    assert "empty" in str(caught.value) or "not a name" in str(caught.value)
 
 
 def test_a_rank_that_is_none_is_not_blamed_on_labels(tiny_model, gallery, tmp_path):

@@ -11,8 +11,9 @@ import pytest
 from onnx_evidence import DeployedModel, fit_background
 from onnx_evidence.batch.summary import Row
 from onnx_evidence.methods.background_file import save_background
+from onnx_evidence.pictures import list_images
 from tests import tiny
-from tests.batch import call, write_pictures
+from tests.batch import call, manifest, write_pictures
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +109,45 @@ def test_a_table_is_known_by_its_whole_head(made, tmp_path):
     longer = tmp_path / "longer.csv"
     longer.write_text(",".join([*Row._fields, "remarks"]) + "\n")
     assert "is not a table" in call(*commands(made)["summary"], "-o", longer, code=1).stderr
+
+
+@pytest.fixture
+def mixed(made: Path, tmp_path: Path) -> Path:
+    """A folder of a photograph, and the results of an earlier run and of other commands."""
+    folder = tmp_path / "mixed"
+    shutil.copytree(made / "results", folder / "earlier")
+    shutil.copy(made / "pictures" / "01.png", folder / "a.png")
+    for name, text in (("numbers.csv", "picture,class,method,metric,value\n"), ("links.json", "{}")):
+        (folder / name).write_text(text)
+    (figure,) = (folder / "earlier").rglob("*.png")
+    for name in ("curves.png", "links.png"):
+        shutil.copy(figure, folder / name)
+    return folder
+
+
+def test_figures_of_earlier_results_are_passed_over_in_folders_and_named(made, mixed, tmp_path):
+    (figure,) = (mixed / "earlier").rglob("*.png")
+    drawn = ("curves.png", f"earlier/00/{figure.name}", "links.png")
+    for number, given in enumerate((mixed, mixed / "**" / "*.png")):
+        out = tmp_path / f"out{number}"
+        said = call("explain", made / "model.onnx", given, "-o", out).stderr
+        assert [Path(line["image"]).name for line in manifest(out)] == ["a.png"]
+        assert "passed over 3 figures of earlier results, which are explained by their own names only: " in said
+        assert all(name in said for name in drawn)
+    for given in (mixed / "earlier", figure.parent):
+        refused = call("explain", made / "model.onnx", given, "-o", tmp_path / "no", code=1).stderr
+        assert "no pictures in this folder" in refused
+        assert "1 figure of earlier results" in refused
+    call("explain", made / "model.onnx", figure, "-o", tmp_path / "own", "-q")
+    assert len(manifest(tmp_path / "own")) == 1
+
+
+def test_control_pictures_that_lie_beside_no_result_of_theirs_are_pictures(made, mixed):
+    (figure,) = (mixed / "earlier").rglob("*.png")
+    # The map is gone; what lies beside is no map; or it is the map of that very picture, as saved from Python.
+    figure.with_suffix(".npz").rename(mixed / "a.npz")
+    shutil.copy(made / "pictures" / "02.png", mixed / "b.png")
+    shutil.copy(made / "fitted.npz", mixed / "b.npz")
+    (mixed / "numbers.csv").write_text("image,class\n")
+    (mixed / "links.json").unlink()
+    assert [path.name for path in list_images([mixed])] == ["a.png", "b.png", "curves.png", figure.name, "links.png"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line, short_of_handles
 from onnx_evidence.files import below, leads_into, open_regular, read_text, sha256_of, visible
 from onnx_evidence.methods import TOP
-from onnx_evidence.pictures import list_images, printable
+from onnx_evidence.pictures import figures_of, list_images, printable, without_figures
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +115,12 @@ def _pictures(path: Path, left_out: Sequence[Path]) -> list[Path]:
         links: set[str] = set()
         matches = [Path(each) for each in sorted(_matching(path, links))]
         found = [each for each in matches if os.path.isfile(each) and not leads_into(each, left_out)]
+        found, figures = without_figures(found)
         if not found:
-            raise DataError(f"{path}: no picture has a name like this")
+            rest = f": {figures_of(figures)}" if figures else ""
+            raise DataError(f"{path}: no picture has a name like this{rest}")
+        if figures:
+            log.warning("%s: passed over %s", visible(printable(path)), figures_of(figures))
         if "**" in path.parts:
             _tell_folders(path, sorted(map(Path, links)), "link to a folder is", "links to folders are", "")
         else:

@@ -34,12 +34,23 @@ R = TypeVar("R")
 PATH = click.Path(path_type=Path)
 
 
+def _values(typed: Any) -> list[Any]:
+    """What was typed of a parameter, once or several times."""
+    return list(typed) if isinstance(typed, list | tuple) else [typed]
+
+
 class OnceCommand(click.Command):
-    """A command that refuses an option given twice, where click would take the last and say nothing of the others."""
+    """A command that refuses an option given twice, where click would take the last and say nothing of the others.
+
+    And what is empty, as of a variable that is not set: as a path it would be the current folder.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Look at what is typed, then go on as click does."""
-        _, _, typed = self.make_parser(ctx).parse_args(args=list(args))
+        values, _, typed = self.make_parser(ctx).parse_args(args=list(args))
+        for option in typed:
+            if "" in _values(values[option.name]):
+                raise click.BadParameter("'' is empty: give a value", ctx, option)
         for option in set(typed):
             takes_one = isinstance(option, click.Option) and not (option.multiple or option.is_flag or option.count)
             if takes_one and typed.count(option) > 1:

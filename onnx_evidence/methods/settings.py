@@ -47,7 +47,7 @@ def _is_number(value: Any, kind: type = Real) -> bool:
 
 def _are_names(value: Any) -> bool:
     several = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
-    return several and all(isinstance(each, str) for each in value)
+    return several and all(isinstance(each, str) and each for each in value)
 
 
 def _are_two(value: Any) -> bool:
@@ -109,6 +109,8 @@ class Option:
 
     def plain(self, name: str, value: Any) -> Any:
         """The value as Python's own; SettingError where it is of no kind that the setting may have."""
+        if isinstance(value, str) and not value:
+            raise SettingError(f"{name.replace('_', ' ')} '' is empty: give a value, or leave it out")
         kinds = [_KINDS[kind] for kind in self.kinds]
         for kind in kinds:
             if kind.holds(value):

@@ -15,10 +15,12 @@ from onnx_evidence.pictures.photograph import (
     WHITEST,
     Photograph,
     as_photograph,
+    figures_of,
     list_images,
     printable,
     read_mask,
     read_photograph,
+    without_figures,
 )
 from onnx_evidence.pictures.pillow import PILLOW_VERSION
 from onnx_evidence.pictures.placement import Placement, padding_bits, spread_to_original, to_original
@@ -32,6 +34,7 @@ __all__ = [
     "Placement",
     "as_photograph",
     "blur",
+    "figures_of",
     "formats",
     "inpaint",
     "list_images",
@@ -43,4 +46,5 @@ __all__ = [
     "read_photograph",
     "spread_to_original",
     "to_original",
+    "without_figures",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 from onnx_evidence.errors import DataError
 from onnx_evidence.files import below, visible
 from onnx_evidence.pictures.decoding import decode, refuse_large, too_large
+from onnx_evidence.pictures.figures import is_figure
 from onnx_evidence.pictures.formats import SUFFIXES as PICTURES
 from onnx_evidence.pictures.limits import MAX_PIXELS
 from onnx_evidence.pictures.npy import read_array
@@ -76,6 +77,8 @@ class Photograph:
 def list_images(paths: Sequence[Path], leave_out: Sequence[Path] = (), *, tell: bool = False) -> list[Path]:
     """The pictures that ``paths`` name: files as they are, folders by the pictures in them, sorted.
 
+    Figures of earlier results, which lie beside their map or numbers, are passed over in folders.
+
     Parameters
     ----------
     paths : sequence of Path
@@ -83,7 +86,7 @@ def list_images(paths: Sequence[Path], leave_out: Sequence[Path] = (), *, tell: 
     leave_out : sequence of Path
         Folders inside a folder whose pictures are not meant: the output's own figures, masks.
     tell : bool
-        Log a warning about other files that are passed over in a folder; hidden ones need none.
+        Log a warning about other files and figures that are passed over in a folder; hidden files need none.
 
     Returns
     -------
@@ -109,14 +112,19 @@ def _inside(folder: Path, without: set[Path], tell: bool) -> list[Path]:
     files = [path for path in every if os.path.isfile(path)]
     closed = [path.relative_to(folder) for path in every if _is_closed(path)]
     closed = [path for path in closed if not _is_hidden(path)]
-    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
+    named = [path for path in files if path.suffix.lower() in SUFFIXES]
+    pictures, drawn = without_figures(named)
+    figures = [path.relative_to(folder) for path in drawn]
     others = [path.relative_to(folder) for path in files if path.suffix.lower() not in SUFFIXES]
     others = [path for path in others if not _is_hidden(path)]
     if not pictures:
-        there = "".join(f": {some}" for some in (others and _others(others), closed and _closed(closed)) if some)
+        passed = (others and _others(others), figures and figures_of(figures), closed and _closed(closed))
+        there = "".join(f": {some}" for some in passed if some)
         raise DataError(f"{folder}: no pictures in this folder ({', '.join(sorted(SUFFIXES))}){there}")
     if tell and others:
         log.warning("%s: passed over %s", visible(printable(folder)), _others(others))
+    if tell and figures:
+        log.warning("%s: passed over %s", visible(printable(folder)), figures_of(figures))
     if tell and closed:
         log.warning("%s: passed over %s", visible(printable(folder)), _closed(closed))
     return pictures
@@ -137,6 +145,38 @@ def _others(files: Sequence[Path]) -> str:
     """How many files are no pictures by their names, and the first of them."""
     count = "1 file that is no picture" if len(files) == 1 else f"{len(files)} files that are no pictures"
     return f"{count} by name: {_first(files)}"
+
+
+def without_figures(found: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Pictures that a search found, and figures of earlier results among them.
+
+    Parameters
+    ----------
+    found : sequence of Path
+        Files, as `list_images` finds them.
+
+    Returns
+    -------
+    pictures, figures : list of Path
+    """
+    drawn = {path for path in found if is_figure(path)}
+    return [path for path in found if path not in drawn], [path for path in found if path in drawn]
+
+
+def figures_of(figures: Sequence[Path]) -> str:
+    """How many figures of earlier results there are, and the first of them, in words.
+
+    Parameters
+    ----------
+    figures : sequence of Path
+        One at least.
+
+    Returns
+    -------
+    str
+    """
+    count = "1 figure" if len(figures) == 1 else f"{len(figures)} figures"
+    return f"{count} of earlier results, which are explained by their own names only: {_first(figures)}"
 
 
 def _closed(paths: Sequence[Path]) -> str:
