@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_evidence import DeployedModel, Explainer
+from onnx_evidence.errors import SettingError
 from onnx_evidence.evaluation.flipping import Ranking, flip
 from onnx_evidence.evidence.class_kind import CLASS_KINDS, EXCLUSIVE, INDEPENDENT
 from onnx_evidence.evidence.difference import remove_windows, window_evidence
@@ -162,6 +163,12 @@ def test_flipping_reads_the_label_s_own_odds(toy):
 def labelled(tmp_path_factory) -> Path:
     """The tiny classifier with a sigmoid at its end."""
     return tiny.save(tiny.classifier(ending="sigmoid"), tmp_path_factory.mktemp("sigmoid") / "m.onnx")
+
+
+def test_laplace_counts_two_outcomes_of_a_label(labelled):
+    Explainer(labelled, device="cpu", method="window", laplace=(100, 2)).close()
+    with pytest.raises(SettingError, match=r"laplace 100,5: .* 2 for a label that holds or not: give --laplace 100,2"):
+        Explainer(labelled, device="cpu", method="window", laplace=(100, 5))
 
 
 @pytest.fixture(scope="module")

@@ -471,6 +471,9 @@ SETTINGS = {
     "layer with occlusion": inside(f"{EXPLAIN} --method occlusion --layer down", "'occlusion'", "drop --layer", code=2),
     "auto with a layer": inside(f"{EXPLAIN} --layer auto --layer down", "'auto'", "alone", code=2),
     "laplace": inside(f"{EXPLAIN} --laplace 100", "'100'", "two whole numbers", code=2),
+    "laplace of other classes": inside(
+        f"{WINDOW} --laplace 100,7", "laplace 100,7", "5 here", "--laplace 100,5", code=2
+    ),
     "laplace zero": inside(f"{WINDOW} --laplace 0,5", "laplace 0,5", "at least 1", code=2),
     "quiet and verbose": inside(f"{EXPLAIN} -q -v", "-q and -v", code=2),
     "unknown method": inside(f"{EXPLAIN} --method magic", "'magic'", "occlusion", code=2),

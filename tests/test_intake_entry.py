@@ -11,10 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_evidence.cli.inspection import inspect_model
 from onnx_evidence.cli.tables import inspection_table
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import ModelError
+from onnx_evidence.errors import DataError, ModelError
 from onnx_evidence.intake.entry import find_entry
 from onnx_evidence.intake.model import load_model
 from onnx_evidence.intake.peek import look
+from onnx_evidence.preprocessing import check_levels
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.sessions.kernels import why_not
 from tests import tiny
@@ -388,3 +389,43 @@ def test_an_element_type_that_does_not_exist_is_refused_by_its_number(tmp_path):
     (tmp_path / "odd.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=r"type 77|elem_type"):
         load_model(tmp_path / "odd.onnx")
+
+
+LEVELS_KEPT = [
+    # The samples of a photograph that stay apart where a uint8, an int8 and a uint16 input round and clip.
+    ({"scale": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3}, 256, 128, 256),
+    ({"scale": 1.0, "mean": (128.0,) * 3, "std": (1.0,) * 3}, 128, 256, 128),
+    ({"scale": 1.0, "mean": (0.0,) * 3, "std": (8.0,) * 3}, 33, 33, 33),
+    ({"scale": 1.0, "mean": (0.0,) * 3, "std": (1.0, 9.0, 1.0)}, 29, 29, 29),
+    ({"scale": 2 / 255, "mean": (1.0,) * 3, "std": (1.0,) * 3}, 2, 3, 2),
+    ({"scale": 1 / 255, "mean": (0.0,) * 3, "std": (1.0,) * 3}, 2, 2, 2),
+    ({"scale": 1 / 255, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}, 3, 5, 3),
+]
+
+
+@pytest.mark.parametrize(("how", "bytes_", "codes", "words"), LEVELS_KEPT)
+def test_whole_numbers_that_leave_next_to_nothing_of_a_photograph_are_refused(how, bytes_, codes, words):
+    preprocess = Preprocess(size=(8, 8), **how)
+    for levels, kept in (((0, 255), bytes_), ((-128, 127), codes), ((0, 65535), words)):
+        if kept >= 32:
+            check_levels(preprocess, levels, "input 'x'")
+            continue
+        with pytest.raises(
+            DataError, match=f"input 'x' takes whole numbers {levels[0]}.* {kept} levels of grey would stay apart"
+        ):
+            check_levels(preprocess, levels, "input 'x'")
+    check_levels(preprocess, None, "floats")
+
+
+def test_a_normalising_preset_is_none_for_grey_levels(tmp_path):
+    path = write(model_of(CAST, "x", TensorProto.UINT8, ("N", 9, 8, 3), BYTES), tmp_path)
+    for preset in ("unit", "tf", "torchvision", "timm"):
+        with pytest.raises(
+            DataError, match=r"0\.\.255, and of .*; pass --preprocess none, or a file with scale 1, mean 0"
+        ):
+            load_model(path, preset)
+    assert load_model(path, "none").entry.levels == (0, 255)
+    codes = write(model_of(CAST, "x", TensorProto.INT8, ("N", 9, 8, 3), BYTES), tmp_path)
+    with pytest.raises(DataError, match="pass --preprocess with a file with scale 1, mean 128 and std 1"):
+        load_model(codes, "unit")
+    load_model(codes, Preprocess(size=(9, 8), resize="stretch", mean=(128.0,) * 3, std=(1.0,) * 3))

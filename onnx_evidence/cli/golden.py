@@ -14,7 +14,7 @@ from onnx_evidence.errors import DataError, SettingError, one_line
 from onnx_evidence.files import parse_json, read_text
 from onnx_evidence.intake import Answer
 from onnx_evidence.pictures import Photograph, read_photograph
-from onnx_evidence.preprocessing import PRESETS, Wanted, preset, to_input
+from onnx_evidence.preprocessing import PRESETS, Wanted, check_levels, preset, to_input
 
 # How far a probability may be from what was expected.
 WITHIN = 0.02
@@ -181,6 +181,7 @@ def _presets(
     for name in PRESETS:
         try:
             settings = preset(name, Wanted(*deployed.model.input_shape), str(deployed.model.path))
+            check_levels(settings, deployed.model.entry.levels, name)
             inputs, _ = to_input(photograph, settings)
         except DataError:
             continue

@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from onnx_evidence.errors import DataError, ModelError
 from onnx_evidence.graphs import Net, type_name
-from onnx_evidence.preprocessing import InputRange, Preprocess, likely_ranges
+from onnx_evidence.preprocessing import InputRange, Preprocess, check_levels, likely_ranges
 
 LAYOUTS = ("NCHW", "NHWC")
 # Types of pictures, and the values of pixels where these are whole numbers.
@@ -106,6 +106,7 @@ def find_entry(proto: onnx.ModelProto, preprocess: Preprocess | None, path: Path
     found: tuple[int | None, ...] = tuple(sides) if layout == "NCHW" else (sides[2], sides[0], sides[1])
     shape = _settled(image.name, found, preprocess, path)
     entry = Entry(image.name, layout, image.type.tensor_type.elem_type, batch, shape, preprocess)
+    check_levels(preprocess, entry.levels, f"{path}: input {image.name!r}")
     for dim, side in zip(dims[1:], entry.sides, strict=True):
         dim.dim_value = side
     return entry

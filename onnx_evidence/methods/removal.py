@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import (
+    EXCLUSIVE,
     FIRST_LOOK,
     MOST_SAMPLES,
     Asked,
@@ -203,6 +205,8 @@ class RemovalMethod(Method):
     def prepare(self, site: Site) -> RemovalEngine:
         """Settle windows and samples, and open the tail."""
         deployed, cut, settings = site.deployed, site.cut, site.settings
+        if settings.laplace is not None:
+            _check_laplace(*settings.laplace, deployed)
         field, sampler = site.field(), site.sampler()
         size = settings.window or self.window or sampler.window or default_size(cut.grid)
         stride = settings.stride or self.stride or max(1, size // 3)
@@ -212,6 +216,17 @@ class RemovalMethod(Method):
         windows = Windows.place(cut.grid, size, stride)
         sampler.check(windows.size)
         return RemovalEngine(cut, deployed.certify, field, settings, deployed.tail(cut), windows, sampler, samples)
+
+
+def _check_laplace(observations: int, classes: int, deployed: DeployedModel) -> None:
+    """Refuse a K that is not the number of classes: the corrected probabilities would not add up to 1."""
+    exclusive = deployed.class_kind is EXCLUSIVE
+    found = deployed.classes if exclusive else 2
+    if classes != found:
+        words = f"of classes, {found} here" if exclusive else "of outcomes, 2 for a label that holds or not"
+        raise SettingError(
+            f"laplace {observations},{classes}: K is the number {words}: give --laplace {observations},{found}"
+        )
 
 
 WINDOW = RemovalMethod("window", "windows of hidden features removed; only the tail runs again", "cuts")

@@ -9,6 +9,7 @@ from onnx_evidence.preprocessing.contract import WHITE, Preprocess, make_preproc
 from onnx_evidence.preprocessing.found import Found, find_preprocess, not_recorded
 from onnx_evidence.preprocessing.presets import PREPROCESSED, PRESETS, Wanted, preset
 from onnx_evidence.preprocessing.synthetic import MARGIN, InputRange, likely_ranges, range_of, trials
+from onnx_evidence.preprocessing.whole import check_levels
 from onnx_evidence.preprocessing.words import in_words, recipe
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Preprocess",
     "Wanted",
     "apply",
+    "check_levels",
     "find_preprocess",
     "how_taken",
     "in_words",

@@ -1,0 +1,46 @@
+"""Inputs of whole numbers: what they leave of what a preprocessing makes."""
+
+import numpy as np
+
+from onnx_evidence.errors import DataError
+from onnx_evidence.preprocessing.contract import Preprocess
+from onnx_evidence.preprocessing.synthetic import known_range, standardised
+
+# Levels of grey that must stay apart. Normalised to 0..1 two do, to -1..1 three, and to ImageNet's deviations at most
+# five; a model whose own codes are as coarse as eight grey levels each has its 32.
+_FEWEST = 32
+
+
+def check_levels(preprocess: Preprocess | None, levels: tuple[int, int] | None, source: str) -> None:
+    """Refuse a preprocessing of which an input of whole numbers would keep next to nothing.
+
+    Parameters
+    ----------
+    preprocess : Preprocess or None
+        What is done to pictures; of samples that are taken as a file has them nothing is known.
+    levels : (int, int) or None
+        Smallest and largest value of the input; None where it takes floats.
+    source : str
+        What to call the input in the message.
+
+    Raises
+    ------
+    DataError
+        If in some channel fewer than 32 levels of grey would stay apart: every photograph would be nearly the same.
+    """
+    known = known_range(preprocess)
+    if preprocess is None or known is None or levels is None:
+        return
+    samples = np.arange(preprocess.white + 1, dtype=np.float32)[:, None, None].repeat(preprocess.channels, axis=2)
+    made = standardised(samples, preprocess)[:, :, 0]
+    kept = min(len(np.unique(channel)) for channel in np.clip(np.rint(made), *levels))
+    if kept >= _FEWEST:
+        return
+    low, high = levels
+    mean = 0 if low == 0 else (high + 1 - low) // 2
+    remedy = "--preprocess none, or a file" if low == 0 else "--preprocess with a file"
+    raise DataError(
+        f"{source} takes whole numbers {low}..{high}, and of what the preprocessing makes, {made.min():.3g}.."
+        f"{made.max():.3g}, {kept} levels of grey would stay apart (at least {_FEWEST} must): the model seems to "
+        f"normalise inside; pass {remedy} with scale 1, mean {mean} and std 1"
+    )
