@@ -398,6 +398,11 @@ def test_a_run_that_goes_on_with_maps_of_an_older_reader_says_so(made, out):
     assert "Warning: 3 maps there are of a version that read some pictures otherwise" in call(*again).output
 
 
+@pytest.mark.parametrize("tolerance", ["nan", "inf"])
+def test_a_tolerance_that_everything_is_within_is_none(out, tolerance):
+    assert "is not a finite number" in call("verify", out, "--tolerance", tolerance, code=2).stderr
+
+
 def test_a_mistyped_place_of_pictures_is_said(out):
     assert "nowhere: there is no such folder" in call("summary", out, "--masks", "nowhere", code=1).output
     assert "nowhere: there is no such file or folder" in call("verify", out, "--images", "nowhere", code=1).output

@@ -151,6 +151,8 @@ def test_pictures_that_fail_are_named_and_left_out(deployed, pictures, tmp_path)
         ({"substrates": ()}, "no substrates: take some of blur"),
         ({"seed": -1}, "seed -1 is too small: at least 0"),
         ({"tolerance": -2.5}, "tolerance -2.5 is too small"),
+        ({"tolerance": float("nan")}, "tolerance nan is no distance"),
+        ({"tolerance": float("inf")}, "tolerance inf is no distance"),
         ({"batch_size": 0}, "batch size 0 is too small"),
         ({}, "'pictures' draws 2 other pictures, and there are 2 in all"),
     ],

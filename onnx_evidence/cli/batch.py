@@ -50,6 +50,7 @@ from onnx_evidence.cli import tables
 from onnx_evidence.cli.options import (
     PATH,
     SOME_FAILED,
+    FiniteRange,
     OnceCommand,
     Opening,
     batch_options,
@@ -209,7 +210,7 @@ def _sha256(ctx: click.Context, option: click.Parameter, text: str | None) -> st
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=TOLERANCE,
     show_default=True,
     metavar="BITS",

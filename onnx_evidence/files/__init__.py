@@ -10,6 +10,7 @@ from onnx_evidence.files.machine import available_threads, count_gpus, describe_
 from onnx_evidence.files.replacing import check_replaced
 from onnx_evidence.files.store import (
     PARTIAL,
+    check_folder,
     check_writable,
     finite_json,
     json_line,
@@ -20,7 +21,7 @@ from onnx_evidence.files.store import (
     write_bytes,
     write_files,
 )
-from onnx_evidence.files.text import csv_text, fit, shown, visible
+from onnx_evidence.files.text import csv_text, fit, several, shown, visible
 from onnx_evidence.files.texts import parse_json, parse_toml, read_text
 from onnx_evidence.files.walking import below, leads_into
 
@@ -31,6 +32,7 @@ __all__ = [
     "Head",
     "available_threads",
     "below",
+    "check_folder",
     "check_replaced",
     "check_writable",
     "count_gpus",
@@ -49,6 +51,7 @@ __all__ = [
     "parse_json",
     "parse_toml",
     "read_text",
+    "several",
     "sha256_of",
     "shown",
     "sync_folder",
