@@ -335,6 +335,8 @@ class _Run:
                 "16 bits, netpbm, AVIF): 'onnx-evidence verify' says which are different",
                 err=True,
             )
+        if how["figures"] and not self.say.quiet and (undrawn := self.folder.manifest.undrawn(items)):
+            click.echo(f"Warning: {report.without_figures(undrawn)}", err=True)
         tally = self._work(jobs, len(items), runner, interrupt)
         self.say.end()
         before = len(items) - len(jobs)
