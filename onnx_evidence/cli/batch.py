@@ -111,7 +111,7 @@ def explain(
 
     Writes one lossless .npz and one figure per image and class, and one line each in OUT/manifest.jsonl. The same
     command again goes on where it stopped. An image that cannot be explained is a line in OUT/failures.jsonl, and exit
-    code 3.
+    code 3; where none is a file that can be opened, nothing is written, and it is 1.
     """
     set_verbosity(quiet, verbose)
     part = None if shard is None else parse_shard(shard)

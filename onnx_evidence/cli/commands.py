@@ -1,7 +1,7 @@
 """The command line: parse, one call, print. The only place where errors become exit codes.
 
 Exit codes: 0 done, 1 something given cannot be used or a check failed (one line on stderr says what), 2 wrong usage,
-3 some pictures of several could not be used, 130 interrupted.
+3 pictures could not be used, be it all, 130 interrupted.
 """
 
 from collections.abc import Iterable, Iterator
