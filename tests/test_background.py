@@ -87,6 +87,8 @@ def fitted_without_holding_out(pictures: np.ndarray):
 def test_too_few_pictures_are_refused(rng):
     with pytest.raises(DataError, match="9 pictures are too few"):
         fitted(rng.normal(size=(9, 1, 5, 5)), 3).finish()
+    with pytest.raises(DataError, match="1 picture is too few"):
+        fitted(rng.normal(size=(1, 1, 5, 5)), 3).finish()
 
 
 def test_patch_that_does_not_fit_is_refused():

@@ -459,7 +459,13 @@ def test_without_figures_maps_are_the_same_and_the_folder_is_whole(explain, pict
     assert {(line["figure"], line["hashes"]["figure"]) for line in manifest(out)} == {(None, None)}
     assert json.loads(call("verify", out, "--json").stdout)["verdict"] == "identical"
     explained.clear()
-    explain(pictures, "-o", out, "-q")  # with figures now: what is finished stays as it is
+    assert "figure" not in explain(pictures, "-o", out, "--no-figures").stderr
+    said = explain(pictures, pictures / "00.png", "-o", out).stderr  # with figures now: what is finished stays as it is
+    assert said == (
+        "Warning: 6 maps there have no figures, as made with --no-figures, and stay so: take another -o to have "
+        "figures drawn\n"
+    )
+    assert explain(pictures, "-o", out, "-q").stderr == ""
     assert explained == []
     shutil.copytree(out, tmp_path / "copy")
     call("merge", out, tmp_path / "copy", "-o", tmp_path / "merged", "-q")

@@ -138,6 +138,20 @@ def test_one_flipped_bit_anywhere_in_the_manifest_is_found(out):
         assert verify(out, "--sample", 0, code=1)["verdict"] == "damaged", place
 
 
+def test_a_line_that_was_edited_is_said_to_be_just_that_and_which_of_its_numbers_is_not_so(out):
+    path = out / "manifest.jsonl"
+    told = manifest(out)[0]["probability"]
+    path.write_text(path.read_text().replace(f'"probability": {told}', '"probability": 0.95003', 1))
+    for sample in ((), ("--sample", 0)):
+        report = verify(out, *sample, code=1)
+        assert report["verdict"] == "damaged"
+        assert [each["place"] for each in report["problems"]] == ["manifest.jsonl line 1"]
+        assert "the line was changed" in report["problems"][0]["what"]
+    first, *others = verify(out, code=1)["pictures"]
+    assert {"key": "probability", "there": 0.95003, "now": told} in first["differences"]
+    assert [each["verdict"] for each in others] == ["identical"] * 3
+
+
 def test_a_picture_that_was_swapped_is_found(made, out, tmp_path):
     entries = manifest(out)
     moved = Path(shutil.copytree(made / "in", tmp_path / "in"))
@@ -382,6 +396,11 @@ def test_a_run_that_goes_on_with_maps_of_an_older_reader_says_so(made, out):
         del entry["versions"]["pillow"]
     reseal(out, entries)
     assert "Warning: 3 maps there are of a version that read some pictures otherwise" in call(*again).output
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "inf"])
+def test_a_tolerance_that_everything_is_within_is_none(out, tolerance):
+    assert "is not a finite number" in call("verify", out, "--tolerance", tolerance, code=2).stderr
 
 
 def test_a_mistyped_place_of_pictures_is_said(out):

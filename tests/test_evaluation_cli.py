@@ -193,6 +193,8 @@ def test_truth_masks_and_boxes_on_the_planted_model(tmp_path):
         (("--reference", "rice"), 2, "reference 'rice' is not compared: take one of integrated, window, occlusion"),
         (("--limit", "0"), 2, "Invalid value for '--limit'"),
         (("--tolerance", "-1"), 2, "Invalid value for '--tolerance'"),
+        (("--tolerance", "inf"), 2, "Invalid value for '--tolerance': 'inf' is not a finite number"),
+        (("--tolerance", "nan"), 2, "'nan' is not a finite number"),
         (("--truth", "none.csv"), 1, "none.csv: cannot read the table"),
         (("--masks", "none"), 1, "nothing about 0.jpg and 3 more: add a mask"),
         (("--masks", "m", "--boxes", "b"), 2, "--masks and --boxes both say where objects are"),
@@ -212,7 +214,7 @@ def test_folders_that_cannot_be_used(tiny_model, gallery, tmp_path):
     assert "no pictures in this folder" in result.stderr
     (tmp_path / "file").write_text("", encoding="utf-8")
     result = call(tiny_model, gallery, "-o", tmp_path / "file", *QUICK, code=1)
-    assert "cannot write" in result.stderr
+    assert f"Error: {tmp_path / 'file'}: cannot write: {tmp_path / 'file'} is a file, no folder" in result.stderr
     one = tmp_path / "one"
     one.mkdir()
     (one / "a.jpg").write_bytes((gallery / "0.jpg").read_bytes())
@@ -220,6 +222,7 @@ def test_folders_that_cannot_be_used(tiny_model, gallery, tmp_path):
     assert "substrate 'pictures' draws 2 other pictures, and there are 1 in all" in result.stderr
     # Without that substrate one picture will do; it has no interval.
     result = call(tiny_model, one, "-o", tmp_path / "out", *QUICK)
+    assert "1 picture; 95 % intervals" in result.stdout
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert summary["methods"]["window"]["srg.bits.mean"]["low"] is None
 

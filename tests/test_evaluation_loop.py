@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.errors import DataError, GradientError, SettingError
 from onnx_evidence.evaluation.case import Case
-from onnx_evidence.evaluation.loop import Plan, evaluate
+from onnx_evidence.evaluation.figure import draw_curves
+from onnx_evidence.evaluation.flipping import Curve, Flips
+from onnx_evidence.evaluation.loop import Plan, Scored, evaluate
 from onnx_evidence.evaluation.mappers import CONTROLS, centre_prior, make_mappers, method_mapper, random_map
 from onnx_evidence.evaluation.substrates import SUBSTRATES
 from onnx_evidence.evidence.rng import generator
@@ -151,6 +154,8 @@ def test_pictures_that_fail_are_named_and_left_out(deployed, pictures, tmp_path)
         ({"substrates": ()}, "no substrates: take some of blur"),
         ({"seed": -1}, "seed -1 is too small: at least 0"),
         ({"tolerance": -2.5}, "tolerance -2.5 is too small"),
+        ({"tolerance": float("nan")}, "tolerance nan is no distance"),
+        ({"tolerance": float("inf")}, "tolerance inf is no distance"),
         ({"batch_size": 0}, "batch size 0 is too small"),
         ({}, "'pictures' draws 2 other pictures, and there are 2 in all"),
     ],
@@ -218,3 +223,18 @@ def test_methods_are_refused_or_left_out_with_a_word(tiny_model, tmp_path):
     assert left_out == ["integrated"]
     with pytest.raises(GradientError):
         make(["integrated"], on=bare)
+
+
+@pytest.mark.parametrize("substrates", [["mean"], ["mean", "blur", "inpaint", "pictures"]])
+@pytest.mark.parametrize("methods", [["window"], [*METHODS, "random map", "centre prior"]])
+def test_the_legend_of_curves_is_as_wide_as_the_figure_at_most(substrates, methods):
+    curve = Curve(np.array([0.9, 0.5, 0.1]), np.array([3.0, 0.0, -3.0]))
+    flips = Flips(np.array([0.0, 0.5, 1.0]), curve, curve)
+    scored = Scored(Path("a.png"), 0, 0, flips={method: dict.fromkeys(substrates, flips) for method in methods})
+    figure = draw_curves([scored, scored])
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][: len(methods)] == methods
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 <= box.x1 <= figure.bbox.width
+    assert 0 <= box.y0 <= box.y1 <= min(axis.get_window_extent().y0 for axis in figure.axes)

@@ -105,6 +105,16 @@ def test_control_former_outputs_are_replaced_and_new_names_need_no_suffix(made, 
     assert new.read_bytes() == Path(again).read_bytes()
 
 
+@pytest.mark.parametrize("inner", ["", "/inner"])
+def test_a_file_in_the_place_of_a_folder_is_called_a_file_before_anything_is_run(made, tmp_path, monkeypatch, inner):
+    monkeypatch.setattr("onnx_evidence.deployed.load_model", lambda *given, **more: pytest.fail("the model is opened"))
+    path = tmp_path / "file"
+    path.write_text("to be kept")
+    for command, given in (("evaluate", made / "pictures"), ("links", made / "pictures" / "00.png")):
+        refused = call(command, made / "model.onnx", given, "-o", f"{path}{inner}", code=1).stderr
+        assert refused == f"Error: {path}{inner}: cannot write: {path} is a file, no folder: take another -o\n"
+
+
 def test_a_table_is_known_by_its_whole_head(made, tmp_path):
     longer = tmp_path / "longer.csv"
     longer.write_text(",".join([*Row._fields, "remarks"]) + "\n")

@@ -34,6 +34,11 @@ class Line(NamedTuple):
     torn: bool  # whether it is the last one and lacks its end
     end: int  # where it ends in the file, in bytes
 
+    @property
+    def broken(self) -> bool:
+        """Whether something is wrong with the line itself, wherever it stands."""
+        return self.problem not in ("", _OUT_OF_PLACE)
+
 
 def sealed(value: dict[str, Any], previous: str | None) -> tuple[bytes, str]:
     """A line with its end, and its seal; of plain values, all numbers finite, and the seal of the line before."""
@@ -67,7 +72,7 @@ def read_at(path: Path, start: int) -> Line:
         stream.seek(start)
         raw = stream.readline(_LONGEST)
     line = _line(0, raw, None, start + len(raw))
-    return line._replace(problem="") if line.problem == _OUT_OF_PLACE else line
+    return line if line.broken else line._replace(problem="")
 
 
 @contextmanager

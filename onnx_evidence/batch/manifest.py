@@ -86,11 +86,15 @@ class Manifest:
 
     def damaged(self, items: Iterable[Item]) -> Iterator[str]:
         """Maps, of pictures whose bytes are known, that are listed, but whose files are gone or not as written."""
-        seen = set()
-        for picture in (item.sha256 for item in items):
-            if picture is not None and picture not in seen:
-                seen.add(picture)
-                yield from (line.map for line in self.index.of_picture(picture) if not self._is_there(line))
+        return (line.map for line in self._of(items) if not self._is_there(line))
+
+    def undrawn(self, items: Iterable[Item]) -> int:
+        """How many maps of pictures whose bytes are known have no figure, as the run that made them was told."""
+        return sum(len(line.files) == 1 for line in self._of(items))
+
+    def _of(self, items: Iterable[Item]) -> Iterator[Listed]:
+        for picture in dict.fromkeys(item.sha256 for item in items if item.sha256 is not None):
+            yield from self.index.of_picture(picture)
 
     def _is_there(self, line: Listed) -> bool:
         return all(file_sha256(self.folder, path) == digest for path, digest in line.files.items())

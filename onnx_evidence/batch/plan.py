@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from onnx_evidence.errors import DataError, EvidenceError, SettingError, one_line, short_of_handles
-from onnx_evidence.files import below, leads_into, open_regular, read_text, sha256_of, visible
+from onnx_evidence.files import below, leads_into, open_regular, read_text, several, sha256_of, visible
 from onnx_evidence.methods import TOP
 from onnx_evidence.pictures import figures_of, list_images, printable, without_figures
 
@@ -212,7 +212,7 @@ def _tell_unheard(path: Path, unheard: Mapping[str, set[Path]]) -> None:
             visible(printable(path)),
             " and ".join(sorted(unheard)),
             "does" if len(unheard) == 1 else "do",
-            "1 picture" if count == 1 else f"{count} pictures",
+            several(count, "picture"),
         )
 
 

@@ -46,6 +46,15 @@ _MEANS = (
 )
 
 
+def without_figures(maps: int) -> str:
+    """That maps which are there have no figures, and how to get them."""
+    if maps == 1:
+        have, stay = "1 map there has no figure", "stays"
+    else:
+        have, stay = f"{maps} maps there have no figures", "stay"
+    return f"{have}, as made with --no-figures, and {stay} so: take another -o to have figures drawn"
+
+
 def merge_summary(merged: Merged, out: Path) -> str:
     """What a merge into a folder did, in a line."""
     there = f", {merged.before} were there" if merged.before else ""

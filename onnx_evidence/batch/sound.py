@@ -54,13 +54,14 @@ class Sound:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._scratch = Scratch(
-            str(path.parent), "CREATE TABLE line (number INTEGER PRIMARY KEY, start INTEGER, seal TEXT, work TEXT)"
+            str(path.parent),
+            "CREATE TABLE line (number INTEGER PRIMARY KEY, start INTEGER, seal TEXT, work TEXT, broken INTEGER)",
         )
 
     def note(self, line: Line, start: int) -> None:
-        """Take a line, and where it begins."""
-        values = (start, line.seal, line.value["work"])
-        self._scratch.do("INSERT INTO line (start, seal, work) VALUES (?, ?, ?)", values)
+        """Take a line, and where it begins; one that was changed says by itself which of its numbers are not so."""
+        values = (start, line.seal, line.value["work"], line.broken)
+        self._scratch.do("INSERT INTO line (start, seal, work, broken) VALUES (?, ?, ?, ?)", values)
 
     def __len__(self) -> int:
         found: int = self._scratch.do("SELECT COUNT(*) FROM line")[0][0]
@@ -73,9 +74,9 @@ class Sound:
     def entries(self, places: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
         """Lines, parsed, at some places from 0 or at all; StoreError where one was changed since it was noted."""
         for place in range(len(self)) if places is None else places:
-            ((start, seal),) = self._scratch.do("SELECT start, seal FROM line WHERE number = ?", (place + 1,))
+            ((*noted, start),) = self._scratch.do("SELECT seal, broken, start FROM line WHERE number = ?", (place + 1,))
             line = read_at(self._path, start)
-            if line.problem or line.seal != seal:
+            if [line.seal, line.broken] != noted:
                 raise StoreError(f"{self._path}: was changed meanwhile: run the same command again")
             yield line.value
 

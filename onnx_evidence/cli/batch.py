@@ -50,6 +50,7 @@ from onnx_evidence.cli import tables
 from onnx_evidence.cli.options import (
     PATH,
     SOME_FAILED,
+    FiniteRange,
     OnceCommand,
     Opening,
     batch_options,
@@ -110,7 +111,7 @@ def explain(
 
     Writes one lossless .npz and one figure per image and class, and one line each in OUT/manifest.jsonl. The same
     command again goes on where it stopped. An image that cannot be explained is a line in OUT/failures.jsonl, and exit
-    code 3.
+    code 3; where none is a file that can be opened, nothing is written, and it is 1.
     """
     set_verbosity(quiet, verbose)
     part = None if shard is None else parse_shard(shard)
@@ -209,7 +210,7 @@ def _sha256(ctx: click.Context, option: click.Parameter, text: str | None) -> st
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=TOLERANCE,
     show_default=True,
     metavar="BITS",
@@ -334,6 +335,8 @@ class _Run:
                 "16 bits, netpbm, AVIF): 'onnx-evidence verify' says which are different",
                 err=True,
             )
+        if how["figures"] and not self.say.quiet and (undrawn := self.folder.manifest.undrawn(items)):
+            click.echo(f"Warning: {report.without_figures(undrawn)}", err=True)
         tally = self._work(jobs, len(items), runner, interrupt)
         self.say.end()
         before = len(items) - len(jobs)

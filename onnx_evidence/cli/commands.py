@@ -1,7 +1,7 @@
 """The command line: parse, one call, print. The only place where errors become exit codes.
 
 Exit codes: 0 done, 1 something given cannot be used or a check failed (one line on stderr says what), 2 wrong usage,
-3 some pictures of several could not be used, 130 interrupted.
+3 pictures could not be used, be it all, 130 interrupted.
 """
 
 from collections.abc import Iterable, Iterator
@@ -42,7 +42,7 @@ from onnx_evidence.evaluation import (
     plan_study,
     walk_photograph,
 )
-from onnx_evidence.files import check_replaced, check_writable, finite_json, write_atomic
+from onnx_evidence.files import check_folder, check_replaced, check_writable, finite_json, write_atomic
 from onnx_evidence.intake import look
 from onnx_evidence.methods import TOP, fit_background, is_background, save_background
 from onnx_evidence.pictures import list_images
@@ -152,6 +152,7 @@ def evaluate(
     Writes OUT/numbers.csv (per picture), summary.json (means, 95 % intervals, paired differences) and curves.png.
     """
     set_verbosity(quiet, verbose)
+    check_folder(out)
     plan = Plan(substrates, stability, tolerance, seed, mosaics=mosaics)
     deployed = opened(model, opening)
     study = plan_study(deployed, folder, out, plan, left_out=_tell_left_out, **given)
@@ -232,6 +233,7 @@ def links(
     opening: Opening,
 ) -> None:
     """Walk from removal of windows to the plain gradient on one IMAGE, one simplification at a time."""
+    check_folder(out)
     deployed = opened(model, opening)
     walked = walk_photograph(deployed, image, target, versus, layer)
     walked.write(out)

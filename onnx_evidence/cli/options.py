@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -76,6 +77,17 @@ class Commands(click.Group):
         finally:
             for stream in filter(None, (sys.stdout, sys.stderr)):
                 _give_up_unwritten(stream)
+
+
+class FiniteRange(click.FloatRange):
+    """Numbers of a range; what is none, and what is larger than all, is in no range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As click does, then refuse what is not finite."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 def _give_up_unwritten(stream: TextIO) -> None:
@@ -230,7 +242,7 @@ golden_options = together(
     ),
     click.option(
         "--within",
-        type=click.FloatRange(0, 1),
+        type=FiniteRange(0, 1),
         default=WITHIN,
         show_default=True,
         help="How near to the expected a probability must be.",

@@ -5,7 +5,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from onnx_evidence.cli.options import PATH, together
+from onnx_evidence.cli.options import PATH, FiniteRange, together
 from onnx_evidence.cuts import AUTO
 from onnx_evidence.evaluation import DEFAULT_METHODS, SUBSTRATES, TOLERANCE
 from onnx_evidence.methods import METHODS, OPTIONS, Option, Settings
@@ -105,7 +105,7 @@ evaluation_options = together(
     ),
     click.option(
         "--tolerance",
-        type=click.FloatRange(min=0),
+        type=FiniteRange(min=0),
         default=TOLERANCE,
         show_default=True,
         metavar="PIXELS",

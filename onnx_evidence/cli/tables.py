@@ -7,7 +7,7 @@ from typing import Any
 from onnx_evidence.cuts import PLAIN_AXES
 from onnx_evidence.evidence import CONFIDENCE
 from onnx_evidence.explainer import Explainer
-from onnx_evidence.files import fit, shown, visible
+from onnx_evidence.files import fit, several, shown, visible
 from onnx_evidence.methods import QUALITIES, Header, Settings
 from onnx_evidence.preprocessing import in_words, make_preprocess
 
@@ -223,7 +223,7 @@ def _preprocess(settings: dict[str, Any] | None, source: str | None) -> list[str
 
 def background_table(header: Header, path: Path) -> str:
     """What was fitted and written, how well it predicts, and how much had to be clipped."""
-    lines = [f"{path}: fitted from {header.pictures} pictures"]
+    lines = [f"{path}: fitted from {several(header.pictures, 'picture')}"]
     lines += [
         f"  {cut.name}: window {cut.window}, patch {cut.patch}, held-out R2 {cut.r2:.3f}, "
         f"{cut.clipped:.2%} of drawn values clipped"

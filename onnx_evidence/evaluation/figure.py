@@ -10,6 +10,8 @@ from onnx_evidence.evaluation.flipping import SCALES
 from onnx_evidence.evaluation.loop import Scored
 from onnx_evidence.evaluation.summary import mean_curves
 
+# Share of the figure's width that its legend may take.
+_LEGEND = 0.97
 _ORDERS = {"most": "-", "least": "--"}
 _LABELS = {"probability": "probability of the class", "bits": "log-odds of the class, bits"}
 
@@ -33,8 +35,17 @@ def draw_curves(results: Sequence[Scored]) -> Figure:
         axis.set_title(f"removed pixels: {substrate}", fontsize=10)
     for axis in axes[-1]:
         axis.set_xlabel("share of the blocks removed")
-    figure.legend(handles=_legend(methods), loc="outside lower center", ncols=min(6, len(methods) + 2), fontsize=9)
+    _add_legend(figure, _legend(methods))
     return figure
+
+
+def _add_legend(figure: Figure, lines: Sequence[Line2D]) -> None:
+    """Below the curves, in as many columns as the figure is wide for: what names and fonts take is measured."""
+    for columns in range(min(6, len(lines)), 0, -1):
+        legend = figure.legend(handles=lines, loc="outside lower center", ncols=columns, fontsize=9)
+        if columns == 1 or legend.get_window_extent().width < _LEGEND * figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _draw(axis: Axes, results: Sequence[Scored], method: str, substrate: str, scale: str, colour: str) -> None:

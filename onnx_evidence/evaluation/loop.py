@@ -1,5 +1,6 @@
 """Everything that is measured, of every method, on every picture."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -78,6 +79,8 @@ class Plan:
             if name not in SUBSTRATES:
                 raise SettingError(f"substrate {name!r} is unknown: take some of {', '.join(SUBSTRATES)}")
         OPTIONS["seed"].check("seed", self.seed)
+        if not math.isfinite(self.tolerance):
+            raise SettingError(f"tolerance {self.tolerance} is no distance: give pixels")
         if self.tolerance < 0:
             raise SettingError(f"tolerance {self.tolerance:g} is too small: at least 0")
         OPTIONS["batch_size"].check("batch_size", self.batch_size)

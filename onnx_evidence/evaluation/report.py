@@ -12,7 +12,7 @@ import numpy as np
 from onnx_evidence.evaluation.loop import Scored
 from onnx_evidence.evaluation.measures import MEASURES
 from onnx_evidence.evaluation.mosaics import Answered
-from onnx_evidence.files import finite_json, write_atomic
+from onnx_evidence.files import finite_json, several, write_atomic
 from onnx_evidence.pictures import printable
 from onnx_evidence.results import write_figure
 
@@ -56,7 +56,7 @@ def comparison(summary: dict[str, Any]) -> str:
     """
     substrates = list(summary["substrates"])
     few = "" if summary["pictures"] >= _MANY else f"; fewer than {_MANY}: they are too narrow"
-    lines = [f"{summary['pictures']} pictures; 95 % intervals by bootstrap over pictures{few}"]
+    lines = [f"{several(summary['pictures'], 'picture')}; 95 % intervals by bootstrap over pictures{few}"]
     if summary["accuracy"] is not None:
         lines.append(f"the model is right about {summary['accuracy']:.1%} of them")
     for title, metric in (
@@ -78,7 +78,7 @@ def _of_mosaics(summary: dict[str, Any]) -> list[str]:
     mosaics = summary["mosaics"]
     if mosaics is None:
         return []
-    title = f"{mosaics['mosaics']} mosaics of four pictures (chance is 0.25)"
+    title = f"{several(mosaics['mosaics'], 'mosaic')} of four pictures (chance is 0.25)"
     columns = {name: name for name in mosaics["metrics"]}
     less = f"mosaics, less {summary['reference']}"
     return _table(title, mosaics["methods"], columns) + _table(less, mosaics["differences"], columns, sign="+")

@@ -14,7 +14,7 @@ from onnx_evidence.evaluation.mappers import make_mappers
 from onnx_evidence.evaluation.mosaics import Answered, Mosaic, ask_mosaics, find_mosaics
 from onnx_evidence.evaluation.report import write_report
 from onnx_evidence.evaluation.summary import check_reference, summarise, summarise_mosaics
-from onnx_evidence.files import check_writable
+from onnx_evidence.files import check_writable, several
 from onnx_evidence.pictures import printable
 
 
@@ -55,7 +55,8 @@ class Study:
         )
         if found := list(results):
             return found
-        raise DataError(f"none of {len(self.pictures)} pictures could be measured: nothing was written")
+        pictures = several(len(self.pictures), "picture")
+        raise DataError(f"none of {pictures} could be measured: nothing was written")
 
     def ask(self, progress: Callable[[], object] = lambda: None) -> list[Answered]:
         """What was measured of mosaics, where some are wanted; see `mosaics.ask_mosaics`."""

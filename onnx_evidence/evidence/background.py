@@ -124,9 +124,8 @@ class BackgroundFitter:
             If fewer than 10 pictures were added.
         """
         if self._count < 10 or self._shift is None:
-            raise DataError(
-                f"{self._count} pictures are too few for a background: 10 is the least, 100 to 500 are good"
-            )
+            are = "picture is" if self._count == 1 else "pictures are"
+            raise DataError(f"{self._count} {are} too few for a background: 10 is the least, 100 to 500 are good")
         return self._background(self._fit + self._held_out)
 
     def held_out_r2(self, window: int) -> float:

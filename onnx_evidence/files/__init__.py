@@ -10,6 +10,7 @@ from onnx_evidence.files.machine import available_threads, count_gpus, describe_
 from onnx_evidence.files.replacing import check_replaced
 from onnx_evidence.files.store import (
     PARTIAL,
+    check_folder,
     check_writable,
     finite_json,
     json_line,
@@ -21,7 +22,7 @@ from onnx_evidence.files.store import (
     write_bytes,
     write_files,
 )
-from onnx_evidence.files.text import csv_text, fit, shown, visible
+from onnx_evidence.files.text import csv_text, fit, several, shown, visible
 from onnx_evidence.files.texts import parse_json, parse_toml, read_text
 from onnx_evidence.files.walking import below, leads_into
 
@@ -32,6 +33,7 @@ __all__ = [
     "Head",
     "available_threads",
     "below",
+    "check_folder",
     "check_replaced",
     "check_writable",
     "count_gpus",
@@ -51,6 +53,7 @@ __all__ = [
     "parse_toml",
     "read_text",
     "remove_files",
+    "several",
     "sha256_of",
     "shown",
     "sync_folder",

@@ -208,9 +208,30 @@ def check_writable(folder: Path) -> None:
     StoreError
         If they cannot.
     """
-    probe = folder / ".writable"
-    write_atomic(probe, lambda stream: stream.write(b""))
-    probe.unlink(missing_ok=True)
+    check_folder(folder)
+    with _writing(folder):
+        make_folder(folder)
+        with opened(folder, ".writable") as (inner, leaf):
+            _put(inner, leaf, partial(_write, b""))
+            inner.remove(leaf)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse the name of a file for that of a folder of results.
+
+    Parameters
+    ----------
+    folder : Path
+        Where results will go; it need not be there.
+
+    Raises
+    ------
+    StoreError
+        If it, or what it would lie in, is a file.
+    """
+    there = next((each for each in (folder, *folder.parents) if os.path.exists(each)), None)
+    if there is not None and not os.path.isdir(there):
+        raise StoreError(f"{folder}: cannot write: {there} is a file, no folder: take another -o")
 
 
 def json_line(value: Any) -> str:

@@ -21,6 +21,23 @@ def visible(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
+def several(count: int, what: str) -> str:
+    """A number of things.
+
+    Parameters
+    ----------
+    count : int
+    what : str
+        One of them, such as 'picture'.
+
+    Returns
+    -------
+    str
+        '1 picture', '2 pictures'.
+    """
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def csv_text(text: str) -> str:
     """Text for a cell of a table: `visible`, and with an apostrophe where a spreadsheet would take it for a formula.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from onnx_evidence.errors import DataError
 from onnx_evidence.evidence import Background, ConditionalSampler, Windows, generator
+from onnx_evidence.files import several
 from onnx_evidence.methods.engine import View
 from onnx_evidence.pictures import blur
 from onnx_evidence.types import Features, Head
@@ -89,7 +90,9 @@ def pictures(
 ) -> Baselines:
     """The features of ``count`` other pictures, drawn once; DataError where there are fewer, or one cannot be read."""
     if len(paths) < count:
-        raise DataError(f"{len(paths)} pictures in the background folder: {count} are to be drawn; give --samples")
+        raise DataError(
+            f"{several(len(paths), 'picture')} in the background folder: {count} are to be drawn; give --samples"
+        )
     drawn = generator(seed).choice(len(paths), size=count, replace=False)
     features = head(np.stack([prepare(paths[index]) for index in sorted(drawn)]))
     return lambda view: features

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from onnx_evidence.errors import DataError
-from onnx_evidence.files import below, visible
+from onnx_evidence.files import below, several, visible
 from onnx_evidence.pictures.decoding import decode, refuse_large, too_large
 from onnx_evidence.pictures.figures import is_figure
 from onnx_evidence.pictures.formats import SUFFIXES as PICTURES
@@ -175,7 +175,7 @@ def figures_of(figures: Sequence[Path]) -> str:
     -------
     str
     """
-    count = "1 figure" if len(figures) == 1 else f"{len(figures)} figures"
+    count = several(len(figures), "figure")
     return f"{count} of earlier results, which are explained by their own names only: {_first(figures)}"
 
 
