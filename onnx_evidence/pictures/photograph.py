@@ -224,11 +224,13 @@ def as_photograph(samples: AnyArray, *, bands: bool = False, shape: tuple[int, i
     Raises
     ------
     DataError
-        If shape or dtype is another.
+        If shape or dtype is another, or a value is not finite.
     """
+    if samples.dtype.kind == "f" and not np.isfinite(samples).all():
+        raise DataError("array: the array holds values that are not finite: replace them")
     if shape is not None:
         samples = _channels_last(samples, shape, Path("array"))
-    samples = np.ascontiguousarray(samples)
+    samples = np.ascontiguousarray(samples, samples.dtype.newbyteorder("="))
     return _photograph(samples, "array", samples.tobytes(), bands=bands or shape is not None)
 
 
