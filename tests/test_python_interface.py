@@ -139,6 +139,17 @@ def test_inputs_in_memory_are_as_those_in_files(model_path, tmp_path):
             deployed.prepare(given)
 
 
+def test_an_input_without_preprocessed_is_told_of_it(explainer, tmp_path):
+    inputs = np.zeros((3, 32, 32), np.float32)
+    np.save(tmp_path / "inputs.npy", inputs)
+    for given in (inputs, tmp_path / "inputs.npy"):
+        with pytest.raises(DataError, match="color = 'BANDS', the model's input itself needs --preprocessed"):
+            explainer.explain(given)
+    np.save(tmp_path / "inputs.npy", np.zeros((5, 32, 32), np.uint8))
+    with pytest.raises(DataError, match=r"color = 'BANDS'$"):
+        explainer.explain(tmp_path / "inputs.npy")
+
+
 # --- backgrounds ----------------------------------------------------------------------------------------------
 
 

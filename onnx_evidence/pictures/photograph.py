@@ -246,6 +246,8 @@ def _photograph(samples: AnyArray, name: str, data: bytes, *, bands: bool, white
             else "give uint8 RGB of shape (height, width, 3); other channels or samples need a preprocessing with "
             "color = 'BANDS'"
         )
+        if not bands and full.dtype == np.float32 and name.lower().endswith(("array", ARRAYS)):
+            rule += ", the model's input itself needs --preprocessed (in Python preprocess='preprocessed')"
         raise DataError(f"{name}: the image is {samples.dtype} of shape {samples.shape}: {rule}")
     if full.shape[0] * full.shape[1] > MAX_PIXELS:
         raise too_large(name)
