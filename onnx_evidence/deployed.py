@@ -41,6 +41,7 @@ from onnx_evidence.pictures import MAX_PIXELS, Photograph, Placement
 from onnx_evidence.preprocessing import (
     MARGIN,
     Preprocess,
+    check_whole,
     given_preprocess,
     not_recorded,
     range_of,
@@ -390,7 +391,10 @@ class DeployedModel:
         """
         photograph = self.read(image)
         inputs, placement = to_input(photograph, self.preprocess)
-        return photograph, representable(inputs, self.model.entry), placement
+        taken = representable(inputs, self.model.entry)
+        if self.preprocess.color == "INPUT" and self.model.entry.levels is not None:
+            check_whole(photograph.name, inputs, taken, self.model.entry.levels)
+        return photograph, taken, placement
 
     def find_class(self, name: str | int) -> int:
         """The number of a class, from its number or name.
