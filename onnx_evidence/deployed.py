@@ -5,12 +5,14 @@ Imported by: batch, cli, evaluation, explainer, methods.
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from hashlib import sha256
+from numbers import Integral
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -18,7 +20,7 @@ import onnx
 
 from onnx_evidence.counting import MAX_WORK
 from onnx_evidence.cuts import Cut, Graph, are_read, certify, measure_field, measured_together, unmeasured
-from onnx_evidence.errors import DataError, GradientError, ModelError
+from onnx_evidence.errors import DataError, GradientError, ModelError, SettingError, TargetError
 from onnx_evidence.evidence import OPEN, CellField, ClassKind, input_field
 from onnx_evidence.graphs import bytes_at_once
 from onnx_evidence.intake import (
@@ -29,14 +31,23 @@ from onnx_evidence.intake import (
     Model,
     check_labels,
     find_class,
+    given_labels,
     load_model,
     name_both,
-    read_labels,
     representable,
     unsigned,
 )
 from onnx_evidence.pictures import MAX_PIXELS, Photograph, Placement
-from onnx_evidence.preprocessing import MARGIN, Preprocess, not_recorded, range_of, read_picture, to_input
+from onnx_evidence.preprocessing import (
+    MARGIN,
+    Preprocess,
+    check_whole,
+    given_preprocess,
+    not_recorded,
+    range_of,
+    read_picture,
+    to_input,
+)
 from onnx_evidence.sessions import Classifier, Device, Differentiator, Session, settle_device
 from onnx_evidence.types import AnyArray, Features, FloatArray, Gradient, Head, Predict
 from onnx_evidence.vjp import build_vjp, missing_rules
@@ -160,6 +171,12 @@ def _refuse_empty(**given: object) -> None:
             raise DataError(f"{name} '' is empty: give the name of a file")
 
 
+def _most_work(given: object) -> int:
+    if isinstance(given, Integral) and not isinstance(given, bool) and int(given) >= 1:
+        return int(given)
+    raise SettingError(f"max work {given!r} is no number of multiply-adds: give a whole one of at least 1")
+
+
 class DeployedModel:
     """An .onnx classifier ready to run.
 
@@ -171,11 +188,12 @@ class DeployedModel:
     ----------
     path : str or Path
         The .onnx file.
-    preprocess : str or Path or Preprocess, optional
+    preprocess : str or Path or Preprocess or dict, optional
         A preset, a TOML or JSON file, a folder with Hugging Face's or timm's, 'preprocessed' (pictures are .npy files
         of the input itself), or the settings; by default what is recorded in the file or beside it.
-    labels : str or Path, optional
-        A text file of class names, one per line; by default what the model records.
+    labels : str or Path or sequence of str, optional
+        A text file of class names, one per line, or the names; by default what the model records. `verify` finds a
+        file again, names are to be given to it in one.
     device : {'auto', 'cpu', 'cuda'}
         Where to run.
     output : str, optional
@@ -210,19 +228,22 @@ class DeployedModel:
         self,
         path: str | Path,
         *,
-        preprocess: str | Path | Preprocess | None = None,
-        labels: str | Path | None = None,
+        preprocess: str | Path | Preprocess | Mapping[str, Any] | None = None,
+        labels: str | Path | Sequence[str] | None = None,
         device: str = "auto",
         output: str | None = None,
         classes: str | None = None,
         max_work: int = MAX_WORK,
     ) -> None:
         _refuse_empty(model=path, preprocess=preprocess, labels=labels)
-        self.model = load_model(Path(path), preprocess, output=output, classes=classes, max_work=max_work)
+        if not isinstance(path, str | os.PathLike):
+            raise ModelError(f"a model of type {type(path).__name__}: give the path of an .onnx file")
+        given, most = given_preprocess(preprocess), _most_work(max_work)
+        self.model = load_model(Path(path), given, output=output, classes=classes, max_work=most)
         self.graph = Graph(self.model)
-        names = read_labels(Path(labels)) if labels is not None else self.model.labels
+        names = given_labels(labels) if labels is not None else self.model.labels
         self.labels = name_both(names) if self.model.binary else names
-        self.labels_file = None if labels is None else Path(labels)
+        self.labels_file = Path(labels) if isinstance(labels, str | os.PathLike) else None
         self.device = settle_device(device)
         self._fields: dict[tuple[str, bytes, bytes], CellField] = {}
         self._read: dict[str, bool] = {}
@@ -381,7 +402,10 @@ class DeployedModel:
         """
         photograph = self.read(image)
         inputs, placement = to_input(photograph, self.preprocess)
-        return photograph, representable(inputs, self.model.entry), placement
+        taken = representable(inputs, self.model.entry)
+        if self.preprocess.color == "INPUT" and self.model.entry.levels is not None:
+            check_whole(photograph.name, inputs, taken, self.model.entry.levels)
+        return photograph, taken, placement
 
     def find_class(self, name: str | int) -> int:
         """The number of a class, from its number or name.
@@ -404,8 +428,26 @@ class DeployedModel:
         return find_class(name, self.labels, self.classes)
 
     def label(self, number: int) -> str:
-        """The name of class ``number``, 0..K-1; 'class 7' where the model has no names."""
-        return self.labels[number] if self.labels is not None else f"class {number}"
+        """The name of class ``number``, 0..K-1; 'class 7' where the model has no names.
+
+        Parameters
+        ----------
+        number : int
+            Not counted from the end.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        TargetError
+            If there is no such class.
+        """
+        count = self.classes if self.labels is None else len(self.labels)
+        if number not in range(count):
+            raise TargetError(f"class {number} does not exist: the model has classes 0 to {count - 1}")
+        return f"class {number}" if self.labels is None else self.labels[int(number)]
 
     def head(self, cut: Cut) -> Head:
         """The model from the input to a cut, ready to run, and open until the model is closed; see `heads`.

@@ -6,8 +6,10 @@ they used is recorded.
 Imported by: batch, cli, evaluation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
@@ -30,6 +32,7 @@ from onnx_evidence.methods import (
     check_settings,
     check_targets,
     fixed_record,
+    listed,
     make_record,
     placed,
     prepare,
@@ -56,7 +59,8 @@ class Explainer:
     """Explains the decisions of a deployed model.
 
     ``with Explainer(path) as explainer:`` closes it at the end, and the model with it. A model that was open already is
-    left open: whoever opened it closes it.
+    left open: whoever opened it closes it. It is for one thread at a time, as its model is; a second one that comes in
+    while it explains is refused. Threads that work at once open a model each.
 
     Parameters
     ----------
@@ -64,9 +68,9 @@ class Explainer:
         The .onnx file, or one that is open already.
     layer : str or sequence of str
         Names of cuts; 'auto' chooses. Several are averaged in bits.
-    preprocess : str or Path or Preprocess, optional
+    preprocess : str or Path or Preprocess or dict, optional
         As in `DeployedModel`; like the next five, refused where ``model`` is open already.
-    labels : str or Path, optional
+    labels : str or Path or sequence of str, optional
         As in `DeployedModel`.
     device : {'auto', 'cpu', 'cuda'}
         As in `DeployedModel`.
@@ -113,8 +117,8 @@ class Explainer:
         model: str | Path | DeployedModel,
         *,
         layer: str | Sequence[str] = AUTO,
-        preprocess: str | Path | Preprocess | None = None,
-        labels: str | Path | None = None,
+        preprocess: str | Path | Preprocess | Mapping[str, Any] | None = None,
+        labels: str | Path | Sequence[str] | None = None,
         device: str = "auto",
         output: str | None = None,
         classes: str | None = None,
@@ -142,6 +146,7 @@ class Explainer:
             )
         self.deployed = model
         self._heads: Heads | None = None
+        self._at_work = Lock()
         try:
             self._prepare()
         except BaseException:
@@ -213,16 +218,17 @@ class Explainer:
         Raises
         ------
         DataError, TargetError, ModelError, CutError
-            If the image or a class cannot be used, or the split is not the deployed file on this image.
+            If the image or a class cannot be used, or the split is not the deployed file on this image; ModelError also
+            if the explainer is at work already.
         SettingError
-            If a class would be held against itself.
+            If a class would be held against itself, or none is named.
         """
         return self.explain_all(image, [target], versus)[0]
 
     def explain_all(
         self,
         image: str | Path | Pixels | Photograph,
-        targets: Sequence[str | int] = (TOP,),
+        targets: Iterable[str | int] = (TOP,),
         versus: str | int | None = None,
         progress: Callable[[int], object] = lambda copies: None,
     ) -> list[Explanation]:
@@ -232,8 +238,8 @@ class Explainer:
         ----------
         image : str or Path or ndarray of uint8, shape (H, W, 3) or (H, W), or Photograph
             As in `explain`.
-        targets : sequence of (str or int)
-            The classes, each as in `explain`.
+        targets : iterable of (str or int)
+            The classes, each as in `explain`; one at least.
         versus : str or int, optional
             The class to hold all of them against.
         progress : callable
@@ -249,12 +255,27 @@ class Explainer:
         DataError, TargetError, SettingError, ModelError, CutError
             As in `explain`.
         """
-        self.check_targets(targets, versus)
-        photograph, inputs, placement = self.deployed.prepare(image)
+        asked = listed(targets)
+        with self._alone():
+            self.check_targets(asked, versus)
+            photograph, inputs, placement = self.deployed.prepare(image)
+            try:
+                return self._explain(photograph, inputs, placement, asked, versus, progress)
+            except CutError as error:
+                raise CutError(f"{photograph.name}: {error}") from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Inside, nobody else explains: the first to end would take away what the other goes on with."""
+        if not self._at_work.acquire(blocking=False):
+            raise ModelError(
+                f"{self.deployed.model.path}: the explainer is at work on another picture: it is for one thread at a "
+                "time; make an Explainer for each"
+            )
         try:
-            return self._explain(photograph, inputs, placement, targets, versus, progress)
-        except CutError as error:
-            raise CutError(f"{photograph.name}: {error}") from error
+            yield
+        finally:
+            self._at_work.release()
 
     def _explain(
         self,

@@ -316,7 +316,7 @@ PICTURES = {
         "explain good.onnx huge.png -o OUT", "huge.png", "absurdly large", "250 million pixels", code=3
     ),
     "folder without pictures": inside("explain good.onnx papers -o OUT", "papers", "no pictures"),
-    "background from no folder": inside("background good.onnx nowhere -o OUT/b.npz", "nowhere", "cannot read"),
+    "background from no folder": inside("background good.onnx nowhere -o OUT/b.npz", "nowhere", "no such folder"),
     "background from no pictures": inside("background good.onnx papers -o OUT/b.npz", "papers", "no pictures"),
     "background from three pictures": inside(
         "background good.onnx three -o OUT/b.npz", "3 pictures", "10 is the least"
@@ -370,7 +370,7 @@ BACKGROUNDS = {
     "of another cut, for windows": inside(
         f"{WINDOW} --layer block.add --background other-cut.npz", "other-cut.npz", "cut 'down'", "not for 'block.add'"
     ),
-    "a folder that is missing": inside(f"{EXPLAIN} --background nowhere", "nowhere", "No such file"),
+    "a folder that is missing": inside(f"{EXPLAIN} --background nowhere", "nowhere", "mean, zero, blur, blur+mean"),
     "a folder without pictures": case(f"{EXPLAIN} --background papers", "papers", "no pictures"),
     "a folder with too few pictures": case(f"{EXPLAIN} --background three", "3 pictures", "8", "--samples"),
     "a folder with fewer than asked for": inside(f"{EXPLAIN} --background three --samples 4", "3 pictures", "4 are"),

@@ -112,6 +112,22 @@ def test_wrong_preprocessing_fails_loudly_and_presets_that_would_do_are_named(pl
     assert "--preprocess none" not in line
 
 
+def test_no_preset_is_named_that_the_model_would_refuse(place: Path):
+    model = colours()
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("grey", TensorProto.UINT8, ["N", 3, SIDE, SIDE]))
+    nodes = [helper.make_node("Cast", ["grey"], ["input"], to=TensorProto.FLOAT), *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    path = tiny.save(model, place / "grey.onnx")
+    # Of whole numbers 0 and 1 the model would make p = 0.91 of red.
+    expected = Expectation(place / "red.png", "red", 0.91)
+    (wrong,) = check(opened(path), [expected])
+    assert not wrong.right
+    assert wrong.presets == {}
+    with pytest.raises(DataError, match="levels of grey would stay apart"):
+        DeployedModel(path, preprocess="unit")
+
+
 def test_within_says_how_near(place: Path):
     p = softmax_of((230, 40, 20))[0]
     arguments = (place / "right.onnx", "--image", place / "red.png", "--expect", f"red:{p - 0.03:.4f}")

@@ -429,3 +429,13 @@ def test_a_normalising_preset_is_none_for_grey_levels(tmp_path):
     with pytest.raises(DataError, match="pass --preprocess with a file with scale 1, mean 128 and std 1"):
         load_model(codes, "unit")
     load_model(codes, Preprocess(size=(9, 8), resize="stretch", mean=(128.0,) * 3, std=(1.0,) * 3))
+
+
+def test_an_array_of_the_input_itself_is_taken_as_it_is_or_not_at_all(tmp_path):
+    path = write(model_of(CAST, "x", TensorProto.UINT8, ("N", 9, 8, 3), BYTES), tmp_path)
+    opened = DeployedModel(path, device="cpu", preprocess="preprocessed")
+    levels = np.random.default_rng(0).integers(0, 256, (9, 8, 3)).astype(np.float32)
+    np.testing.assert_array_equal(opened.prepare(levels)[1], levels.transpose(2, 0, 1))
+    for other, such in ((levels / 255, "0[.]"), (levels + 255, ""), (levels - 1000, "-")):
+        with pytest.raises(DataError, match=f"array: the model's input takes whole numbers 0..255, .* such as {such}"):
+            opened.prepare(other)

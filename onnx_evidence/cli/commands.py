@@ -33,7 +33,7 @@ from onnx_evidence.cli.options import (
 )
 from onnx_evidence.cli.options_methods import evaluation_options, method_options, setting_option
 from onnx_evidence.cuts import AUTO, resolve_layers
-from onnx_evidence.errors import EvidenceError, naming
+from onnx_evidence.errors import DataError, EvidenceError, naming
 from onnx_evidence.evaluation import (
     DRAWS,
     Plan,
@@ -110,6 +110,8 @@ def background(
     """Fit what features of MODEL look like from the pictures in FOLDER (100 to 500 are enough)."""
     set_verbosity(quiet, verbose)
     check_replaced(out, read_files(model, opening), "a fitted background", is_background)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder of pictures: name one that holds 100 to 500")
     deployed = opened(model, opening)
     # For every method: what integration takes by itself, and what removal of windows does.
     cuts = [

@@ -197,6 +197,8 @@ def open_regular(path: Path, most: int = MOST) -> BinaryIO:
     OSError
         If it cannot be opened, is no regular file, or too large.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "no name of a file holds the character NUL")
     _refuse(os.stat(path), path, most)  # opening a device may do something already
     opened = os.open(path, os.O_RDONLY | (_CAREFUL & ~_NO_LINK))
     try:

@@ -6,7 +6,7 @@ Imported by: batch, cli, cuts, deployed, explainer.
 from onnx_evidence.intake.answer import Answer, Answers
 from onnx_evidence.intake.codes import unsigned
 from onnx_evidence.intake.deployed_file import representable
-from onnx_evidence.intake.labels import check_labels, find_class, name_both, read_labels
+from onnx_evidence.intake.labels import check_labels, find_class, given_labels, name_both, read_labels
 from onnx_evidence.intake.model import Model, load_model
 from onnx_evidence.intake.peek import look
 from onnx_evidence.intake.proof import CODES, FULL, Arithmetic
@@ -21,6 +21,7 @@ __all__ = [
     "Model",
     "check_labels",
     "find_class",
+    "given_labels",
     "load_model",
     "look",
     "name_both",

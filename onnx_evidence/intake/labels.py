@@ -1,5 +1,7 @@
 """Class names: where they are recorded, and the class that a user means."""
 
+import os
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -52,6 +54,30 @@ def read_labels(path: Path) -> tuple[str, ...]:
         raise DataError(f"{path}: no labels: one class name per line is expected")
     # Not str.splitlines, which ends lines at form feeds and five more characters too: all names behind would shift.
     return tuple(text.removesuffix("\n").split("\n"))
+
+
+def given_labels(given: object) -> tuple[str, ...]:
+    """Class names as users give them.
+
+    Parameters
+    ----------
+    given : str or Path or sequence of str
+        A text file, see `read_labels`; or the names themselves, in class order.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    DataError
+        If it is neither, or the file cannot be used.
+    """
+    if isinstance(given, str | os.PathLike):
+        return read_labels(Path(given))
+    if isinstance(given, Sequence) and given and all(isinstance(name, str) for name in given):
+        return tuple(given)
+    raise DataError(f"labels of type {type(given).__name__}: give a text file with a name per line, or a list of names")
 
 
 def name_both(labels: tuple[str, ...] | None) -> tuple[str, ...] | None:

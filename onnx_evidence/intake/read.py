@@ -177,6 +177,8 @@ def _check_attributes(graph: onnx.GraphProto, path: Path) -> None:
 
 
 def _read(path: Path) -> bytes:
+    if "\0" in str(path):
+        raise ModelError(f"{path}: cannot read the model: no name of a file holds the character NUL")
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):

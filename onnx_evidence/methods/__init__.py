@@ -9,7 +9,7 @@ from onnx_evidence.methods.choice import check_settings
 from onnx_evidence.methods.engine import CutMap, Question, View, check_finite, placed
 from onnx_evidence.methods.fit import fit_background
 from onnx_evidence.methods.preparation import prepare
-from onnx_evidence.methods.questions import TOP, ask, check_targets
+from onnx_evidence.methods.questions import TOP, ask, check_targets, listed
 from onnx_evidence.methods.record import TOP_CLASSES, fixed_record, make_record
 from onnx_evidence.methods.settings import DEFAULT_METHOD, OPTIONS, QUALITIES, Keywords, Option, Settings
 from onnx_evidence.methods.table import FALLBACK_METHODS, METHODS
@@ -36,6 +36,7 @@ __all__ = [
     "fit_background",
     "fixed_record",
     "is_background",
+    "listed",
     "make_record",
     "own_means",
     "placed",

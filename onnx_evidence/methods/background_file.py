@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from onnx_evidence.errors import DataError, one_line
 from onnx_evidence.evidence import Background
 from onnx_evidence.files import MOST_BYTES, open_regular, unpack_arrays, write_arrays
+from onnx_evidence.methods.settings import BLUR, BOTH, MEAN, ZERO
 from onnx_evidence.preprocessing import make_preprocess
 from onnx_evidence.types import AnyArray, FloatArray
 
@@ -157,6 +158,13 @@ def _header(stream: BinaryIO) -> Header:
     return Header.model_validate(json.loads(str(unpack_arrays(stream, _HEADER, ["header"])["header"])))
 
 
+# What a mistyped name may have stood for.
+_BACKGROUNDS = (
+    f"; a background is {MEAN}, {ZERO}, {BLUR}, {BOTH}, a FILE.npz that 'onnx-evidence background' fitted, or a folder "
+    "of pictures"
+)
+
+
 def load_background(path: Path, model_sha256: str, preprocess: str) -> BackgroundFile:
     """Read a background file; DataError where it cannot be, or was fitted for another model or preprocessing (JSON)."""
     try:
@@ -168,7 +176,8 @@ def load_background(path: Path, model_sha256: str, preprocess: str) -> Backgroun
     except ValidationError as error:
         raise DataError(f"{path}: not a background file of this version: {error.errors()[0]['msg']}") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot read the background: {error.strerror or one_line(error)}") from error
+        remedy = _BACKGROUNDS if isinstance(error, FileNotFoundError) else ""
+        raise DataError(f"{path}: cannot read the background: {error.strerror or one_line(error)}{remedy}") from error
     except _DAMAGED as error:
         raise DataError(f"{path}: not a background file, or a damaged one") from error
     if header.format != FORMAT:

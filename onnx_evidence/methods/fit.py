@@ -1,12 +1,14 @@
 """Fit backgrounds from the user's own pictures, one pass over them for all cuts."""
 
+import os
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import DataError
+from onnx_evidence.errors import DataError, SettingError
 from onnx_evidence.evidence import (
     Background,
     BackgroundFitter,
@@ -27,8 +29,8 @@ _PROBED_SAMPLES = 4
 
 def fit_background(
     deployed: DeployedModel,
-    layers: Sequence[str],
-    images: Iterable[Path],
+    layers: str | Sequence[str],
+    images: Iterable[str | Path],
     *,
     window: int | None = None,
     patch: int | None = None,
@@ -39,7 +41,7 @@ def fit_background(
     ----------
     deployed : DeployedModel
         The model.
-    layers : sequence of str
+    layers : str or sequence of str
         Names of cuts.
     images : iterable of Path
         Pictures of the kind that the model sees; 100 to 500 are enough. Read one by one.
@@ -59,7 +61,11 @@ def fit_background(
         worse than their mean does.
     CutError
         If a name is no cut of the model.
+    SettingError
+        If no cut is named, or a side is no whole number of at least 1.
     """
+    layers = (layers,) if isinstance(layers, str) else layers
+    _refuse(layers, images, window=window, patch=patch)
     fitters = [_CutFitter(deployed, name, window, patch) for name in layers]
     heads = deployed.heads([fitter.cut for fitter in fitters])
     pictures = 0
@@ -76,6 +82,17 @@ def fit_background(
         cuts=tuple(cut for cut, _ in results),
     )
     return BackgroundFile(header, tuple(background for _, background in results))
+
+
+def _refuse(layers: Sequence[str], images: object, **sides: object) -> None:
+    if not layers:
+        raise SettingError("no cut to fit a background for: name at least one; 'onnx-evidence inspect' lists them")
+    for name, side in sides.items():
+        whole = isinstance(side, Integral) and not isinstance(side, bool) and int(side) > 0
+        if side is not None and not whole:
+            raise SettingError(f"{name} {side!r} is no side: give a whole number of at least 1")
+    if isinstance(images, str | os.PathLike) or not isinstance(images, Iterable):
+        raise DataError(f"images {str(images)!r}: give the pictures themselves, such as sorted(Path(folder).iterdir())")
 
 
 class _CutFitter:

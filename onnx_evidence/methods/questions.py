@@ -1,7 +1,7 @@
 """What is asked of one picture: a class, or one class rather than another, as a user names them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import SettingError, TargetError
@@ -10,6 +10,30 @@ from onnx_evidence.methods.engine import Question
 # Stands for the class that the model itself gives.
 TOP = "top1"
 _RANK = re.compile(r"top[- ]?\d+", re.IGNORECASE)
+
+
+def listed(targets: Iterable[str | int]) -> list[str | int]:
+    """Classes as a list, whatever they come as; an iterator is read once.
+
+    Parameters
+    ----------
+    targets : iterable of (str or int)
+        Class numbers or names, or 'top1'.
+
+    Returns
+    -------
+    list of (str or int)
+
+    Raises
+    ------
+    SettingError
+        If it is a single class, or there is none.
+    """
+    if isinstance(targets, str) or not isinstance(targets, Iterable):
+        raise SettingError(f"targets {targets!r} are no list of classes: give [{targets!r}]")
+    if not (found := list(targets)):
+        raise SettingError(f"no class to explain: name at least one, such as {TOP!r}")
+    return found
 
 
 def check_targets(deployed: DeployedModel, targets: Sequence[str | int], versus: str | int | None = None) -> None:

@@ -264,11 +264,13 @@ def as_photograph(samples: AnyArray, *, bands: bool = False, shape: tuple[int, i
     Raises
     ------
     DataError
-        If shape or dtype is another.
+        If shape or dtype is another, or a value is not finite.
     """
+    if samples.dtype.kind == "f" and not np.isfinite(samples).all():
+        raise DataError("array: the array holds values that are not finite: replace them")
     if shape is not None:
         samples = _channels_last(samples, shape, Path("array"))
-    samples = np.ascontiguousarray(samples)
+    samples = np.ascontiguousarray(samples, samples.dtype.newbyteorder("="))
     return _photograph(samples, "array", samples.tobytes(), bands=bands or shape is not None)
 
 
@@ -284,6 +286,8 @@ def _photograph(samples: AnyArray, name: str, data: bytes, *, bands: bool, white
             else "give uint8 RGB of shape (height, width, 3); other channels or samples need a preprocessing with "
             "color = 'BANDS'"
         )
+        if not bands and full.dtype == np.float32 and name.lower().endswith(("array", ARRAYS)):
+            rule += ", the model's input itself needs --preprocessed (in Python preprocess='preprocessed')"
         raise DataError(f"{name}: the image is {samples.dtype} of shape {samples.shape}: {rule}")
     if full.shape[0] * full.shape[1] > MAX_PIXELS:
         raise too_large(name)

@@ -5,11 +5,11 @@ Imported by: batch, cli, cuts, deployed, evaluation, explainer, intake, methods.
 
 from onnx_evidence.preprocessing import apply
 from onnx_evidence.preprocessing.apply import how_taken, read_picture, to_input
-from onnx_evidence.preprocessing.contract import WHITE, Preprocess, make_preprocess
+from onnx_evidence.preprocessing.contract import WHITE, Preprocess, given_preprocess, make_preprocess
 from onnx_evidence.preprocessing.found import Found, find_preprocess, not_recorded
 from onnx_evidence.preprocessing.presets import PREPROCESSED, PRESETS, Wanted, preset
 from onnx_evidence.preprocessing.synthetic import MARGIN, InputRange, likely_ranges, range_of, trials
-from onnx_evidence.preprocessing.whole import check_levels
+from onnx_evidence.preprocessing.whole import check_levels, check_whole
 from onnx_evidence.preprocessing.words import in_words, recipe
 
 __all__ = [
@@ -23,7 +23,9 @@ __all__ = [
     "Wanted",
     "apply",
     "check_levels",
+    "check_whole",
     "find_preprocess",
+    "given_preprocess",
     "how_taken",
     "in_words",
     "likely_ranges",

@@ -1,6 +1,7 @@
 """The contract carried out: samples, resized, cropped or padded, scaled."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,11 @@ def read_picture(
     shape = (preprocess.channels, *preprocess.size) if preprocess.color == "INPUT" else None
     if isinstance(image, np.ndarray):
         return as_photograph(image, bands=bands, shape=shape)
+    if not isinstance(image, str | os.PathLike):
+        raise DataError(
+            f"an image of type {type(image).__name__}: give the path of a file, or uint8 RGB of shape (height, width, "
+            "3), such as numpy.asarray(image.convert('RGB')) of a picture of Pillow's"
+        )
     return read_photograph(Path(image), most, bands=bands, shape=shape)
 
 

@@ -4,6 +4,9 @@ Declarative, validated, without Python code in it, so that it can travel with th
 ``metadata_props`` of the .onnx file, or as a TOML file beside it.
 """
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -150,6 +153,36 @@ def make_preprocess(values: object, source: str) -> Preprocess:
         return Preprocess.model_validate(values)
     except ValidationError as error:
         raise DataError(f"{source}: the preprocessing is not valid: {_message(error)}") from error
+
+
+def given_preprocess(given: object) -> str | Path | Preprocess | None:
+    """A preprocessing as users give it: `Preprocess`'s attributes may be a dictionary.
+
+    Parameters
+    ----------
+    given : str or Path or Preprocess or dict, optional
+        See `found.find_preprocess`.
+
+    Returns
+    -------
+    str or Path or Preprocess or None
+        Texts and paths as they are: what they name is looked for elsewhere.
+
+    Raises
+    ------
+    DataError
+        If it is none of these, or the attributes are no valid preprocessing.
+    """
+    if given is None or isinstance(given, str | Preprocess):
+        return given
+    if isinstance(given, os.PathLike):
+        return Path(given)
+    if isinstance(given, Mapping):
+        return make_preprocess(dict(given), "preprocess")
+    raise DataError(
+        f"preprocess of type {type(given).__name__}: give a preset's name, a file, a folder, a Preprocess or a "
+        "dictionary of its attributes"
+    )
 
 
 def _message(error: ValidationError) -> str:

@@ -5,6 +5,7 @@ import numpy as np
 from onnx_evidence.errors import DataError
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.synthetic import known_range, standardised
+from onnx_evidence.types import Features
 
 # Levels of grey that must stay apart. Normalised to 0..1 two do, to -1..1 three, and to ImageNet's deviations at most
 # five; a model whose own codes are as coarse as eight grey levels each has its 32.
@@ -44,3 +45,30 @@ def check_levels(preprocess: Preprocess | None, levels: tuple[int, int] | None, 
         f"{made.max():.3g}, {kept} levels of grey would stay apart (at least {_FEWEST} must): the model seems to "
         f"normalise inside; pass {remedy} with scale 1, mean {mean} and std 1"
     )
+
+
+def check_whole(name: str, inputs: Features, taken: Features, levels: tuple[int, int]) -> None:
+    """Refuse an array that is given as the input itself, and of which the input would take other numbers.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, for the message.
+    inputs : ndarray of float32, shape (channels, H, W)
+        As given.
+    taken : ndarray of float32, shape (channels, H, W)
+        Rounded and clipped to what the input can have.
+    levels : (int, int)
+        Smallest and largest value of the input.
+
+    Raises
+    ------
+    DataError
+        With the first value that is another.
+    """
+    other = inputs[inputs != taken]
+    if other.size:
+        raise DataError(
+            f"{name}: the model's input takes whole numbers {levels[0]}..{levels[1]}, and the array holds others, such "
+            f"as {other[0]:g}: save what the model takes"
+        )
