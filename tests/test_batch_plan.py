@@ -186,7 +186,7 @@ def test_copies_and_links_of_other_names_are_other_pictures(pictures):
 
 def test_options_that_do_not_hold_for_a_list_are_said(pictures, tmp_path, caplog):
     path = tmp_path / "list.csv"
-    path.write_text("image,versus,target\nin/b.png,bee,dog\nin/a.jpg,,\nin/deep/a.png,,ant\nin/b.png,,ant\n")
+    path.write_text("image,versus,target\nin/b.png,bee,dog\nin/a.jpg,,\nin/deep/a.png,,ant\nin/../in/b.png,,ant\n")
     for targets, versus, said in (
         (None, None, []),
         (["top1"], None, [f"{path}: --target does not hold for 2 pictures"]),

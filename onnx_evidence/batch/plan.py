@@ -188,7 +188,7 @@ def _table(path: Path, targets: Sequence[str] | None, versus: str | None) -> lis
     if len(rows) < 2:
         raise DataError(f"{path}: the list is empty: give one picture per line below the columns' names")
     items: list[Item] = []
-    unheard: dict[str, set[Path]] = {}
+    unheard: dict[str, list[Item]] = {}
     for number, row in enumerate(rows[1:], start=2):
         if len(row) > len(head) or not row[0].strip():
             raise DataError(f"{path}: row {number} does not fit the columns {', '.join(head)}; quote commas")
@@ -198,14 +198,14 @@ def _table(path: Path, targets: Sequence[str] | None, versus: str | None) -> lis
         items.append(Item(_listed(path, row[0]), asked, against or versus))
         for option, own, other in (("--target", target, targets), ("--versus", against, versus)):
             if own and other:
-                unheard.setdefault(option, set()).add(items[-1].path)
+                unheard.setdefault(option, []).append(items[-1])
     _tell_unheard(path, unheard)
     return items
 
 
-def _tell_unheard(path: Path, unheard: Mapping[str, set[Path]]) -> None:
+def _tell_unheard(path: Path, unheard: Mapping[str, Sequence[Item]]) -> None:
     """Say that options do not hold for pictures whose rows say otherwise."""
-    count = len(set().union(*unheard.values()))
+    count = len({item.path for item in _by_first_names([item for items in unheard.values() for item in items])})
     if count:
         log.warning(
             "%s: %s %s not hold for %s: the list names classes of its own there",

@@ -2,6 +2,7 @@
 
 * `formats`: the formats that are read, told by their first bytes, and names for files that are none of them.
 * `decoding`: which reader a file takes, decided once, and the limits that all share.
+* `figures`: what this program drew itself, told by what lies beside it.
 * `pillow`: the reader of 8 bits; `tiff` and `netpbm`: of what it reduces or does not hold. 16-bit PNG and JPEG 2000
   are OpenCV's.
 

@@ -7,6 +7,8 @@ from google.protobuf.message import DecodeError
 
 # Behind the forward graph's name.
 NAMED = ", backward"
+# The key of the first field: gigabytes of weights need not be read to be told from a model.
+_START = b"\x08"
 _GIVEN = ["gradient", "value"]
 
 
@@ -22,8 +24,11 @@ def is_backward(stream: BinaryIO) -> bool:
     -------
     bool
     """
+    start = stream.read(len(_START))
+    if start != _START:
+        return False
     try:
-        graph = onnx.load_model_from_string(stream.read()).graph
+        graph = onnx.load_model_from_string(start + stream.read()).graph
     except DecodeError:
         return False
     # Names that the forward graph has already get a stroke.
