@@ -115,6 +115,27 @@ def test_a_file_in_the_place_of_a_folder_is_called_a_file_before_anything_is_run
         assert refused == f"Error: {path}{inner}: cannot write: {path} is a file, no folder: take another -o\n"
 
 
+@pytest.mark.parametrize("command", ["gradient", "background", "summary"])
+@pytest.mark.parametrize("behind", ["a table", "nothing", "a pipe"])
+def test_what_a_link_leads_to_is_not_looked_at(made, tmp_path, monkeypatch, command, behind):
+    def look(path: Path) -> None:
+        raise AssertionError(path)
+
+    monkeypatch.setattr("onnx_evidence.files.replacing.open_regular", look)
+    secret = tmp_path / "secret"
+    if behind == "a table":
+        secret.write_text(",".join(Row._fields) + "\n")
+    elif behind == "a pipe":
+        os.mkfifo(secret)
+    (tmp_path / "link").symlink_to(secret)
+    out = tmp_path / ("link.csv" if command == "summary" else "link")
+    (tmp_path / "link").rename(out)
+    assert (
+        "is a link, and what it leads to is not looked at" in call(*commands(made)[command], "-o", out, code=1).stderr
+    )
+    assert out.is_symlink()
+
+
 def test_a_table_is_known_by_its_whole_head(made, tmp_path):
     longer = tmp_path / "longer.csv"
     longer.write_text(",".join([*Row._fields, "remarks"]) + "\n")

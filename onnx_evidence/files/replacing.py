@@ -27,7 +27,7 @@ def check_replaced(out: Path, inputs: Iterable[Path], kind: str, is_kind: Callab
     Raises
     ------
     StoreError
-        If ``out`` is there and is an input, a folder or of another kind.
+        If ``out`` is there and is an input, a link, a folder or of another kind.
     """
     if not os.path.lexists(out):
         return
@@ -35,6 +35,8 @@ def check_replaced(out: Path, inputs: Iterable[Path], kind: str, is_kind: Callab
         with suppress(OSError):  # the command says what cannot be read
             if os.path.samefile(out, path):
                 raise StoreError(f"{out}: is {path} itself, which would be lost: name another file to write")
+    if os.path.islink(out):
+        raise StoreError(f"{out}: is a link, and what it leads to is not looked at: name the file itself")
     if os.path.isdir(out):
         raise StoreError(f"{out}: this is a folder; name the file to write")
     if not _holds(out, is_kind):
@@ -45,7 +47,5 @@ def _holds(path: Path, is_kind: Callable[[BinaryIO], bool]) -> bool:
     try:
         with open_regular(path) as stream:
             return is_kind(stream)
-    except FileNotFoundError:  # a link to nothing
-        return True
     except OSError as error:
         raise StoreError(f"{path}: cannot be replaced: {error.strerror or one_line(error)}") from error

@@ -321,7 +321,7 @@ _TARGETS = (
 def _target(place: Place, target: str) -> Attack:
     place.model()
     place.pictures()
-    return Attack((explain("model.onnx", "pictures", "--target", target),), (0, 1))
+    return Attack((explain("model.onnx", "pictures", "--target", target),), (0, 1) if target else (2,))
 
 
 _OPTIONS: dict[str, tuple[object, ...]] = {
