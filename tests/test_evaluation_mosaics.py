@@ -160,7 +160,7 @@ def test_the_command_writes_and_prints_them(colours, tmp_path):
     arguments += ["--methods", "window,occlusion", "--no-stability", "--substrates", "mean", "--mosaics", 2]
     result = CliRunner().invoke(main, ["evaluate", *map(str, arguments)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "1 mosaics of four pictures (chance is 0.25)" in result.stdout
+    assert "1 mosaic of four pictures (chance is 0.25)" in result.stdout
     summary = json.loads((out / "summary.json").read_text())["mosaics"]
     assert summary["mosaics"] == 1
     assert set(summary["methods"]) == {"window", "occlusion", "random map", "centre prior"}

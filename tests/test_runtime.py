@@ -350,7 +350,7 @@ def test_a_differentiator_asks_the_same_of_every_row_and_gives_logits_first():
 
 
 def test_a_gradient_that_is_no_number_is_refused():
-    with pytest.raises(ModelError, match="not finite: take --method window"):
+    with pytest.raises(ModelError, match="not finite: take another --background, or --method window"):
         Differentiator(Session(backward("zero"), CPU, threads=1))(rows(1), np.array([1.0, -1, 0]), np.zeros(3))
 
 

@@ -163,7 +163,7 @@ def test_types_of_whole_numbers_are_the_range_whatever_the_preprocessing(tmp_pat
     ]
     model = tiny.make_model(nodes, {}, output_shape=("N", 3))
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
-    entry = load_model(tiny.save(model, tmp_path / "uint8.onnx"), "unit").entry
+    entry = load_model(tiny.save(model, tmp_path / "uint8.onnx"), "caffe").entry
     assert [(each.low.tolist(), each.high.tolist()) for each in entry.ranges] == [([0.0] * 3, [255.0] * 3)]
 
 
