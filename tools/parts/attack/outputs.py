@@ -373,8 +373,8 @@ def _nowhere(place: Place, out: str) -> Attack:
         "-q",
         "--no-figures",
     )
-    codes = (0, 1) if out else (1, 2)  # nothing is wrong usage
-    return Attack((run, ("gradient", "model.onnx", "-o", f"{run[4]}/g.onnx" if out else "/g/g.onnx")), codes)
+    codes = (0, 1) if out else (0, 2)  # nothing is wrong usage
+    return Attack((run, ("gradient", "model.onnx", "-o", f"{run[4]}/g.onnx" if out else "../out/g.onnx")), codes)
 
 
 @case("output folders", "a disk that is {}", ["full", "read-only"])
