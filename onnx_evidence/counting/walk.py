@@ -1,5 +1,6 @@
 """One way through a model, from what is known of its inputs to how much it computes; nothing large is computed."""
 
+from abc import ABC, abstractmethod
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -31,7 +32,7 @@ class Unsettled(Exception):  # noqa: N818 - caught where a Loop is followed
     """What the turns of a Loop have in common does not tell how much they compute."""
 
 
-class Walk:
+class Walk(ABC):
     """A way through a model; unless it is ``settled``, what hangs on the sizes of the picture is let pass."""
 
     def __init__(self, proto: onnx.ModelProto, path: Path, limits: Limits, *, settled: bool) -> None:
@@ -251,9 +252,9 @@ class Walk:
     def _resolved(self, attribute: onnx.AttributeProto) -> onnx.AttributeProto | None:
         return self.given.get(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
 
+    @abstractmethod
     def control(self, node: onnx.NodeProto, inputs: Sequence[Held | None], scope: Scope, work: Work) -> list[Held]:
         """What a node of control flow makes; see `turns`."""
-        raise NotImplementedError
 
 
 def _last_read(graph: onnx.GraphProto) -> tuple[dict[str, int], dict[int, list[str]]]:
