@@ -125,8 +125,8 @@ class Explainer:
         max_work: int = MAX_WORK,
         **settings: Unpack[Keywords],
     ) -> None:
-        layers = (layer,) if isinstance(layer, str) else layer
-        self.settings = Settings(layers=layers, **settings).settled(given=settings)  # type: ignore[arg-type] # held to its kind there
+        layers = tuple(layer) if isinstance(layer, Iterable) and not isinstance(layer, str) else (layer,)
+        self.settings = Settings(layers=layers, **settings).settled(given=settings)
         check_settings(self.settings)
         self._owns = not isinstance(model, DeployedModel)
         if not isinstance(model, DeployedModel):

@@ -170,6 +170,22 @@ def test_a_merge_that_is_refused_halfway_takes_back_what_it_copied(out, tmp_path
     assert len(manifest(merged)) == len(manifest(out))
 
 
+def test_an_interrupt_while_lines_are_added_takes_no_maps_from_them(out, tmp_path, monkeypatch):
+    def interrupted(handle: int) -> None:
+        fsync(handle)
+        if os.readlink(f"/proc/self/fd/{handle}").endswith("manifest.jsonl"):
+            raise KeyboardInterrupt
+
+    merged, fsync = tmp_path / "merged", os.fsync
+    monkeypatch.setattr(os, "fsync", interrupted)
+    call("merge", out, "-o", merged, "-q", code=130)
+    monkeypatch.undo()
+    call("merge", out, "-o", merged, "-q")
+    assert json.loads(call("verify", merged, "--sample", 0, "--json").stdout)["problems"] == []
+    assert all((merged / entry["map"]).exists() for entry in manifest(merged))
+    assert len(manifest(merged)) == len(manifest(out))
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
 @pytest.mark.parametrize("name", ["manifest.jsonl", "failures.jsonl", "map", ".lock"])
 @pytest.mark.parametrize("reader", READERS)

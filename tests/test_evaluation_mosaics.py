@@ -141,7 +141,7 @@ def test_as_many_as_are_asked_for(deployed, tmp_path):
 
 def test_too_few_classes_are_refused(deployed, tmp_path):
     pictures = [paint(tmp_path, f"{number}", number % 3) for number in range(6)]
-    with pytest.raises(DataError, match=r"no mosaic can be made: 6 pictures get .* leave --mosaics out"):
+    with pytest.raises(DataError, match=r"no mosaic can be made: 6 pictures of .* leave --mosaics out"):
         find_mosaics(deployed, pictures, 1)
 
 

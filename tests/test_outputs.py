@@ -136,6 +136,14 @@ def test_what_a_link_leads_to_is_not_looked_at(made, tmp_path, monkeypatch, comm
     assert out.is_symlink()
 
 
+@pytest.mark.parametrize("command", ["gradient", "background", "summary"])
+def test_a_file_of_nothing_may_be_written_over(made, tmp_path, command):
+    out = tmp_path / "empty.csv"
+    out.touch()
+    call(*commands(made)[command], "-o", out)
+    assert out.stat().st_size > 0
+
+
 def test_a_table_is_known_by_its_whole_head(made, tmp_path):
     longer = tmp_path / "longer.csv"
     longer.write_text(",".join([*Row._fields, "remarks"]) + "\n")
@@ -179,6 +187,8 @@ def test_control_pictures_that_lie_beside_no_result_of_theirs_are_pictures(made,
     figure.with_suffix(".npz").rename(mixed / "a.npz")
     shutil.copy(made / "pictures" / "02.png", mixed / "b.png")
     shutil.copy(made / "fitted.npz", mixed / "b.npz")
+    # A list called like a run's, of whatever data, above photographs makes no figures of them.
+    (mixed / "manifest.jsonl").write_text("{}\n")
     (mixed / "numbers.csv").write_text("image,class\n")
     (mixed / "links.json").unlink()
     assert [path.name for path in list_images([mixed])] == ["a.png", "b.png", "curves.png", figure.name, "links.png"]

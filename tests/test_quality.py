@@ -151,14 +151,20 @@ def test_contradictions_are_refused(options, message, tiny_model):
         ({"laplace": (5,), "method": "window"}, r"laplace \(5,\) is not two whole numbers"),
         ({"laplace": (5, 2.5), "method": "window"}, r"laplace \(5, 2.5\) is not two whole numbers"),
         ({"background": 5}, "background 5 is not text or None"),
-        ({"layer": []}, r"layers \[\] is not a name or a list of names"),
-        ({"layer": None}, "layers None is not a name or a list of names"),
+        ({"layer": []}, r"layers \(\) is not a name or a list of names"),
+        ({"layer": None}, r"layers \(None,\) is not a name or a list of names"),
         ({"layer": ["stem", 5]}, "is not a name or a list of names"),
     ],
 )
 def test_values_of_another_kind_are_refused(options, message, tiny_model):
     with pytest.raises(SettingError, match=message):
         Explainer(tiny_model, device="cpu", **options)
+
+
+@pytest.mark.parametrize("several", [list, tuple, np.array, dict.fromkeys, iter])
+def test_layers_may_be_anything_that_has_names(several, tiny_model):
+    explainer = Explainer(tiny_model, device="cpu", layer=several(["block.add", "deep.add"]))
+    assert [engine.cut.name for engine in explainer.engines] == ["block.add", "deep.add"]
 
 
 def test_values_become_python_s_own(tmp_path):

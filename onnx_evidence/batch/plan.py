@@ -232,10 +232,12 @@ def together(items: Sequence[Item], find_class: Callable[[str], int]) -> list[It
         In the order of their first lines; every class once, as it was called first.
     """
     find = cache(find_class)
-    groups: dict[tuple[Path, int | None], tuple[Item, dict[int | str, str]]] = {}
+    groups: dict[tuple[Path, int | None, tuple[str, ...]], tuple[Item, dict[int | str, str]]] = {}
     for item in items:
         rival = None if item.versus is None else find(item.versus)
-        _, asked = groups.setdefault((item.path, rival), (item, {}))
+        # The model's answer may turn out to be the rival, and must not take other lines with it.
+        apart = item.targets if rival is not None and TOP in item.targets else ()
+        _, asked = groups.setdefault((item.path, rival, apart), (item, {}))
         for target in item.targets:
             asked.setdefault(TOP if target == TOP else find(target), target)
     return [replace(item, targets=tuple(asked.values())) for item, asked in groups.values()]

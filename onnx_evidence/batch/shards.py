@@ -188,9 +188,13 @@ class _Target:
 
     def flush(self) -> None:
         """Add the lines whose files are there."""
-        if self._waiting:
-            self.folder.manifest.add(self._waiting)
-            self._waiting, self._copied, self._new, self._owners = [], [], {}, {}
+        if not self._waiting:
+            return
+        waiting = self._waiting
+        # From here on lines may be there, whatever comes between: their maps are not taken back. Maps without lines
+        # do no harm, the next merge adds them.
+        self._waiting, self._copied, self._new, self._owners = [], [], {}, {}
+        self.folder.manifest.add(waiting)
 
     def undo(self) -> None:
         """Take back the files of lines that wait: a folder holds no map without its line."""

@@ -18,6 +18,7 @@ from onnx_evidence.errors import DataError
 from onnx_evidence.evaluation.case import Case, Mapper
 from onnx_evidence.evaluation.measures import UNDEFINED, energy_inside, pointing
 from onnx_evidence.evaluation.seen import as_seen, grey_levels
+from onnx_evidence.files import several
 from onnx_evidence.pictures import opencv
 from onnx_evidence.types import FloatArray, Mask, Pixels
 
@@ -85,8 +86,8 @@ def find_mosaics(
             return found
     if not found:
         raise DataError(
-            f"no mosaic can be made: {known} pictures get a probability above {_CONFIDENT} at half their size, and "
-            "four of four classes are needed: add pictures, or leave --mosaics out"
+            f"no mosaic can be made: {several(known, 'picture')} of a probability above {_CONFIDENT} at half the size, "
+            "where four of four classes are needed: add pictures, or leave --mosaics out"
         )
     return found
 

@@ -12,8 +12,9 @@ def grey_levels(inputs: Features, preprocess: Preprocess) -> Pixels:
     """The picture that the model sees, before scale, mean and standard deviation: RGB, or a grey one three times."""
     if preprocess.white != WHITE or preprocess.color in ("BANDS", "INPUT"):
         raise SettingError(
-            f"inpainting and stability change pictures of 8 bits and the model sees others (color {preprocess.color}, "
-            f"white {preprocess.white}): leave 'inpaint' out of --substrates and pass --no-stability"
+            f"inpainting, stability and mosaics are of pictures of 8 bits and the model sees others (color "
+            f"{preprocess.color}, white {preprocess.white}): leave 'inpaint' out of --substrates, and --mosaics, and "
+            "pass --no-stability"
         )
     mean, std = (np.array(values, np.float64)[:, None, None] for values in (preprocess.mean, preprocess.std))
     levels = np.clip(((inputs * std + mean) / preprocess.scale).round(), 0, 255).astype(np.uint8).transpose(1, 2, 0)

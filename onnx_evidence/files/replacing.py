@@ -46,6 +46,6 @@ def check_replaced(out: Path, inputs: Iterable[Path], kind: str, is_kind: Callab
 def _holds(path: Path, is_kind: Callable[[BinaryIO], bool]) -> bool:
     try:
         with open_regular(path) as stream:
-            return is_kind(stream)
+            return os.fstat(stream.fileno()).st_size == 0 or is_kind(stream)  # where nothing is, nothing is lost
     except OSError as error:
         raise StoreError(f"{path}: cannot be replaced: {error.strerror or one_line(error)}") from error

@@ -1,6 +1,5 @@
 """Figures that lie in folders of results: what was drawn of photographs is none itself."""
 
-import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ _BESIDE = {
     "curves.png": ("numbers.csv", b"picture,class,method,metric,value"),
     "links.png": ("links.json", b"{"),
 }
-_MANIFEST = "manifest.jsonl"
 # Where the header of a PNG has width and height.
 _SIZE = slice(16, 24)
 
@@ -27,8 +25,7 @@ def is_figure(path: Path) -> bool:
     if path.name in _BESIDE:
         name, start = _BESIDE[path.name]
         return _tried(lambda: _begins(path.with_name(name), start))
-    listed = os.path.isfile(path.parent.parent / _MANIFEST)
-    return _tried(lambda: _is_map_of_another(path.with_suffix(".npz"), None if listed else path))
+    return _tried(lambda: _is_map_of_another(path.with_suffix(".npz"), path))
 
 
 def _tried(look: Callable[[], bool]) -> bool:
@@ -43,14 +40,12 @@ def _begins(path: Path, start: bytes) -> bool:
         return stream.read(len(start)) == start
 
 
-def _is_map_of_another(path: Path, picture: Path | None) -> bool:
+def _is_map_of_another(path: Path, picture: Path) -> bool:
     """Whether it is a map, and not of that very picture: users save maps beside photographs by the same name."""
     with open_regular(path) as stream:
         heads = heads_of(stream)
     if not heads.keys() >= _MAP:
         return False
-    if picture is None:
-        return True
     with open_regular(picture) as stream:
         size = struct.unpack(">II", stream.read(_SIZE.stop)[_SIZE])
     # Turned, too: the map is upright.

@@ -8,8 +8,8 @@ from onnx_evidence.preprocessing.synthetic import known_range, standardised
 from onnx_evidence.types import Features
 
 # Levels of grey that must stay apart. Normalised to 0..1 two do, to -1..1 three, and to ImageNet's deviations at most
-# five; a model whose own codes are as coarse as eight grey levels each has its 32.
-_FEWEST = 32
+# five; pictures of four bits, as some deployed models take, have 16.
+_FEWEST = 8
 
 
 def check_levels(preprocess: Preprocess | None, levels: tuple[int, int] | None, source: str) -> None:
@@ -27,7 +27,7 @@ def check_levels(preprocess: Preprocess | None, levels: tuple[int, int] | None, 
     Raises
     ------
     DataError
-        If in some channel fewer than 32 levels of grey would stay apart: every photograph would be nearly the same.
+        If in some channel fewer than 8 levels of grey would stay apart: every photograph would be nearly the same.
     """
     known = known_range(preprocess)
     if preprocess is None or known is None or levels is None:
