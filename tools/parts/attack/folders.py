@@ -276,7 +276,9 @@ def _flip(place: Place, name: str, where: int, how: int) -> None:
     if not path.is_file() or path.stat().st_size > 1 << 24:
         return
     data = bytearray(path.read_bytes())
-    at = where % max(1, len(data))
+    if not data:  # nothing is there to be changed
+        return
+    at = where % len(data)
     changes: tuple[Callable[[], object], ...] = (
         lambda: data.__setitem__(at, data[at] ^ (1 << where % 8)),
         lambda: data.__delitem__(slice(at, None)),
