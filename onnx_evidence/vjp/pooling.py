@@ -37,9 +37,12 @@ def share_of_largest(x: Value, y: Value, g: Value, axes: list[int]) -> Value:
 def average_pool(step: Step) -> list[Value | None]:
     """AveragePool with both conventions of counting the padding."""
     geometry = Sliding.of(step, step.attribute("kernel_shape"))
-    size = prod(geometry.kernel)
-    shares = size / _counts(geometry, bool(step.attribute("count_include_pad", 0)))
-    cotangent = step.g if (shares == 1).all() else step.g * step.g.typed(shares[None, None])
+    size, padding_counts = prod(geometry.kernel), bool(step.attribute("count_include_pad", 0))
+    shares = size / _counts(geometry, padding_counts)
+    if padding_counts and _reach_out(geometry):
+        cotangent = step.g * _shares_of_runtime(step, geometry)
+    else:
+        cotangent = step.g if (shares == 1).all() else step.g * step.g.typed(shares[None, None])
     kernel, dilations = list(geometry.kernel), list(geometry.dilations)
 
     def average(stuffed: Value, pads: list[int]) -> Value:
@@ -66,6 +69,27 @@ def _counts(geometry: Sliding, include_pad: bool) -> AnyArray:
     for each in per_axis[1:]:
         counts = counts[..., None] * each
     return np.asarray(counts)
+
+
+def _reach_out(geometry: Sliding) -> bool:
+    """Whether a window goes on behind the padding, as it may where their number is rounded up."""
+    widths = [(side - 1) * step + 1 for side, step in zip(geometry.kernel, geometry.dilations, strict=True)]
+    padded = np.add(geometry.sizes, geometry.before) + geometry.after
+    ends = (np.array(geometry.results) - 1) * geometry.strides + widths
+    return bool((ends > padded).any())
+
+
+def _shares_of_runtime(step: Step, geometry: Sliding) -> Value:
+    """Kernel's size over what each window is divided by.
+
+    Before 1.29 ONNX Runtime counts what is behind the padding, too. A pool of ones is the share of a window that is no
+    padding, so it tells by what the runtime at hand divides.
+    """
+    names = ("kernel_shape", "strides", "pads", "dilations", "auto_pad", "ceil_mode", "count_include_pad")
+    ones = step.g.typed(np.ones((1, 1, *geometry.sizes)))
+    pooled = ones.op("AveragePool", **{name: step.attribute(name) for name in names})
+    inside = np.maximum(_counts(geometry, include_pad=False), 1)
+    return pooled * step.g.typed(prod(geometry.kernel) / inside[None, None])
 
 
 def max_pool(step: Step) -> list[Value | None]:
