@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence import DataError, DeployedModel, SettingError
 from onnx_evidence.cli.commands import main
-from onnx_evidence.evaluation.loop import checked
 from onnx_evidence.evaluation.mosaics import METRICS, ask_mosaics, find_mosaics, in_quarters
 from tests import tiny
 
@@ -110,7 +109,7 @@ def test_a_map_of_the_quarter_wins_chance_is_a_quarter_and_a_turned_map_loses(de
         "even": lambda case: np.zeros((SIDE, SIDE)),
     }
     ticks = []
-    for each in ask_mosaics(mosaics, mappers, checked, lambda: ticks.append(1)):
+    for each in ask_mosaics(mosaics, mappers, lambda: ticks.append(1)):
         assert each.numbers["right"] == {"share": 1, "pointing": 1, "largest": 1}
         assert each.numbers["turned"] == {"share": 0, "pointing": 0, "largest": 0}
         assert each.numbers["chance"]["share"] == pytest.approx(0.25, abs=0.02)

@@ -84,9 +84,7 @@ class Failures:
         return found
 
     def take(self, entry: dict[str, Any]) -> None:
-        """Add a line of another folder, as it is, where there is none about the same."""
-        if wrong := unlike(entry, Failure):
-            raise StoreError(f"a line of {FAILURES} that is to be merged is no failure of this version ({wrong})")
+        """Add a line of another folder, whose form was checked, where there is none about the same."""
         if not self._holds(_key(entry["image"], entry["targets"], entry["versus"])):
             bare = {key: value for key, value in entry.items() if key not in ("previous", "seal")}
             self._note(self._journal.add([bare])[0])

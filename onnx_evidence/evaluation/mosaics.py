@@ -16,11 +16,12 @@ import numpy as np
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError
 from onnx_evidence.evaluation.case import Case, Mapper
+from onnx_evidence.evaluation.loop import checked
 from onnx_evidence.evaluation.measures import UNDEFINED, energy_inside, pointing
 from onnx_evidence.evaluation.seen import as_seen, grey_levels
 from onnx_evidence.files import several
-from onnx_evidence.pictures import opencv
-from onnx_evidence.types import FloatArray, Mask, Pixels
+from onnx_evidence.pictures import Photograph, opencv
+from onnx_evidence.types import Features, FloatArray, Mask, Pixels
 
 _QUARTERS = 4
 _CONFIDENT = 0.5
@@ -107,34 +108,36 @@ def _small(deployed: DeployedModel, path: Path) -> Pixels:
     return opencv.resize(levels, (height // 2, width // 2), "area")
 
 
+def _on_grey(
+    deployed: DeployedModel, placed: Iterable[tuple[tuple[slice, slice], Pixels]]
+) -> tuple[Photograph, Features]:
+    """Small pictures at their places on grey, and what the model makes its logits of."""
+    canvas = np.full((*deployed.model.input_shape[1:], 3), _GREY, np.uint8)
+    for place, small in placed:
+        canvas[place] = small
+    photograph, inputs, _ = deployed.prepare(as_seen(canvas, deployed.preprocess))
+    return photograph, inputs
+
+
 def _confident(deployed: DeployedModel, small: Pixels) -> int | None:
     """The class of a small picture in the middle of grey, where the model is sure of it."""
-    height, width = deployed.model.input_shape[1:]
-    canvas = np.full((height, width, 3), _GREY, np.uint8)
-    top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
-    canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
-    inputs = deployed.prepare(as_seen(canvas, deployed.preprocess))[1]
-    answer = deployed.answer(inputs)
+    starts = [(side - own) // 2 for side, own in zip(deployed.model.input_shape[1:], small.shape, strict=False)]
+    rows, columns = (slice(start, start + own) for start, own in zip(starts, small.shape, strict=False))
+    answer = deployed.answer(_on_grey(deployed, [((rows, columns), small)])[1])
     first = answer.ranked[0]
     return first if answer.probabilities([first])[0] > _CONFIDENT else None
 
 
 def _assembled(deployed: DeployedModel, chosen: Sequence[tuple[Path, Pixels, int]], seed: int) -> Mosaic:
-    height, width = deployed.model.input_shape[1:]
-    canvas = np.full((height, width, 3), _GREY, np.uint8)
     paths, smalls, targets = zip(*chosen, strict=True)
-    for place, small in zip(_places(height, width), smalls, strict=True):
-        canvas[place] = small
-    photograph, inputs, _ = deployed.prepare(as_seen(canvas, deployed.preprocess))
-    return Mosaic(
-        paths, targets, Case(Path(" + ".join(path.name for path in paths)), photograph, inputs, targets[0], seed)
-    )
+    photograph, inputs = _on_grey(deployed, zip(_places(*deployed.model.input_shape[1:]), smalls, strict=True))
+    name = Path(" + ".join(path.name for path in paths))
+    return Mosaic(paths, targets, Case(name, photograph, inputs, targets[0], seed))
 
 
 def ask_mosaics(
     mosaics: Iterable[Mosaic],
     mappers: Mapping[str, Mapper],
-    checked: Callable[[str, FloatArray, Case], FloatArray],  # refuses a map that cannot be measured
     progress: Callable[[], object] = lambda: None,  # called after every map
 ) -> Iterator[Answered]:
     """Explain every class of every mosaic by every method."""

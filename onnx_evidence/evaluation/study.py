@@ -9,7 +9,7 @@ from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError, DataError, EvidenceError, GradientError, SettingError
 from onnx_evidence.evaluation.case import Mapper
 from onnx_evidence.evaluation.given import Marker, choose_pictures, find_masks, read_boxes, read_truth
-from onnx_evidence.evaluation.loop import Plan, Scored, checked, evaluate
+from onnx_evidence.evaluation.loop import Plan, Scored, evaluate
 from onnx_evidence.evaluation.mappers import make_mappers
 from onnx_evidence.evaluation.mosaics import Answered, Mosaic, ask_mosaics, find_mosaics
 from onnx_evidence.evaluation.report import write_report
@@ -60,7 +60,7 @@ class Study:
 
     def ask(self, progress: Callable[[], object] = lambda: None) -> list[Answered]:
         """What was measured of mosaics, where some are wanted; see `mosaics.ask_mosaics`."""
-        return list(ask_mosaics(self.mosaics, self.mappers, checked, progress))
+        return list(ask_mosaics(self.mosaics, self.mappers, progress))
 
     def write(self, out: Path, results: Sequence[Scored], answered: Sequence[Answered] = ()) -> dict[str, Any]:
         """Write numbers.csv, summary.json, which is also returned (see `summary.summarise`), and curves.png."""
