@@ -18,9 +18,10 @@ from onnx_evidence.counting import MAX_WORK
 from onnx_evidence.cuts import AUTO
 from onnx_evidence.deployed import DeployedModel, Heads
 from onnx_evidence.errors import CutError, ModelError, SettingError
-from onnx_evidence.evidence import Budget, combined_freedom, heard, key_of
+from onnx_evidence.evidence import Budget, agreement, combined_freedom, heard, key_of
 from onnx_evidence.intake import Answer
 from onnx_evidence.methods import (
+    AGREEMENT,
     TOP,
     TOP_CLASSES,
     CutMap,
@@ -82,7 +83,7 @@ class Explainer:
         As in `DeployedModel`.
     **settings
         The other fields of `methods.Settings`: method, window, stride, samples, background, statistic, score,
-        steps, completeness, project, batch_size, seed, laplace, tolerance, quality.
+        steps, completeness, project, batch_size, seed, laplace, tolerance, quality, combine.
 
     Attributes
     ----------
@@ -346,16 +347,17 @@ class Explainer:
         ]
 
     def _combine(self, maps: Sequence[CutMap], unread: Sequence[bool]) -> Combined:
-        """The mean over cuts of their maps in input pixels, its standard error, and the freedom of that."""
+        """The mean over cuts of their maps in input pixels, or what they agree on, its standard error and freedom."""
         silent = tuple(dead or not each.cells.any() for dead, each in zip(unread, maps, strict=True))
         spoken = heard(maps, silent)
-        mean = np.mean([each.values for each in spoken], axis=0).astype(np.float32)
+        weight = self._weight(spoken)
+        values = (np.mean([each.values for each in spoken], axis=0) * weight).astype(np.float32)
         variances = np.stack([each.variance for each in spoken])
         # The same draws at every cut err alike: their errors add up, which bounds that of the mean.
         total = np.sqrt(variances).sum(axis=0) if spoken[0].alike else np.sqrt(variances.sum(axis=0))
-        error = (total / len(spoken)).astype(np.float32)
+        error = (total / len(spoken) * weight).astype(np.float32)
         return Combined(
-            values=mean,
+            values=values,
             stderr=error,
             freedom=combined_freedom([(each.variance, each.freedom) for each in spoken], alike=spoken[0].alike),
             looks=max(each.looks for each in spoken),
@@ -363,3 +365,9 @@ class Explainer:
             budgets=tuple(each.budget for each in maps if each.budget is not None),
             silent=silent if any(silent) else (),
         )
+
+    def _weight(self, maps: Sequence[CutMap]) -> FloatArray | float:
+        """What the mean of the maps is multiplied with."""
+        if self.settings.combine != AGREEMENT or "combine" not in self.method.uses:
+            return 1.0
+        return agreement(np.concatenate([each.estimates for each in maps if each.estimates is not None]))

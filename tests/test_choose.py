@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from onnx_evidence.cuts.cells import Inside
-from onnx_evidence.cuts.choose import choose_cuts, judge_cuts, last_cut, resolve_layers
+from onnx_evidence.cuts.choose import choose_cuts, judge_cuts, last_cut, resolve_layers, why_shallow
 from onnx_evidence.cuts.graph import Cut
 from onnx_evidence.errors import CutError, SettingError
 from onnx_evidence.graphs.reach import Axis, Field
@@ -159,17 +159,18 @@ def test_integration_takes_the_last_of_every_stage_of_coarse_cells():
     assert chosen(*cuts) == ["i", "k"]
 
 
-def test_cells_of_fewer_than_eight_pixels_carry_their_noise_and_are_passed_over():
-    eight, seven = (cut(name, "Input", side, 1.0) for name, side in (("input", 8 * 10), ("input", 7 * 10)))
-    both = [*adds(10, "fine"), *adds(5, "coarse")]
+def test_many_cells_of_fewer_than_eight_pixels_carry_their_noise_and_are_passed_over():
+    eight, seven, few = (cut("input", "Input", side, 1.0) for side in (8 * 29, 7 * 29, 2 * 28))
+    both = [*adds(29, "fine"), *adds(15, "coarse")]
     assert integrated(eight, *both) == ["fine", "coarse"]
     assert integrated(seven, *both) == ["coarse"]
     assert chosen(seven, *both) == ["fine", "coarse"]
+    assert integrated(few, *adds(28, "fine"), *adds(14, "coarse")) == ["fine", "coarse"]
 
 
-@pytest.mark.parametrize("grid", [(10, 5), (5, 10)])
-def test_the_side_of_the_smaller_cells_counts(grid: tuple[int, int]):
-    small = cut("input", "Input", (70, 70), 1.0)
+@pytest.mark.parametrize("grid", [(29, 15), (15, 29)])
+def test_the_side_of_the_smaller_and_more_cells_counts(grid: tuple[int, int]):
+    small = cut("input", "Input", (7 * 29, 7 * 29), 1.0)
     assert integrated(small, *adds(grid, "fine"), *adds(5, "coarse")) == ["coarse"]
 
 
@@ -190,8 +191,8 @@ def test_cells_count_by_their_stride_where_the_end_of_a_grid_is_padded(side: int
 
 
 def test_where_all_cells_are_fine_the_deepest_stage_is_taken():
-    small = cut("input", "Input", 32, 1.0)
-    assert integrated(small, *adds(16, "a", "b"), *adds(8, "c", "d", "e")) == ["e"]
+    small = cut("input", "Input", 160, 1.0)
+    assert integrated(small, *adds(80, "a", "b"), *adds(40, "c", "d", "e")) == ["e"]
 
 
 def test_integration_passes_over_grids_of_fewer_than_five_cells():
@@ -250,7 +251,7 @@ def test_every_cut_is_judged_in_graph_order_and_what_is_taken_is_what_is_chosen(
 def test_the_reasons_of_integration_say_what_was_taken_and_what_was_left():
     assert {found.name: verdict.reason for found, verdict in judge_cuts(JUDGED).items()} == {
         "input": "the pixels themselves; methods like occlusion work there",
-        "fine": "cells of fewer than 8 pixels along a side carry the noise of pixels",
+        "fine": "more than 28 cells along a side, of fewer than 8 pixels, carry the noise of pixels",
         "early": "'late' behind it is taken",
         "conv": "no block output",
         "late": "the last block output of the 14 x 14 stage, but for 'stepped', whose reader steps over cells",
@@ -316,13 +317,22 @@ def test_where_one_grid_has_many_joins_cuts_are_spread_over_the_work_left():
     )
 
 
-def test_with_tokens_that_are_no_cells_the_deepest_is_left():
-    assert integrated(INPUT, *depth(*SHARES, kept=8)) == ["at 0.7", "at 0.45"]
+def test_with_tokens_that_are_no_cells_cuts_are_early():
+    placed = replace(depth(1.0, kept=8)[0], name="placed", joins=False)
+    for choose in (integrated, chosen):
+        assert choose(INPUT, placed, *depth(0.97, *SHARES, kept=8)) == ["placed", "at 0.95"]
+        # The controls: where they meet at once, and where all tokens are cells.
+        assert choose(INPUT, *depth(0.97, *SHARES, kept=8)) == ["at 0.97", "at 0.95"]
+    cells = replace(placed, inside=None)
+    assert integrated(INPUT, cells, *depth(*SHARES)) == ["at 0.7", "at 0.45", "at 0.3"]
+    # They leave the work on purpose.
+    assert why_shallow([placed], (INPUT, placed), None) is None
+    assert why_shallow([cells], (INPUT, cells), None) == "100% of the work is behind 'placed', the deepest cut taken"
 
 
 def test_behind_a_fine_stem_a_class_token_has_been_told_as_much():
     stem = [cut("stem", "Conv", 112, 0.97), cut("pool", "MaxPool", 56, 0.96)]
-    assert integrated(INPUT, *stem, *depth(*SHARES, kept=8)) == ["at 0.7", "at 0.45"]
+    assert integrated(INPUT, *stem, *depth(0.97, *SHARES, kept=8)) == ["at 0.97", "at 0.95"]
     # Controls: without the token, with fewer joins, or behind a grid that places something.
     assert integrated(INPUT, *stem, *depth(*SHARES)) == ["at 0.1"]
     assert integrated(INPUT, *stem, *depth(*SHARES[:5], kept=8)) == ["at 0.45"]

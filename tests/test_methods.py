@@ -174,6 +174,7 @@ TRIED: dict[str, list[Any]] = {
     "score": ["log-odds", "logit", "magic"],
     "project": ["field", "backward", "magic"],
     "quality": ["fast", "default", "best", "magic"],
+    "combine": ["agreement", "mean", "magic"],
 }
 
 
@@ -243,7 +244,7 @@ def test_options_are_listed_in_order():
         listed
         == (
             "method quality layers window stride samples background statistic score steps completeness project "
-            "tolerance laplace batch_size seed"
+            "tolerance laplace combine batch_size seed"
         ).split()
     )
 
@@ -280,10 +281,10 @@ def test_finished_work_is_known_by_what_it_was_known_by():
         "settings": {**asdict(settings), "preprocess": {"size": [224, 224]}},
     }
     assert fingerprint.digest_of_entry(entry) == DIGEST
-    for name in set(OPTIONS) - {"quality", "layers", "background", "batch_size"}:
+    for name in set(OPTIONS) - {"quality", "layers", "background", "batch_size", "combine"}:
         other = {**entry, "settings": {**entry["settings"], name: "another"}}
         assert fingerprint.digest_of_entry(other) != DIGEST, name
-    for name in ("quality", "layers", "background", "batch_size"):
+    for name in ("quality", "layers", "background", "batch_size", "combine"):
         other = {**entry, "settings": {**entry["settings"], name: "another"}}
         assert fingerprint.digest_of_entry(other) == DIGEST, name
     # Receipts list settings in this order; new ones go to the end.
@@ -291,6 +292,11 @@ def test_finished_work_is_known_by_what_it_was_known_by():
         list(asdict(settings))
         == (
             "method layers window stride samples background statistic score steps completeness project batch_size seed "
-            "laplace tolerance quality"
+            "laplace tolerance quality combine"
         ).split()
     )
+    paths = {**entry, "settings": {**entry["settings"], "method": "integrated"}}
+    mean = {**paths, "settings": {**paths["settings"], "combine": "mean"}}
+    before = {**paths, "settings": {name: value for name, value in mean["settings"].items() if name != "combine"}}
+    assert fingerprint.digest_of_entry(mean) == fingerprint.digest_of_entry(before)
+    assert fingerprint.digest_of_entry(paths) != fingerprint.digest_of_entry(mean)

@@ -90,12 +90,14 @@ WHOLE = (("input",), ("logits",))
 
 def test_the_default_opens_each_part_once(counted, tiny_model, picture):
     explainer = Explainer(tiny_model, device="cpu")
-    # The trial of the file when it was read; the file; the head; the backward graph.
-    assert counted.parts == [WHOLE, WHOLE, (("input",), ("deep.add",)), gradient("deep.add")]
+    # The trial of the file when it was read; the file; the head of both cuts; a backward graph for each; a head for
+    # each while fields are measured.
+    both, *each = ((("input",), names) for names in (("block.add", "deep.add"), ("block.add",), ("deep.add",)))
+    assert counted.parts == [WHOLE, WHOLE, both, gradient("block.add"), gradient("deep.add"), *each]
     explainer.explain(picture, target=0)
     explainer.explain(picture[::-1], target=1)
-    assert len(counted.parts) == 4
-    assert counted.alive() == 3  # all but the trial
+    assert len(counted.parts) == 7
+    assert counted.alive() == 4  # all but the trial
 
 
 def test_several_cuts_share_what_leads_to_them(counted, tiny_model, picture):
@@ -254,7 +256,7 @@ def test_one_that_is_dropped_goes_without_being_closed(counted, tiny_model, pict
     explainer = Explainer(tiny_model, device="cpu", background="blur")
     explainer.explain(picture, target=0)
     explainer.deployed.canonical(np.zeros((1, 3, 32, 32), np.float32))
-    assert counted.alive() == 4
+    assert counted.alive() == 5
     del explainer
     assert counted.alive() == 0
 

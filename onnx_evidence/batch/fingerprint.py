@@ -11,7 +11,7 @@ from typing import Any
 
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import json_line
-from onnx_evidence.methods import OPTIONS
+from onnx_evidence.methods import DEFAULT_METHOD, OPTIONS, PLAIN_MEAN
 
 # Of manifest lines; another one whenever their keys or their meaning change.
 SCHEMA = 3
@@ -65,6 +65,9 @@ def _text(schema: int, record: dict[str, Any], cuts: list[str]) -> str:
         "background": hashes["background"] or settings["background"],
         **{name: value for name, value in settings.items() if name not in _LEFT_OUT},
     }
+    # Maps were means before there was a choice, and those of other methods still are.
+    if settings["method"] != DEFAULT_METHOD or configuration.get("combine") == PLAIN_MEAN:
+        configuration.pop("combine", None)
     return json_line(configuration)
 
 

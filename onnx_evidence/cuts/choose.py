@@ -10,17 +10,20 @@ from onnx_evidence.graphs import ACTIVATIONS
 AUTO, DEEP = "auto", "deep"
 # A grid with fewer cells along a side places nothing.
 _FEWEST_CELLS = 5
-# Nor does one whose cells stand for fewer pixels along a side: it carries their noise.
+# Nor does one of many cells that stand for fewer pixels along a side: it carries their noise.
 _FEWEST_PIXELS = 8
+_MOST_CELLS = 28
 # One grid for so many joins is a transformer's: the last of them says little of where evidence is.
 _MANY_JOINS = 6
 # Shares of the multiply-adds behind a cut, one cut for each.
 _SHARES: tuple[float, ...] = (0.75, 0.5, 0.25)
-# With tokens that are no cells: deeper ones have been told what cells hold, and are not taken away with it.
-_EARLY_SHARES: tuple[float, ...] = (0.75, 0.5)
+# With tokens that are no cells, which are told what cells hold and are not taken away with it: the cells before they
+# meet, and the block output nearest to this share.
+_EARLY_SHARE = 0.9
 # What only pads or reorders values: grids that come of nothing else are no stages.
 _MOVING = frozenset({"Pad", "Slice", "Transpose", "Reshape"})
-# Cuts of a plain transformer leave half of the work on purpose; whoever leaves clearly more has lost the deep stages.
+# Cuts of a plain transformer leave half of the work on purpose, or more where tokens are no cells; whoever else leaves
+# clearly more has lost the deep stages.
 _SHALLOW = 0.6
 # What is behind the last grid that can be followed is a head, if it is less than this share of the work.
 _HEAD = 0.1
@@ -62,8 +65,9 @@ def judge_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True, is_read: IsRead
     passed over while there is another: most of its evidence would be hidden. Of what remains the last is taken: it has
     seen the most, and its tail is the cheapest. Where one grid has six joins or more and there is no other grid, as in
     a plain transformer (or none that is not too fine, where there is a class token, as in one behind a convolutional
-    stem), cuts are taken along the depth instead, at set shares of the work that is left; never one of whose cells
-    nothing is read any more. Integration takes one in every stage, removal of windows in the two deepest
+    stem), cuts are taken along the depth instead, at set shares of the work that is left, with a class token before the
+    first block and early; never one of whose cells nothing is read any more. Integration takes one in every stage,
+    removal of windows in the two deepest
     (docs/integrated.md and docs/first-light.md have the measurements).
 
     Parameters
@@ -129,8 +133,9 @@ def _why_left(stage: Sequence[Cut], size: tuple[int, int], deeper: int, integrat
         return ""  # the deepest is always judged: there may be no other
     if not integrate and deeper >= _STAGES_OF_WINDOWS:
         return "windows are removed in the deepest stages alone"
-    if integrate and min(_pixels_of_a_cell(stage, size)) < _FEWEST_PIXELS:
-        return f"cells of fewer than {_FEWEST_PIXELS} pixels along a side carry the noise of pixels"
+    if integrate and max(stage[0].grid) > _MOST_CELLS and min(_pixels_of_a_cell(stage, size)) < _FEWEST_PIXELS:
+        many = f"more than {_MOST_CELLS} cells along a side, of fewer than {_FEWEST_PIXELS} pixels"
+        return f"{many}, carry the noise of pixels"
     return ""
 
 
@@ -144,23 +149,20 @@ def _pixels_of_a_cell(stage: Sequence[Cut], size: tuple[int, int]) -> tuple[int,
 def _judge_depth(stage: list[Cut], integrate: bool) -> dict[Cut, Verdict]:
     """Along the depth of a model that has one grid."""
     joins = [cut for cut in stage if cut.joins]
-    shares = _EARLY_SHARES if any(cut.kept for cut in joins) else _SHARES
-    shares = shares if integrate else shares[-_STAGES_OF_WINDOWS:]
+    tokens = any(cut.kept for cut in joins)
+    shares = (_EARLY_SHARE,) if tokens else _SHARES if integrate else _SHARES[-_STAGES_OF_WINDOWS:]
     nearest = {share: min(joins, key=lambda cut: abs(cut.tail_share - share)) for share in shares}
-    why = "whose tokens that are no cells are told more with depth" if any(cut.kept for cut in joins) else "all alike"
+    why = "whose tokens that are no cells are told more with depth" if tokens else "all alike"
     rows, cols = stage[0].grid
-    verdicts = {}
-    for cut in stage:
-        share = next((share for share, found in nearest.items() if found == cut), None)
-        if share is not None:
-            words = (
-                f"the block output nearest to {share:.0%} of the work left, of {len(joins)} of {rows} x {cols}, {why}"
-            )
-            verdicts[cut] = Verdict(True, words)
-        else:
-            words = "other block outputs are nearer to the shares of depth" if cut.joins else "no block output"
-            verdicts[cut] = Verdict(False, words)
-    return verdicts
+    taken = {
+        cut: f"the block output nearest to {share:.0%} of the work left, of {len(joins)} of {rows} x {cols}, {why}"
+        for share, cut in nearest.items()
+    }
+    if tokens:
+        before = stage[max(stage.index(joins[0]) - 1, 0)]
+        taken[before] = f"the cells of {rows} x {cols} before they meet, {why}"
+    left = {True: "other block outputs are nearer to the shares of depth", False: "no block output"}
+    return {cut: Verdict(True, taken[cut]) if cut in taken else Verdict(False, left[cut.joins]) for cut in stage}
 
 
 def _judge_stage(stage: list[Cut]) -> dict[Cut, Verdict]:
@@ -288,7 +290,7 @@ def why_shallow(taken: Sequence[Cut], cuts: tuple[Cut, ...], lost: Lost | None) 
         return None  # pixels were asked for
     if lost is not None and cuts[-1].tail_share > _HEAD:
         return f"{lost.words}: {cuts[-1].tail_share:.0%} of the work is behind {cuts[-1].name!r}, the last cut"
-    if deepest.tail_share > _SHALLOW:
+    if deepest.tail_share > _SHALLOW and not deepest.kept:
         return f"{deepest.tail_share:.0%} of the work is behind {deepest.name!r}, the deepest cut taken"
     return None
 

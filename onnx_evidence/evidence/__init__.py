@@ -4,6 +4,7 @@ Imported by: batch, cli, cuts, deployed, evaluation, explainer, intake, methods,
 """
 
 from onnx_evidence.evidence import attribution, masks
+from onnx_evidence.evidence.agreement import agreement
 from onnx_evidence.evidence.background import Background, BackgroundFitter, default_patch
 from onnx_evidence.evidence.class_kind import CLASS_KINDS, EXCLUSIVE, INDEPENDENT, ClassKind
 from onnx_evidence.evidence.difference import Draws, WindowEvidence, check_samples, remove_windows, window_evidence
@@ -11,7 +12,7 @@ from onnx_evidence.evidence.field import EVEN, MEASURED, NOMINAL, OPEN, AxisFiel
 from onnx_evidence.evidence.intervals import CONFIDENCE, FIRST_LOOK, combined_freedom, half_width
 from onnx_evidence.evidence.masks import MakeMasks, Parts
 from onnx_evidence.evidence.odds import LN2
-from onnx_evidence.evidence.order import FRONTS, LEVELS, ROUNDS, Ascend, Reveal, level_sets, refine
+from onnx_evidence.evidence.order import FRONTS, LEVELS, ROUNDS, Ascend, LevelSets, Reveal, level_sets, ranks, refine
 from onnx_evidence.evidence.path import (
     FIRST_STEPS,
     Budget,
@@ -57,6 +58,7 @@ __all__ = [
     "ConditionalSampler",
     "Draws",
     "Key",
+    "LevelSets",
     "MakeMasks",
     "MeanSampler",
     "Parts",
@@ -68,6 +70,7 @@ __all__ = [
     "WindowEvidence",
     "Windows",
     "ZeroSampler",
+    "agreement",
     "attribution",
     "average",
     "budget_of",
@@ -86,6 +89,7 @@ __all__ = [
     "masks",
     "mean_budget",
     "natural_noise",
+    "ranks",
     "refine",
     "remove_windows",
     "sample_windows",

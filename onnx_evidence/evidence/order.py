@@ -122,11 +122,15 @@ class LevelSets:
         Bits of every cell; falling along the order, or all equal where everything is one pool.
     with_features, without : float
         The score in bits with nothing and with everything removed: the cells add up to the difference.
+    restored, removed : ndarray of float64, shape (backgrounds, levels + 1)
+        The score in bits with so many of the most relevant level sets restored alone, and removed alone.
     """
 
     cells: FloatArray
     with_features: float
     without: float
+    restored: FloatArray
+    removed: FloatArray
 
 
 def level_sets(order: FloatArray, reveal: Sequence[Reveal], levels: int = LEVELS) -> LevelSets:
@@ -155,12 +159,13 @@ def level_sets(order: FloatArray, reveal: Sequence[Reveal], levels: int = LEVELS
     taken[places] = np.arange(order.size)
     shown = (taken.reshape(order.shape) < ends[:, None, None]).astype(np.float64)
     # Everything and nothing are the ends of both series.
-    scores = np.mean([each(np.concatenate([shown, 1 - shown[1:-1]])) for each in reveal], axis=0)
-    restored = scores[: len(ends)]
-    removed = np.concatenate([restored[-1:], scores[len(ends) :], restored[:1]])
+    scores = np.stack([each(np.concatenate([shown, 1 - shown[1:-1]])) for each in reveal])
+    restored = scores[:, : len(ends)]
+    removed = np.concatenate([restored[:, -1:], scores[:, len(ends) :], restored[:, :1]], axis=1)
+    mean, without = restored.mean(axis=0), removed.mean(axis=0)
     cells = np.empty(order.size)
-    cells[places] = _falling((np.diff(restored) - np.diff(removed)) / 2, np.diff(ends))
-    return LevelSets(cells.reshape(order.shape), float(restored[-1]), float(restored[0]))
+    cells[places] = _falling((np.diff(mean) - np.diff(without)) / 2, np.diff(ends))
+    return LevelSets(cells.reshape(order.shape), float(mean[-1]), float(mean[0]), restored, removed)
 
 
 def _falling(bits: FloatArray, counts: IntArray) -> FloatArray:

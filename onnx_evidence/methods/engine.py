@@ -105,6 +105,8 @@ class CutMap:
         How often sampling looked whether to stop, at most; see `evidence.half_width`.
     sampling : dict
         What the manifest says of the draws for this picture; plain values.
+    estimates : ndarray of float64, shape (M, H, W), or None
+        What `values` is the mean of, one for each background; None where it is no mean of such.
     """
 
     cells: FloatArray
@@ -117,6 +119,7 @@ class CutMap:
     freedom: FloatArray | None = None
     looks: int = 1
     sampling: dict[str, Any] = field(default_factory=dict)
+    estimates: FloatArray | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from onnx_evidence.evidence import (
     AxisField,
     Budget,
     CellField,
+    LevelSets,
     Reveal,
     Score,
     budget_of,
@@ -25,6 +26,7 @@ from onnx_evidence.evidence import (
     interpolation,
     key_of,
     level_sets,
+    ranks,
     refine,
 )
 from onnx_evidence.methods.baselines import Baselines
@@ -97,7 +99,9 @@ class OrderEngine(Engine):
         start = mixes[0].to_cells(self.start(view, question))
         rng = generator(self.settings.seed, view.key, key_of(b"shares"))
         order = refine(start, [self._ascend(mix, score, level, progress) for mix in mixes], rng)
-        found = level_sets(order, [self._reveal(mix, score) for mix in mixes])
+        reveal = [self._reveal(mix, score) for mix in mixes]
+        # An ascent by soft fronts may end below where it started: the better of both orders is kept.
+        found = max((level_sets(each, reveal) for each in (order, ranks(start))), key=lambda each: _gain(each, level))
         return found.cells, budget_of(found.cells, found.with_features, found.without, self.copies)
 
     def _ascend(self, mix: "_Mix", score: Score, level: float, progress: Progress) -> Ascend:
@@ -106,8 +110,7 @@ class OrderEngine(Engine):
             for first in range(0, len(masks), self.settings.batch_size):
                 part = masks[first : first + self.settings.batch_size]
                 logits, gradients = self.gradient(mix.soft(part), score.direction, score.rest)
-                # Beyond a few hundred nats nothing is told apart, and exp would overflow.
-                probability = 1 / (1 + np.exp(np.minimum(level - score.bits(logits) * LN2, 500)))
+                probability = _probability(score.bits(logits), level)
                 slope = (probability * (1 - probability))[:, None, None] * mix.by_mask(gradients)
                 found.append((probability, slope))
                 progress(len(part))
@@ -146,6 +149,17 @@ def _level(view: View, score: Score, hidden: FloatArray) -> float:
     """The log-odds, in nats, that count as undecided: 0, unless the score never gets there."""
     ends = score.bits(np.concatenate([view.logits[None], hidden])) * LN2
     return float(np.median([0.0, ends[0], ends[1:].mean()]))
+
+
+def _probability(bits: FloatArray, level: float) -> FloatArray:
+    """Of scores, one half at the level; beyond a few hundred nats nothing is told apart, and exp would overflow."""
+    probability: FloatArray = 1 / (1 + np.exp(np.minimum(level - bits * LN2, 500)))
+    return probability
+
+
+def _gain(sets: LevelSets, level: float) -> float:
+    """What the ascent climbs, at the ends of the level sets."""
+    return float((_probability(sets.restored, level) - _probability(sets.removed, level)).mean())
 
 
 class _Mix:

@@ -72,9 +72,8 @@ class PathEngine(Engine):
             freedom = np.full(values.shape, max(len(parts) - 1.0, 1.0))
             variance = _squared_error(carried if self.drawn else carried[:1])
             rounding = view.rounding(question, mean.logits)
-            maps.append(
-                CutMap(mean.cells, values, variance, budget, certificate, rounding, alike=True, freedom=freedom)
-            )
+            its_map = CutMap(mean.cells, values, variance, budget, certificate, rounding, alike=True, freedom=freedom)
+            maps.append(replace(its_map, estimates=carried))
         return maps
 
     def _to_pixels(self, view: View, evidence: PathEvidence) -> FloatArray:
@@ -137,7 +136,11 @@ class PathMethod(Method):
 
 
 INTEGRATED = PathMethod(
-    "integrated", "evidence integrated along paths in hidden features; adds up", "cuts", background=BOTH
+    "integrated",
+    "evidence integrated along paths in hidden features; adds up",
+    "cuts",
+    background=BOTH,
+    uses=PathMethod.uses | {"combine"},
 )
 INTEGRATED_GRADIENTS = PathMethod(
     "integrated-gradients", "the same path in pixels (Sundararajan 2017)", "input", background=ZERO

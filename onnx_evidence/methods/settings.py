@@ -22,6 +22,7 @@ MEAN, ZERO, BLUR = "mean", "zero", "blur"
 BOTH = f"{BLUR}+{MEAN}"
 STATISTICS = ("position", "channel", "conditional")
 PROJECTIONS = ("field", "backward")
+AGREEMENT, PLAIN_MEAN = COMBINATIONS = ("agreement", "mean")
 
 DEFAULT_METHOD = "integrated"
 # Points on the curve of faithfulness over time, and the settings behind each (docs/faithfulness.md).
@@ -241,6 +242,15 @@ class Settings:
             decides=False,  # what it settles does
         ),
     ] = DEFAULT_QUALITY
+    combine: Annotated[
+        str,
+        Option(
+            "How maps of several cuts and backgrounds become one: their mean, or that concentrated where they agree; "
+            "both keep the bits for and against.",
+            after="project",
+            choices=COMBINATIONS,
+        ),
+    ] = AGREEMENT
 
     def settled(self, given: Collection[str] = ()) -> "Settings":
         """With what the quality stands for filled in.
@@ -302,6 +312,7 @@ class Keywords(TypedDict, total=False):
     laplace: tuple[int, int] | None
     tolerance: float | None
     quality: str
+    combine: str
 
 
 def _options() -> dict[str, Option]:

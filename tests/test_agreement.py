@@ -1,0 +1,125 @@
+"""Maps of the same evidence become one: against a slow twin, its sums, and what it must not do."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from onnx_evidence import Explainer, SettingError
+from onnx_evidence.evidence import agreement
+from onnx_evidence.types import FloatArray
+from tests import oracles
+
+ANY = hnp.arrays(
+    np.float64,
+    st.tuples(st.integers(1, 6), st.just(4), st.just(3)),
+    elements=st.floats(-1e3, 1e3).map(lambda bits: round(bits, 6)),
+)
+
+
+def by_hand(maps: FloatArray) -> FloatArray:
+    """Pixel by pixel, as the module's head says it."""
+    count, height, width = maps.shape
+    places = list(np.ndindex(height, width))
+    mean = {place: sum(each[place] for each in maps) / count for place in places}
+    spread = [sum((each[place] - mean[place]) ** 2 for each in maps) / (count - 1) for place in places]
+    noise = sum(spread) / len(spread)
+    weight = {}
+    for place in places:
+        size = sum(abs(each[place]) for each in maps) / count
+        weight[place] = abs(mean[place]) / size * mean[place] ** 2 / (mean[place] ** 2 + 4 * noise)
+    found = np.empty((height, width))
+    for sign in (1, -1):
+        part = [place for place in places if sign * mean[place] > 0]
+        scale = sum(mean[place] for place in part) / sum(mean[place] * weight[place] for place in part)
+        for place in part:
+            found[place] = weight[place] * scale
+    return found
+
+
+def test_the_weights_are_those_by_hand(rng):
+    for count in (2, 3, 6):
+        maps = rng.normal(size=(count, 5, 7)) + rng.normal(size=(5, 7))
+        np.testing.assert_allclose(agreement(maps), by_hand(maps), rtol=1e-10)
+
+
+@given(maps=ANY)
+def test_what_speaks_for_and_against_keeps_its_sum_and_its_sign(maps: FloatArray):
+    mean = maps.mean(axis=0)
+    found = mean * agreement(maps)
+    assert (agreement(maps) >= 0).all()
+    for sign in (1, -1):
+        kept, before = (np.where(sign * each > 0, each, 0).sum() for each in (found, mean))
+        np.testing.assert_allclose(kept, before, rtol=1e-6, atol=1e-9)
+    assert not found[mean == 0].any()
+
+
+@given(maps=ANY, unit=st.sampled_from([1e-170, 1e-30, 1e30, 1e150]))
+def test_the_unit_does_not_matter(maps: FloatArray, unit: float):
+    with np.errstate(under="ignore"):
+        np.testing.assert_allclose(agreement(maps * unit), agreement(maps), rtol=1e-6, atol=1e-9)
+
+
+def test_one_map_or_several_that_are_the_same_stay_what_they_are(rng):
+    one = rng.normal(size=(1, 5, 7))
+    for count in (1, 2, 6):
+        np.testing.assert_allclose(agreement(np.repeat(one, count, axis=0)), 1.0, rtol=1e-9)
+    assert (agreement(np.zeros((3, 5, 7))) == 1).all()
+
+
+def test_evidence_that_all_maps_have_gains_on_noise_that_each_has_for_itself(rng):
+    known = np.zeros((20, 20))
+    known[5:9, 12:16] = 1.0
+    maps = known + rng.normal(size=(6, 20, 20)) * 0.5
+    mean = maps.mean(axis=0)
+    share, before = (each[known > 0].sum() / each[each > 0].sum() for each in (mean * agreement(maps), mean))
+    assert share > before + 0.2
+    # The control: noise that all have in common is told from nothing.
+    same = np.repeat((known + rng.normal(size=(20, 20)) * 0.5)[None], 6, axis=0)
+    np.testing.assert_allclose(agreement(same), 1.0, rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    field = oracles.ar_fields(np.random.default_rng(5), 3, 40, 0.9).transpose(1, 2, 0)
+    return np.clip(field * 40 + 128, 0, 255).astype(np.uint8)
+
+
+def test_a_map_is_the_mean_of_its_cuts_and_backgrounds_weighed_by_their_agreement(tiny_model, picture):
+    cuts = ("block.add", "deep.add")
+    singles = np.stack(
+        [
+            Explainer(tiny_model, layer=cut, background=background, combine="mean").explain(picture, target=1).values
+            for cut in cuts
+            for background in ("blur", "mean")
+        ]
+    ).astype(np.float64)
+    plain = Explainer(tiny_model, combine="mean").explain(picture, target=1)
+    np.testing.assert_allclose(plain.values, singles.mean(axis=0), atol=1e-6)
+    weighed = Explainer(tiny_model).explain(picture, target=1)
+    np.testing.assert_allclose(weighed.values, singles.mean(axis=0) * agreement(singles), atol=1e-5)
+    assert np.abs(weighed.values - plain.values).max() > 1e-3  # the control
+    for each, other in zip(weighed.grids, plain.grids, strict=True):
+        np.testing.assert_array_equal(each, other)
+    assert weighed.values.sum() == pytest.approx(plain.values.sum(), abs=1e-3)
+
+
+def test_errors_are_weighed_as_their_bits_are(tiny_model, picture, tmp_path):
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.rot90(picture, number))
+    plain, weighed = (
+        Explainer(tiny_model, background=str(tmp_path), samples=3, combine=combine).explain(picture, target=1)
+        for combine in ("mean", "agreement")
+    )
+    told = np.abs(plain.values) > 1e-4
+    ratio = weighed.values[told] / plain.values[told]
+    np.testing.assert_allclose(weighed.stderr[told], plain.stderr[told] * ratio, rtol=1e-3, atol=1e-7)
+    assert ratio.std() > 0.1  # the control
+
+
+@pytest.mark.parametrize("method", ["window", "integrated-gradients", "grad-cam"])
+def test_methods_whose_maps_are_not_combined_refuse_to_be_told_how(method, tiny_model):
+    with pytest.raises(SettingError, match="has no use for --combine"):
+        Explainer(tiny_model, method=method, combine="mean")
