@@ -305,34 +305,36 @@ def depth(*shares: float, kept: int = 0) -> list[Cut]:
     return [Cut(f"at {share:g}", "Add", inside.shape, share, None, joins=True, inside=inside) for share in shares]
 
 
-SHARES = (0.95, 0.85, 0.7, 0.6, 0.45, 0.3, 0.2, 0.1)
+SHARES = (0.97, 0.85, 0.7, 0.6, 0.45, 0.3, 0.2, 0.1)
 
 
-def test_where_one_grid_has_many_joins_cuts_are_spread_over_the_work_left():
-    assert integrated(INPUT, *depth(*SHARES)) == ["at 0.7", "at 0.45", "at 0.3"]
-    assert chosen(INPUT, *depth(*SHARES)) == ["at 0.45", "at 0.3"]
-    reasons = choose_cuts((INPUT, *depth(*SHARES)))
-    assert (
-        next(iter(reasons.values())) == "the block output nearest to 75% of the work left, of 8 of 14 x 14, all alike"
-    )
-
-
-def test_with_tokens_that_are_no_cells_cuts_are_early():
-    placed = replace(depth(1.0, kept=8)[0], name="placed", joins=False)
+def test_where_one_grid_has_many_joins_cuts_are_early():
+    placed = replace(depth(1.0)[0], name="placed", joins=False)
     for choose in (integrated, chosen):
-        assert choose(INPUT, placed, *depth(0.97, *SHARES, kept=8)) == ["placed", "at 0.95"]
-        # The controls: where they meet at once, and where all tokens are cells.
-        assert choose(INPUT, *depth(0.97, *SHARES, kept=8)) == ["at 0.97", "at 0.95"]
-    cells = replace(placed, inside=None)
-    assert integrated(INPUT, cells, *depth(*SHARES)) == ["at 0.7", "at 0.45", "at 0.3"]
-    # They leave the work on purpose.
-    assert why_shallow([placed], (INPUT, placed), None) is None
-    assert why_shallow([cells], (INPUT, cells), None) == "100% of the work is behind 'placed', the deepest cut taken"
+        assert choose(INPUT, placed, *depth(*SHARES)) == ["placed", "at 0.85"]
+        # Where cells meet at once.
+        assert choose(INPUT, *depth(*SHARES)) == ["at 0.97", "at 0.85"]
+    assert choose_cuts((INPUT, placed, *depth(*SHARES))) == {
+        placed: "the 14 x 14 cells before the first block: with depth cells are told what others hold",
+        depth(0.85)[0]: "the block output nearest to 90% of the work left, of 8 of 14 x 14: with depth cells are told "
+        "what others hold",
+    }
+    left = judge_cuts((INPUT, placed, *depth(*SHARES)))[depth(0.1)[0]]
+    assert left == (False, "'at 0.85' is nearer to 90% of the work left")
+
+
+def test_whoever_has_one_grid_leaves_most_of_the_work_on_purpose():
+    early, late = depth(0.85), depth(*SHARES[2:])
+    assert why_shallow(early, (INPUT, *early, *late), None) is None
+    # The controls: where nothing is behind it, or not enough to be a transformer.
+    words = "85% of the work is behind 'at 0.85', the deepest cut taken"
+    assert why_shallow(early, (INPUT, *depth(0.97, 0.96, 0.95, 0.94, 0.93), *early), None) == words
+    assert why_shallow(early, (INPUT, *early, *late[:4]), None) == words
 
 
 def test_behind_a_fine_stem_a_class_token_has_been_told_as_much():
     stem = [cut("stem", "Conv", 112, 0.97), cut("pool", "MaxPool", 56, 0.96)]
-    assert integrated(INPUT, *stem, *depth(0.97, *SHARES, kept=8)) == ["at 0.97", "at 0.95"]
+    assert integrated(INPUT, *stem, *depth(*SHARES, kept=8)) == ["at 0.97", "at 0.85"]
     # Controls: without the token, with fewer joins, or behind a grid that places something.
     assert integrated(INPUT, *stem, *depth(*SHARES)) == ["at 0.1"]
     assert integrated(INPUT, *stem, *depth(*SHARES[:5], kept=8)) == ["at 0.45"]

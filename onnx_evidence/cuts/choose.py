@@ -15,15 +15,13 @@ _FEWEST_PIXELS = 8
 _MOST_CELLS = 28
 # One grid for so many joins is a transformer's: the last of them says little of where evidence is.
 _MANY_JOINS = 6
-# Shares of the multiply-adds behind a cut, one cut for each.
-_SHARES: tuple[float, ...] = (0.75, 0.5, 0.25)
-# With tokens that are no cells, which are told what cells hold and are not taken away with it: the cells before they
-# meet, and the block output nearest to this share.
+# Where one grid is all there is, what cells hold is told to others with depth, and to tokens that are no cells: the
+# cells before the first block are taken, and the block output nearest to this share of the work left.
 _EARLY_SHARE = 0.9
 # What only pads or reorders values: grids that come of nothing else are no stages.
 _MOVING = frozenset({"Pad", "Slice", "Transpose", "Reshape"})
-# Cuts of a plain transformer leave half of the work on purpose, or more where tokens are no cells; whoever else leaves
-# clearly more has lost the deep stages.
+# Cuts of a plain transformer leave most of the work on purpose; whoever else leaves clearly more than half has lost the
+# deep stages.
 _SHALLOW = 0.6
 # What is behind the last grid that can be followed is a head, if it is less than this share of the work.
 _HEAD = 0.1
@@ -65,9 +63,8 @@ def judge_cuts(cuts: tuple[Cut, ...], *, integrate: bool = True, is_read: IsRead
     passed over while there is another: most of its evidence would be hidden. Of what remains the last is taken: it has
     seen the most, and its tail is the cheapest. Where one grid has six joins or more and there is no other grid, as in
     a plain transformer (or none that is not too fine, where there is a class token, as in one behind a convolutional
-    stem), cuts are taken along the depth instead, at set shares of the work that is left, with a class token before the
-    first block and early; never one of whose cells nothing is read any more. Integration takes one in every stage,
-    removal of windows in the two deepest
+    stem), the cells before the first block and an early block output are taken instead; never one of whose cells
+    nothing is read any more. Integration takes one in every stage, removal of windows in the two deepest
     (docs/integrated.md and docs/first-light.md have the measurements).
 
     Parameters
@@ -123,7 +120,7 @@ def _judge(cuts: tuple[Cut, ...], unread: Mapping[Cut, str], integrate: bool) ->
     for stage in judged:
         alone = len(stages) == 1 or (len(judged) == 1 and any(cut.kept for cut in stage))
         along = alone and sum(cut.joins for cut in stage) >= _MANY_JOINS
-        verdicts.update(_judge_depth(stage, integrate) if along else _judge_stage(stage))
+        verdicts.update(_judge_depth(stage) if along else _judge_stage(stage))
     return {cut: verdicts[cut] for cut in cuts}
 
 
@@ -146,22 +143,16 @@ def _pixels_of_a_cell(stage: Sequence[Cut], size: tuple[int, int]) -> tuple[int,
     return strides[0] if strides else (-(-size[0] // rows), -(-size[1] // cols))
 
 
-def _judge_depth(stage: list[Cut], integrate: bool) -> dict[Cut, Verdict]:
-    """Along the depth of a model that has one grid."""
+def _judge_depth(stage: list[Cut]) -> dict[Cut, Verdict]:
+    """Early in a model that has one grid."""
     joins = [cut for cut in stage if cut.joins]
-    tokens = any(cut.kept for cut in joins)
-    shares = (_EARLY_SHARE,) if tokens else _SHARES if integrate else _SHARES[-_STAGES_OF_WINDOWS:]
-    nearest = {share: min(joins, key=lambda cut: abs(cut.tail_share - share)) for share in shares}
-    why = "whose tokens that are no cells are told more with depth" if tokens else "all alike"
+    before = stage[max(stage.index(joins[0]) - 1, 0)]
+    early = min(joins, key=lambda cut: abs(cut.tail_share - _EARLY_SHARE))
     rows, cols = stage[0].grid
-    taken = {
-        cut: f"the block output nearest to {share:.0%} of the work left, of {len(joins)} of {rows} x {cols}, {why}"
-        for share, cut in nearest.items()
-    }
-    if tokens:
-        before = stage[max(stage.index(joins[0]) - 1, 0)]
-        taken[before] = f"the cells of {rows} x {cols} before they meet, {why}"
-    left = {True: "other block outputs are nearer to the shares of depth", False: "no block output"}
+    why = "with depth cells are told what others hold"
+    nearest = f"the block output nearest to {_EARLY_SHARE:.0%} of the work left, of {len(joins)} of {rows} x {cols}"
+    taken = {early: f"{nearest}: {why}", before: f"the {rows} x {cols} cells before the first block: {why}"}
+    left = {True: f"{early.name!r} is nearer to {_EARLY_SHARE:.0%} of the work left", False: "no block output"}
     return {cut: Verdict(True, taken[cut]) if cut in taken else Verdict(False, left[cut.joins]) for cut in stage}
 
 
@@ -290,7 +281,9 @@ def why_shallow(taken: Sequence[Cut], cuts: tuple[Cut, ...], lost: Lost | None) 
         return None  # pixels were asked for
     if lost is not None and cuts[-1].tail_share > _HEAD:
         return f"{lost.words}: {cuts[-1].tail_share:.0%} of the work is behind {cuts[-1].name!r}, the last cut"
-    if deepest.tail_share > _SHALLOW and not deepest.kept:
+    alike = [cut for cut in cuts if cut.joins and cut.grid == deepest.grid]
+    on_purpose = len(alike) >= _MANY_JOINS and alike[-1].tail_share < deepest.tail_share
+    if deepest.tail_share > _SHALLOW and not on_purpose:
         return f"{deepest.tail_share:.0%} of the work is behind {deepest.name!r}, the deepest cut taken"
     return None
 
