@@ -68,7 +68,7 @@ class Explainer:
     model : str or Path or DeployedModel
         The .onnx file, or one that is open already.
     layer : str or sequence of str
-        Names of cuts; 'auto' chooses. Several are averaged in bits.
+        Names of cuts; 'auto' chooses. Maps of several are combined in bits, see ``combine``.
     preprocess : str or Path or Preprocess or dict, optional
         As in `DeployedModel`; like the next five, refused where ``model`` is open already.
     labels : str or Path or sequence of str, optional
@@ -370,4 +370,4 @@ class Explainer:
         """What the mean of the maps is multiplied with."""
         if self.settings.combine != AGREEMENT or "combine" not in self.method.uses:
             return 1.0
-        return agreement(np.concatenate([each.estimates for each in maps if each.estimates is not None]))
+        return agreement([one for each in maps if each.estimates is not None for one in each.estimates])

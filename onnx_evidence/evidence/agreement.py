@@ -12,6 +12,8 @@ deviations. The positive and the negative part are then scaled back to the sums 
 lost, for or against, they move to where the maps agree. (Measured in docs/faithfulness.md.)
 """
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 from onnx_evidence.types import FloatArray
@@ -20,13 +22,13 @@ from onnx_evidence.types import FloatArray
 _STANDS_OUT = 2.0
 
 
-def agreement(maps: FloatArray) -> FloatArray:
+def agreement(maps: Sequence[FloatArray]) -> FloatArray:
     """What the mean of maps of the same evidence is multiplied with at every pixel.
 
     Parameters
     ----------
-    maps : ndarray of float64, shape (M, H, W)
-        In the same unit; positive speaks for the class.
+    maps : sequence of ndarray of float64, shape (H, W)
+        At least one, in the same unit; positive speaks for the class.
 
     Returns
     -------
@@ -34,16 +36,23 @@ def agreement(maps: FloatArray) -> FloatArray:
         At least 0; 1 everywhere where there is one map, or all are the same. The mean, multiplied with it, has the
         same sum of positive, and the same sum of negative values as before.
     """
-    mean = maps.mean(axis=0)
-    if len(maps) == 1 or not mean.any():
-        return np.ones(mean.shape)
-    unit = maps / np.abs(maps).max()  # squares of bits must neither vanish nor overflow
-    square, size = unit.mean(axis=0) ** 2, np.abs(unit).mean(axis=0)
-    noise = unit.var(axis=0, ddof=1).mean()
-    weight = np.zeros(mean.shape)
-    known = square > 0
+    largest = max(np.abs(each).max() for each in maps)
+    if len(maps) == 1 or largest == 0:
+        return np.ones(maps[0].shape)
+    # By the largest value, so that squares of bits neither vanish nor overflow; one by one, as there may be many.
+    mean, size = (_mean(change(each / largest) for each in maps) for change in (np.asarray, np.abs))
+    noise = sum(float(((each / largest - mean) ** 2).mean()) for each in maps) / (len(maps) - 1)
+    square = mean**2
+    weight, known = np.zeros(mean.shape), square > 0
     weight[known] = np.sqrt(square[known]) / size[known] * square[known] / (square[known] + _STANDS_OUT**2 * noise)
     for part in (mean > 0, mean < 0):
         weighed = float((mean * weight)[part].sum())
         weight[part] = weight[part] * (float(mean[part].sum()) / weighed) if weighed else 1.0
     return weight
+
+
+def _mean(maps: Iterable[FloatArray]) -> FloatArray:
+    total, count = np.zeros(()), 0
+    for each in maps:
+        total, count = total + each, count + 1
+    return total / count

@@ -154,7 +154,7 @@ class Settings:
     layers: Annotated[
         tuple[str, ...],
         Option(
-            "Cut, as 'inspect' lists them (repeatable: maps are averaged in bits); 'deep': those of 'auto' in the two "
+            "Cut, as 'inspect' lists them (repeatable: maps are combined in bits); 'deep': those of 'auto' in the two "
             "deepest stages.",
             metavar="auto|deep|NAME",
             flag="layer",
