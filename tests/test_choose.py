@@ -325,9 +325,10 @@ def test_where_one_grid_has_many_joins_cuts_are_early():
 
 def test_whoever_has_one_grid_leaves_most_of_the_work_on_purpose():
     early, late = depth(0.85), depth(*SHARES[2:])
-    assert why_shallow(early, (INPUT, *early, *late), None) is None
-    # The controls: where nothing is behind it, or not enough to be a transformer.
     words = "85% of the work is behind 'at 0.85', the deepest cut taken"
+    purpose = ", on purpose: with depth cells are told what others hold"
+    assert why_shallow(early, (INPUT, *early, *late), None) == words + purpose
+    # The controls: where nothing is behind it, or not enough to be a transformer.
     assert why_shallow(early, (INPUT, *depth(0.97, 0.96, 0.95, 0.94, 0.93), *early), None) == words
     assert why_shallow(early, (INPUT, *early, *late[:4]), None) == words
 

@@ -18,6 +18,7 @@ _MANY_JOINS = 6
 # Where one grid is all there is, what cells hold is told to others with depth, and to tokens that are no cells: the
 # cells before the first block are taken, and the block output nearest to this share of the work left.
 _EARLY_SHARE = 0.9
+_WHY_EARLY = "with depth cells are told what others hold"
 # What only pads or reorders values: grids that come of nothing else are no stages.
 _MOVING = frozenset({"Pad", "Slice", "Transpose", "Reshape"})
 # Cuts of a plain transformer leave most of the work on purpose; whoever else leaves clearly more than half has lost the
@@ -149,9 +150,9 @@ def _judge_depth(stage: list[Cut]) -> dict[Cut, Verdict]:
     before = stage[max(stage.index(joins[0]) - 1, 0)]
     early = min(joins, key=lambda cut: abs(cut.tail_share - _EARLY_SHARE))
     rows, cols = stage[0].grid
-    why = "with depth cells are told what others hold"
     nearest = f"the block output nearest to {_EARLY_SHARE:.0%} of the work left, of {len(joins)} of {rows} x {cols}"
-    taken = {early: f"{nearest}: {why}", before: f"the {rows} x {cols} cells before the first block: {why}"}
+    first = f"the {rows} x {cols} cells before the first block"
+    taken = {early: f"{nearest}: {_WHY_EARLY}", before: f"{first}: {_WHY_EARLY}"}
     left = {True: f"{early.name!r} is nearer to {_EARLY_SHARE:.0%} of the work left", False: "no block output"}
     return {cut: Verdict(True, taken[cut]) if cut in taken else Verdict(False, left[cut.joins]) for cut in stage}
 
@@ -283,8 +284,9 @@ def why_shallow(taken: Sequence[Cut], cuts: tuple[Cut, ...], lost: Lost | None) 
         return f"{lost.words}: {cuts[-1].tail_share:.0%} of the work is behind {cuts[-1].name!r}, the last cut"
     alike = [cut for cut in cuts if cut.joins and cut.grid == deepest.grid]
     on_purpose = len(alike) >= _MANY_JOINS and alike[-1].tail_share < deepest.tail_share
-    if deepest.tail_share > _SHALLOW and not on_purpose:
-        return f"{deepest.tail_share:.0%} of the work is behind {deepest.name!r}, the deepest cut taken"
+    if deepest.tail_share > _SHALLOW:
+        why = f", on purpose: {_WHY_EARLY}" if on_purpose else ""
+        return f"{deepest.tail_share:.0%} of the work is behind {deepest.name!r}, the deepest cut taken{why}"
     return None
 
 
