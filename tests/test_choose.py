@@ -315,9 +315,9 @@ def test_where_one_grid_has_many_joins_cuts_are_early():
         # Where cells meet at once.
         assert choose(INPUT, *depth(*SHARES)) == ["at 0.97", "at 0.85"]
     assert choose_cuts((INPUT, placed, *depth(*SHARES))) == {
-        placed: "the 14 x 14 cells before the first block: with depth cells are told what others hold",
-        depth(0.85)[0]: "the block output nearest to 90% of the work left, of 8 of 14 x 14: with depth cells are told "
-        "what others hold",
+        placed: "the 14 x 14 cells before the first block: deeper cells hold what other cells saw",
+        depth(0.85)[0]: "the block output nearest to 90% of the work left, of 8 of 14 x 14: deeper cells "
+        "hold what other cells saw",
     }
     left = judge_cuts((INPUT, placed, *depth(*SHARES)))[depth(0.1)[0]]
     assert left == (False, "'at 0.85' is nearer to 90% of the work left")
@@ -326,7 +326,7 @@ def test_where_one_grid_has_many_joins_cuts_are_early():
 def test_whoever_has_one_grid_leaves_most_of_the_work_on_purpose():
     early, late = depth(0.85), depth(*SHARES[2:])
     words = "85% of the work is behind 'at 0.85', the deepest cut taken"
-    purpose = ", on purpose: with depth cells are told what others hold"
+    purpose = ", on purpose: deeper cells hold what other cells saw"
     assert why_shallow(early, (INPUT, *early, *late), None) == words + purpose
     # The controls: where nothing is behind it, or not enough to be a transformer.
     assert why_shallow(early, (INPUT, *depth(0.97, 0.96, 0.95, 0.94, 0.93), *early), None) == words

@@ -18,7 +18,7 @@ _MANY_JOINS = 6
 # Where one grid is all there is, what cells hold is told to others with depth, and to tokens that are no cells: the
 # cells before the first block are taken, and the block output nearest to this share of the work left.
 _EARLY_SHARE = 0.9
-_WHY_EARLY = "with depth cells are told what others hold"
+_WHY_EARLY = "deeper cells hold what other cells saw"
 # What only pads or reorders values: grids that come of nothing else are no stages.
 _MOVING = frozenset({"Pad", "Slice", "Transpose", "Reshape"})
 # Cuts of a plain transformer leave most of the work on purpose; whoever else leaves clearly more than half has lost the
