@@ -263,6 +263,22 @@ def test_lines_of_earlier_versions_may_lack_what_these_did_not_write(out, forgin
     assert verify(out)["verdict"] == "identical"
 
 
+def test_a_line_that_does_not_say_how_maps_were_combined_is_of_their_mean(made, tmp_path, forging):
+    for combine, code in (("mean", 0), ("agreement", 1)):
+        out = tmp_path / combine
+        call("explain", made / "model.onnx", made / "in", "-o", out, "-q", "--no-figures", "--combine", combine)
+        (line,) = manifest(out)
+        del line["settings"]["combine"]
+        forging.write_lines(out, [line])
+        assert (verify(out, code=code)["verdict"] == "identical") == (combine == "mean")
+    out = tmp_path / "window"
+    call("explain", made / "model.onnx", made / "in", "-o", out, "-q", "--no-figures", "--method", "window")
+    (line,) = manifest(out)
+    del line["settings"]["combine"]
+    forging.write_lines(out, [line])
+    assert verify(out)["verdict"] == "identical"
+
+
 def test_a_method_that_was_asked_for_and_one_that_was_chosen_may_be_in_one_folder(made, out):
     write_pictures(made / "more", 2, seed=4)
     again = ("-o", out, "-q", "--completeness", 0.5, "--no-figures", "--method", "integrated")

@@ -40,6 +40,8 @@ NOT_COMPARED = {
 _COUNTED = frozenset({"steps", "passes", "passes_saved", "windows_unmet"})
 # Keys that earlier versions did not write.
 _LATER = frozenset({"changes", "proof", "shallow", "rounding_bits", "field", "field_reason", "silent"})
+# A line without it is opened with what there was before it, so the map tells.
+_BEFORE = frozenset({"settings.combine"})
 # Where a preprocessing is from, where that can be tried again: not a file that was given, or lay there.
 _TRIED_SOURCE = re.compile(r"the file's metadata .*|preset '.*|the input itself is given")
 # In the place of the value of a key that is not there.
@@ -164,7 +166,8 @@ def differences(there: dict[str, Any], now: dict[str, Any], allowed: Allowed) ->
         if key in one and key in other:
             same = _same(key, one[key], other[key], allowed)
         else:
-            same = allowed.earlier and key not in one and not _LATER.isdisjoint(key.split("."))
+            later = allowed.earlier and not _LATER.isdisjoint(key.split("."))
+            same = key not in one and (later or key in _BEFORE)
         if not same:
             found.append(Difference(key, one.get(key, _ABSENT), other.get(key, _ABSENT)))
     return found
