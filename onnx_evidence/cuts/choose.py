@@ -282,12 +282,12 @@ def why_shallow(taken: Sequence[Cut], cuts: tuple[Cut, ...], lost: Lost | None) 
         return None  # pixels were asked for
     if lost is not None and cuts[-1].tail_share > _HEAD:
         return f"{lost.words}: {cuts[-1].tail_share:.0%} of the work is behind {cuts[-1].name!r}, the last cut"
+    if deepest.tail_share <= _SHALLOW:
+        return None
     alike = [cut for cut in cuts if cut.joins and cut.grid == deepest.grid]
     on_purpose = len(alike) >= _MANY_JOINS and alike[-1].tail_share < deepest.tail_share
-    if deepest.tail_share > _SHALLOW:
-        why = f", on purpose: {_WHY_EARLY}" if on_purpose else ""
-        return f"{deepest.tail_share:.0%} of the work is behind {deepest.name!r}, the deepest cut taken{why}"
-    return None
+    why = f", on purpose: {_WHY_EARLY}" if on_purpose else ""
+    return f"{deepest.tail_share:.0%} of the work is behind {deepest.name!r}, the deepest cut taken{why}"
 
 
 def resolve_layers(

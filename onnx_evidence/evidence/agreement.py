@@ -40,7 +40,7 @@ def agreement(maps: Sequence[FloatArray]) -> FloatArray:
     if len(maps) == 1 or largest == 0:
         return np.ones(maps[0].shape)
     # By the largest value, so that squares of bits neither vanish nor overflow; one by one, as there may be many.
-    mean, size = (_mean(change(each / largest) for each in maps) for change in (np.asarray, np.abs))
+    mean, size = _mean(each / largest for each in maps), _mean(np.abs(each / largest) for each in maps)
     noise = sum(float(((each / largest - mean) ** 2).mean()) for each in maps) / (len(maps) - 1)
     square = mean**2
     weight, known = np.zeros(mean.shape), square > 0

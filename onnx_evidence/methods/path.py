@@ -72,8 +72,8 @@ class PathEngine(Engine):
             freedom = np.full(values.shape, max(len(parts) - 1.0, 1.0))
             variance = _squared_error(carried if self.drawn else carried[:1])
             rounding = view.rounding(question, mean.logits)
-            its_map = CutMap(mean.cells, values, variance, budget, certificate, rounding, alike=True, freedom=freedom)
-            maps.append(replace(its_map, estimates=carried))
+            told = mean.cells, values, variance, budget, certificate, rounding
+            maps.append(CutMap(*told, alike=True, freedom=freedom, estimates=carried))
         return maps
 
     def _to_pixels(self, view: View, evidence: PathEvidence) -> FloatArray:
