@@ -279,6 +279,39 @@ def test_a_line_that_does_not_say_how_maps_were_combined_is_of_their_mean(made, 
     assert verify(out)["verdict"] == "identical"
 
 
+def test_a_former_default_of_what_the_method_has_no_use_for_is_no_difference(made, tmp_path, forging):
+    call(
+        "explain",
+        made / "model.onnx",
+        made / "in",
+        "-o",
+        tmp_path / "window",
+        "-q",
+        "--no-figures",
+        "--method",
+        "window",
+    )
+    (line,) = manifest(tmp_path / "window")
+    assert line["settings"]["steps"] == 5
+    for steps, code in ((9, 0), (7, 1)):  # the control: one that never was
+        line["settings"]["steps"] = steps
+        forging.write_lines(tmp_path / "window", [line])
+        verify(tmp_path / "window", code=code)
+    line["settings"]["steps"] = 9
+    forging.write_lines(tmp_path / "window", [line])
+    more = write_pictures(tmp_path / "more", 2, seed=4)
+    call("explain", made / "model.onnx", more, "-o", tmp_path / "window", "-q", "--no-figures", "--method", "window")
+    assert [each["settings"]["steps"] for each in manifest(tmp_path / "window")] == [9, 5, 5]
+    assert verify(tmp_path / "window")["verdict"] == "identical"
+
+
+def test_a_path_of_so_many_steps_is_taken_again_with_as_many(made, tmp_path):
+    call("explain", made / "model.onnx", made / "in", "-o", tmp_path / "out", "-q", "--no-figures", "--steps", 9)
+    assert verify(tmp_path / "out")["verdict"] == "identical"
+    again = call("explain", made / "model.onnx", made / "in", "-o", tmp_path / "out", "-q", "--no-figures", code=1)
+    assert "steps is 9 there and 5 now" in again.stderr
+
+
 def test_a_method_that_was_asked_for_and_one_that_was_chosen_may_be_in_one_folder(made, out):
     write_pictures(made / "more", 2, seed=4)
     again = ("-o", out, "-q", "--completeness", 0.5, "--no-figures", "--method", "integrated")

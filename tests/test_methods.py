@@ -300,3 +300,7 @@ def test_finished_work_is_known_by_what_it_was_known_by():
     before = {**paths, "settings": {name: value for name, value in mean["settings"].items() if name != "combine"}}
     assert fingerprint.digest_of_entry(mean) == fingerprint.digest_of_entry(before)
     assert fingerprint.digest_of_entry(paths) != fingerprint.digest_of_entry(mean)
+    # Nor does a window know steps, whichever their default was.
+    for other, same in ((entry, True), (paths, False)):
+        former = {**other, "settings": {**other["settings"], "steps": 9}}
+        assert (fingerprint.digest_of_entry(former) == fingerprint.digest_of_entry(other)) == same

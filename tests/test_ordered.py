@@ -261,7 +261,7 @@ def test_a_map_has_the_bits_of_its_own_level_sets(versus, deployed, picture):
 @pytest.mark.usefixtures("small_cells")
 def test_removal_is_predicted_better_than_by_the_map_that_it_starts_from(deployed, picture):
     hiding, gained = Hiding(deployed, picture), []
-    integrated = Explainer(deployed, method="integrated", background="blur+mean")
+    integrated = Explainer(deployed, method="integrated", background="blur+mean", combine="mean")
     for target in range(5):
         start = integrated.explain(picture, target=target).values.reshape(8, 4, 8, 4).sum(axis=(1, 3))
         found = explain(deployed, picture, target).grids[0]
@@ -424,8 +424,6 @@ def test_a_model_of_huge_logits_gets_a_map(picture, tmp_path):
         ({"background": "fitted.npz"}, r"removes pixels, not features: fitted.npz is no background .* blur\+mean"),
         ({"background": "FOLDER"}, "is no background for it; take mean, zero"),
         ({"samples": 8}, "method 'ordered' has no use for --samples: drop it"),
-        ({"steps": 5}, "no use for --steps: .* integrated, integrated-gradients$"),
-        ({"completeness": 0.5}, "no use for --completeness"),
         ({"score": "logit"}, "no use for --score"),
         ({"statistic": "channel"}, "no use for --statistic"),
         ({"project": "backward"}, "no use for --project"),

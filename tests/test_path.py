@@ -14,7 +14,7 @@ from onnx_evidence.evidence.attribution import layer_times_gradient
 from onnx_evidence.evidence.difference import remove_windows, window_evidence
 from onnx_evidence.evidence.field import AxisField, CellField
 from onnx_evidence.evidence.odds import LN2
-from onnx_evidence.evidence.path import FIRST_STEPS, average, integrate
+from onnx_evidence.evidence.path import FIRST_STEPS, average, integrate, integrate_all
 from onnx_evidence.evidence.samplers import MeanSampler
 from onnx_evidence.evidence.score import Score
 from onnx_evidence.evidence.windows import Windows
@@ -358,6 +358,25 @@ def test_budgets_are_consistent_on_any_tail(seed, size, completeness, score, smo
     assert budget.accounted == pytest.approx(result.cells.sum(), abs=1e-9)
     if size == 0:
         assert not result.cells.any()
+
+
+def test_no_larger_share_is_missed_of_a_mean_than_of_its_paths(rng):
+    """From one baseline the score rises, from the other it falls nearly as much: of their mean there is little."""
+    tail, score, asked = MixingTail(rng, smooth=True), SCORES["log-odds"], 0.04
+    features, above = np.zeros(SHAPE), rng.normal(size=SHAPE)
+    below = min(
+        (-size * above for size in np.linspace(0.1, 3, 60)),
+        key=lambda start: abs(score.bits(tail(np.stack([above, start, features, features]))) @ [1, 1, -1, -1]),
+    )
+    starts = np.stack([above, below])
+    alone = [integrate(features, start, tail.gradient, score, completeness=asked) for start in starts]
+    together = integrate_all(features, starts, tail.gradient, score, completeness=asked)
+    assert max(part.budget.gap_share for part in (*alone, *together)) <= asked
+    assert average(alone).budget.gap_share > asked  # the control
+    assert average(together).budget.gap_share <= asked
+    assert sum(part.budget.steps for part in together) > sum(part.budget.steps for part in alone)
+    stopped = integrate_all(features, starts, tail.gradient, score, completeness=1e-9, most_steps=9)
+    assert {part.budget.steps for part in stopped} == {9}
 
 
 def test_baselines_are_averaged(ends, relu, rng):

@@ -23,7 +23,7 @@ from tests.test_path import as_gradient
 
 SPELLED = {
     "fast": ("--method", "integrated", "--layer", "deep", "--background", "mean", "--steps", 5, "--completeness", 0.99),
-    "default": ("--method", "integrated", "--layer", "auto", "--steps", 9, "--completeness", 0.05),
+    "default": ("--method", "integrated", "--layer", "auto", "--steps", 5, "--completeness", 0.05),
     "best": ("--method", "ordered"),
 }
 DEEPEST = ("block.add", "deep.add")
@@ -76,7 +76,7 @@ def test_the_manifest_tells_what_a_quality_stood_for(explain):
     fast, default, best = (explain(quality, "--quality", quality)[2] for quality in QUALITIES)
     names = ("method", "layers", "steps", "completeness")
     assert [fast["settings"][name] for name in names] == ["integrated", ["deep"], 5, 0.99]
-    assert [default["settings"][name] for name in names] == ["integrated", ["auto"], 9, 0.05]
+    assert [default["settings"][name] for name in names] == ["integrated", ["auto"], 5, 0.05]
     assert best["settings"]["method"] == "ordered"
     assert [cut["name"] for cut in fast["cuts"]] == list(DEEPEST)
     assert [cut["name"] for cut in best["cuts"]] == ["input"]
@@ -112,12 +112,12 @@ def test_settings_are_filled_in_once_and_stay(tiny_model):
         ({"quality": "fast", "completeness": 0.05}, "settles the completeness: drop --quality or --completeness"),
         ({"quality": "best", "method": "integrated"}, "quality 'best' settles the method"),
         ({"quality": "best", "layer": "stem"}, "method 'ordered' works on pixels, so it takes no layer"),
-        ({"quality": "best", "steps": 17}, "method 'ordered' has no use for --steps"),
+        ({"quality": "best", "score": "logit"}, "method 'ordered' has no use for --score"),
         ({"quality": "fast", "samples": 4}, "samples 4 of what"),
         ({"quality": "fast", "tolerance": 0.1}, "no use for --tolerance"),
         ({"steps": 1}, "steps 1 is too small: at least 2"),
-        ({"method": "window", "steps": 5}, "method 'window' has no use for --steps: .* integrated"),
-        ({"method": "grad-cam", "steps": 5}, "no use for --steps"),
+        ({"method": "window", "steps": 7}, "method 'window' has no use for --steps: .* integrated"),
+        ({"method": "grad-cam", "steps": 7}, "no use for --steps"),
         ({"layer": ["deep", "stem"]}, "layer 'deep' chooses alone: name layers, or leave the choice to it"),
         ({"layer": ["auto", "deep"]}, "layer 'auto' chooses alone"),
         ({"method": "grad-cam", "layer": "deep"}, "takes one layer, and 'deep' stands for two: name one of them"),
@@ -304,6 +304,10 @@ def test_every_method_of_the_table_uses_settings_that_exist():
     for name, row in METHODS.items():
         assert name == row.name
         assert row.uses <= some, name
-    assert METHODS["ordered"].uses == {"background"}
+    assert METHODS["ordered"].uses == {"background", "steps", "completeness"}
     assert all(chosen.get("method", "integrated") in METHODS for chosen in QUALITIES.values())
-    assert {name for name, row in METHODS.items() if "steps" in row.uses} == {"integrated", "integrated-gradients"}
+    assert {name for name, row in METHODS.items() if "steps" in row.uses} == {
+        "integrated",
+        "integrated-gradients",
+        "ordered",
+    }

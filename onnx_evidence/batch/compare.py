@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from onnx_evidence.evidence import Budget
+from onnx_evidence.methods import OPTIONS
 from onnx_evidence.types import FloatArray
 
 # Keys that may differ, and why. What is not true there, no computation shows.
@@ -40,8 +41,10 @@ NOT_COMPARED = {
 _COUNTED = frozenset({"steps", "passes", "passes_saved", "windows_unmet"})
 # Keys that earlier versions did not write.
 _LATER = frozenset({"changes", "proof", "shallow", "rounding_bits", "field", "field_reason", "silent"})
-# A line without it is opened with what there was before it, so the map tells.
-_BEFORE = frozenset({"settings.combine"})
+# A line without one of these is opened with what there was before it, so the map tells.
+_BEFORE = frozenset(f"settings.{name}" for name, option in OPTIONS.items() if option.before)
+# Former defaults, in lines of methods that have no use for them.
+_FORMER = {f"settings.{name}": option.unused for name, option in OPTIONS.items() if option.unused is not None}
 # Where a preprocessing is from, where that can be tried again: not a file that was given, or lay there.
 _TRIED_SOURCE = re.compile(r"the file's metadata .*|preset '.*|the input itself is given")
 # In the place of the value of a key that is not there.
@@ -190,6 +193,8 @@ def _not_compared(key: str, there: dict[str, Any], now: dict[str, Any], allowed:
 
 def _same(key: str, there: Any, now: Any, allowed: Allowed) -> bool:
     if there == now and type(there) is type(now):
+        return True
+    if key in _FORMER and there == _FORMER[key]:
         return True
     if allowed.nothing:
         return isinstance(there, int | float) and there == now and not isinstance(there, bool)

@@ -11,12 +11,10 @@ from typing import Any
 
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import json_line
-from onnx_evidence.methods import DEFAULT_METHOD, OPTIONS, PLAIN_MEAN
+from onnx_evidence.methods import known_by
 
 # Of manifest lines; another one whenever their keys or their meaning change.
 SCHEMA = 3
-# Of the settings: what changes no map, what others settle, and what is said by its content instead.
-_LEFT_OUT = {"preprocess", *(name for name, option in OPTIONS.items() if not option.decides)}
 
 
 def of_explainer(explainer: Explainer) -> dict[str, Any]:
@@ -63,11 +61,8 @@ def _text(schema: int, record: dict[str, Any], cuts: list[str]) -> str:
         "preprocess": settings["preprocess"],
         "cuts": cuts,
         "background": hashes["background"] or settings["background"],
-        **{name: value for name, value in settings.items() if name not in _LEFT_OUT},
+        **known_by(settings["method"], {name: value for name, value in settings.items() if name != "preprocess"}),
     }
-    # Maps were means before there was a choice, and those of other methods still are.
-    if settings["method"] != DEFAULT_METHOD or configuration.get("combine") == PLAIN_MEAN:
-        configuration.pop("combine", None)
     return json_line(configuration)
 
 

@@ -18,7 +18,7 @@ from onnx_evidence.errors import DataError, EvidenceError, StoreError
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import json_line
 from onnx_evidence.intake import name_both, read_file, read_labels
-from onnx_evidence.methods import DEFAULT_METHOD, OPTIONS, PLAIN_MEAN, Settings
+from onnx_evidence.methods import OPTIONS, Settings, settings_of_receipt
 from onnx_evidence.preprocessing import PREPROCESSED, PRESETS, make_preprocess
 
 # What of a line decides what is opened.
@@ -164,8 +164,7 @@ def _source(said: str | None) -> Any:
 def _settings(entry: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
     """The layers of a manifest line, and its other settings, as `Explainer` takes them."""
     given = {name: value for name, value in entry["settings"].items() if name != "preprocess"}
-    if given["method"] == DEFAULT_METHOD:
-        given.setdefault("combine", PLAIN_MEAN)  # there was no choice before
+    given = settings_of_receipt(given["method"], given)
     try:
         if unknown := set(given) - set(OPTIONS):
             raise ValueError(f"{min(unknown)} is none of them")

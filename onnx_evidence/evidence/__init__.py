@@ -21,6 +21,7 @@ from onnx_evidence.evidence.path import (
     budget_of,
     heard,
     integrate,
+    integrate_all,
     mean_budget,
 )
 from onnx_evidence.evidence.resample import interpolation
@@ -83,6 +84,7 @@ __all__ = [
     "heard",
     "input_field",
     "integrate",
+    "integrate_all",
     "interpolation",
     "key_of",
     "level_sets",

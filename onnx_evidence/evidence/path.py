@@ -17,7 +17,7 @@ order lose to halving panels (docs/integrated.md).
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,9 +25,8 @@ from onnx_evidence.evidence.odds import LN2
 from onnx_evidence.evidence.score import Score
 from onnx_evidence.types import Features, FloatArray, Gradient
 
-# Steps of the first batch by default, both ends included, and of every later one.
-FIRST_STEPS = 9
-NEXT_STEPS = 4
+# Steps of the first batch by default, both ends included; later ones are of half as many.
+FIRST_STEPS = 5
 # Panels are not halved below this: float32 logits carry no more.
 _NARROWEST = 2.0**-12
 
@@ -125,7 +124,7 @@ def integrate(
     score : Score
         What evidence is counted for.
     first_steps : int
-        Steps to begin with, evenly spaced, both ends included.
+        Steps to begin with, evenly spaced, both ends included; then half as many are added at a time.
     completeness : float
         Steps are added until the gap is at most this share of the difference of the scores.
     most_steps : int
@@ -148,8 +147,63 @@ def integrate(
         progress(len(places))
         if path.gap_share <= completeness:
             break
-        places = path.worst(max(0, min(NEXT_STEPS, most_steps - len(path.places))))
+        places = path.worst(max(0, min(first_steps // 2, most_steps - len(path.places))))
     return path.evidence()
+
+
+def integrate_all(
+    features: Features,
+    baselines: Features,
+    gradient: Gradient,
+    score: Score,
+    *,
+    completeness: float = 0.05,
+    progress: Callable[[int], object] = lambda steps: None,
+    **how: Any,
+) -> list[PathEvidence]:
+    """Integrate from several baselines, so that of the mean no larger share is missed than of each.
+
+    Where the scores differ by more from one baseline than from another, or the other way round, a path that misses
+    little of its own may miss much of the mean: it is taken again with more steps.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (C, A, B)
+        As in `integrate`.
+    baselines : ndarray of float32, shape (M, C, A, B)
+        Where the paths start.
+    gradient : Gradient
+        As in `integrate`, like the rest.
+    score : Score
+        What evidence is counted for.
+    completeness : float
+        Largest gap, of each and of their mean, as a share of the difference of the scores.
+    progress : callable
+        Called with the number of steps done since the last call.
+    **how
+        The other settings of `integrate`.
+
+    Returns
+    -------
+    list of PathEvidence
+        One for each baseline.
+    """
+
+    def path(start: Features, completeness: float, before: PathEvidence | None) -> PathEvidence:
+        return integrate(
+            features, start, gradient, score, completeness=completeness, progress=progress, before=before, **how
+        )
+
+    parts: list[PathEvidence] = []
+    for start in baselines:
+        parts.append(path(start, completeness, parts[-1] if parts else None))
+    while average(parts).budget.gap_share > completeness:
+        worst = max(range(len(parts)), key=lambda number: parts[number].budget.gap)
+        before = parts[worst]
+        parts[worst] = path(baselines[worst], before.budget.gap_share / 2, before)
+        if parts[worst].budget.steps <= before.budget.steps:
+            break  # there are no more
+    return parts
 
 
 class _Path:

@@ -5,7 +5,7 @@ Imported by: batch, cli, evaluation, explainer.
 
 from onnx_evidence.methods.background_file import Header, is_background, save_background
 from onnx_evidence.methods.baselines import own_means
-from onnx_evidence.methods.choice import check_settings
+from onnx_evidence.methods.choice import check_settings, known_by, settings_of_receipt
 from onnx_evidence.methods.engine import CutMap, Question, View, check_finite, placed
 from onnx_evidence.methods.fit import fit_background
 from onnx_evidence.methods.preparation import prepare
@@ -15,7 +15,6 @@ from onnx_evidence.methods.settings import (
     AGREEMENT,
     DEFAULT_METHOD,
     OPTIONS,
-    PLAIN_MEAN,
     QUALITIES,
     Keywords,
     Option,
@@ -29,7 +28,6 @@ __all__ = [
     "FALLBACK_METHODS",
     "METHODS",
     "OPTIONS",
-    "PLAIN_MEAN",
     "QUALITIES",
     "TOP",
     "TOP_CLASSES",
@@ -47,10 +45,12 @@ __all__ = [
     "fit_background",
     "fixed_record",
     "is_background",
+    "known_by",
     "listed",
     "make_record",
     "own_means",
     "placed",
     "prepare",
     "save_background",
+    "settings_of_receipt",
 ]

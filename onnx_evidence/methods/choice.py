@@ -1,5 +1,8 @@
 """The method that settings name, and settings that contradict it or each other, whatever the model."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from onnx_evidence.cuts import AUTO, DEEP
 from onnx_evidence.errors import SettingError
 from onnx_evidence.methods.method import Method
@@ -13,6 +16,54 @@ def method_of(settings: Settings) -> Method:
     if name not in METHODS:
         raise SettingError(f"method {name!r} is unknown: take one of {', '.join((AUTO, *METHODS))}")
     return METHODS[name]
+
+
+def settings_of_receipt(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a receipt stands for, which may be of a version that had others.
+
+    Parameters
+    ----------
+    method : str
+        By name.
+    given : mapping
+        As the receipt has them.
+
+    Returns
+    -------
+    dict
+        With what held before there was a choice, and without what the method has no use for, as a former default.
+    """
+    uses = METHODS[method].uses if method in METHODS else frozenset()
+    before = {name: option.before for name, option in OPTIONS.items() if option.before and name in uses}
+    former = {name for name, option in OPTIONS.items() if option.unused is not None and name not in uses}
+    return {
+        **before,
+        **{name: value for name, value in given.items() if name not in former or value != OPTIONS[name].unused},
+    }
+
+
+def known_by(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that finished work is known by, the same whichever version it is of.
+
+    Parameters
+    ----------
+    method : str
+        By name.
+    settings : mapping
+        All of them, or those of a receipt.
+
+    Returns
+    -------
+    dict
+    """
+    uses = METHODS[method].uses if method in METHODS else frozenset()
+    known = {name: value for name, value in settings.items() if name not in OPTIONS or OPTIONS[name].decides}
+    for name, option in OPTIONS.items():
+        if option.before and (name not in uses or known.get(name) == option.before):
+            known.pop(name, None)
+        if option.unused is not None and name not in uses and known.get(name) == getattr(Settings, name):
+            known[name] = option.unused
+    return known
 
 
 def check_settings(settings: Settings) -> None:

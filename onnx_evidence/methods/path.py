@@ -20,7 +20,7 @@ import numpy as np
 from onnx_evidence.cuts import Cut
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import SettingError
-from onnx_evidence.evidence import PathEvidence, Score, average, integrate
+from onnx_evidence.evidence import PathEvidence, Score, average, integrate, integrate_all
 from onnx_evidence.methods.baselines import Baselines, blurred_picture
 from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
 from onnx_evidence.methods.method import Method
@@ -57,13 +57,11 @@ class PathEngine(Engine):
 
     def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
         """One path per question and baseline; see `methods.engine.Engine`."""
-        starts = self.baselines(view)
+        starts = self.baselines(view).astype(view.features.dtype)
         maps = []
         for question in questions:
             score = view.score(question, self.settings.score)
-            parts: list[PathEvidence] = []
-            for start in starts:
-                parts.append(self._integrate(view, start, score, progress, parts[-1] if parts else None))
+            parts = integrate_all(view.features, starts, self.gradient, score, progress=progress, **self._how)
             mean = average(parts)
             certificate = self.certify(self.cut, mean.logits, view.logits)
             carried = np.stack([self._to_pixels(view, part) for part in parts])
@@ -83,12 +81,6 @@ class PathEngine(Engine):
         form = evidence.slope.astype(np.float64).reshape(-1)
         along = Score(form, np.zeros(form.shape))
         return integrate(view.inputs, blurred_picture(view), self.head, along, **self._how).cells
-
-    def _integrate(
-        self, view: View, start: FloatArray, score: Score, progress: Progress, before: PathEvidence | None
-    ) -> PathEvidence:
-        features, first = view.features, start.astype(view.features.dtype)
-        return integrate(features, first, self.gradient, score, progress=progress, before=before, **self._how)
 
     @property
     def _how(self) -> dict[str, Any]:

@@ -91,6 +91,10 @@ class Option:
         Whether every method has a use for it.
     decides : bool
         Whether finished work is known by its value: by that of what decides a map, unless something else tells it.
+    before : str or None
+        What held before there was the setting, where that was not its default: what receipts without it mean.
+    unused : int or None
+        Its former default, which is in receipts of methods that have no use for it.
     kinds : tuple of type
         What its value may be, as its annotation has it.
     """
@@ -106,6 +110,8 @@ class Option:
     wrong: str = ""
     for_all: bool = False
     decides: bool = True
+    before: str | None = None
+    unused: int | None = None
     kinds: tuple[Any, ...] = ()
 
     def plain(self, name: str, value: Any) -> Any:
@@ -191,7 +197,7 @@ class Settings:
     score: Annotated[str, Option("What gradients are taken of, and rise-evidence is counted in.", choices=SCORES)] = (
         SCORES[0]
     )
-    steps: Annotated[int, Option("Gradients that a path starts with.", least=2)] = FIRST_STEPS
+    steps: Annotated[int, Option("Gradients that a path starts with.", least=2, unused=9)] = FIRST_STEPS
     completeness: Annotated[
         float,
         Option(
@@ -249,6 +255,7 @@ class Settings:
             "both keep the bits for and against.",
             after="project",
             choices=COMBINATIONS,
+            before=PLAIN_MEAN,
         ),
     ] = AGREEMENT
 
