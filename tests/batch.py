@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from onnx_evidence.batch import work
 from onnx_evidence.batch.plan import look, make_plan
 from onnx_evidence.batch.work import Job
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 
 # What differs between runs that did the same.
 OF_TIME = ("seconds", "previous", "seal")

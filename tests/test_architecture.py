@@ -105,7 +105,7 @@ HOMES = {
         "results.explanation",
         "results.figure",
     },  # explanation names the type of a figure, see below
-    "click": {"cli.batch", "cli.commands", "cli.options", "cli.options_methods"},
+    "click": {"cli.batch", "cli.commands", "cli.group", "cli.options", "cli.options_methods"},
     "tqdm": {"cli.batch", "cli.commands", "cli.options"},
     "pydantic_core": {"batch.journal"},
     "pydantic": {"batch.receipt", "batch.reopen", "methods.background_file", "preprocessing.contract"},

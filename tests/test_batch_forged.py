@@ -106,7 +106,7 @@ def test_every_key_of_a_line_that_is_forged_and_sealed_again_is_found(made, tmp_
 def call_any(*arguments: object):
     from click.testing import CliRunner
 
-    from onnx_evidence.cli.commands import main
+    from onnx_evidence.cli import main
 
     return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
 

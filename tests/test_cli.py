@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnx_evidence import DeployedModel, Explainer, fit_background
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.cli.tables import unaccounted
 from onnx_evidence.errors import EvidenceError
 from onnx_evidence.evidence.path import FIRST_STEPS
@@ -833,7 +833,11 @@ def test_classes_without_names_are_called_by_their_number(gallery, tmp_path):
 
 def commands() -> Iterator[tuple[str, click.Command]]:
     yield "onnx-evidence", main
-    yield from main.commands.items()
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
+        yield name, command
 
 
 def test_there_are_eleven_commands():
@@ -850,7 +854,9 @@ def test_there_are_eleven_commands():
         "summary",
         "verify",
     ]
-    assert sorted(main.commands) == expected
+    assert [name for name, _ in commands()] == ["onnx-evidence", *expected]
+    assert main.get_command(click.Context(main), "explode") is None
+    assert "No such command 'explode'" in call("explode", code=2).stderr
 
 
 @pytest.mark.parametrize(("name", "command"), list(commands()))
@@ -864,10 +870,47 @@ def test_every_command_and_option_has_help(name, command):
 
 
 def test_help_is_printed_for_every_command():
-    for name in main.commands:
+    for name in main.list_commands(click.Context(main)):
         shown = call(name, "--help").stdout
         assert shown.startswith("Usage: ")
         assert "Options:" in shown
+
+
+def test_commands_are_listed_as_their_own_help_begins():
+    """The list is printed without importing any of them."""
+    listed = call("--help").stdout.partition("Commands:\n")[2].splitlines()
+    assert len(listed) == 11
+    for line, (name, command) in zip(listed, list(commands())[1:], strict=True):
+        says = line.strip().partition(" ")
+        assert says[0] == name
+        assert command.get_short_help_str(1000).startswith(says[2].strip())
+        assert len(line) <= 80
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom onnx_evidence.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    print(*sys.modules, file=sys.stderr)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Explain what" in shown.stdout + shown.stderr or "version" in shown.stdout
+    ours = {name for name in shown.stderr.split() if name.startswith("onnx_evidence")}
+    assert ours == {"onnx_evidence", "onnx_evidence.errors", "onnx_evidence.cli", "onnx_evidence.cli.group"}
+    heavy = {"numpy", "onnx", "onnxruntime", "cv2", "PIL", "matplotlib", "pydantic", "tqdm", "google"}
+    assert heavy.isdisjoint(shown.stderr.split())
+
+
+def test_what_the_package_offers_is_there_when_it_is_asked_for():
+    code = (
+        "import sys, onnx_evidence\nassert 'numpy' not in sys.modules\n"
+        "assert set(onnx_evidence.__all__) <= set(dir(onnx_evidence))\n"
+        "from onnx_evidence import *\nprint(Explainer.__name__, DeployedModel.__name__, __version__)\n"
+        "try:\n    onnx_evidence.Explorer\nexcept AttributeError as error:\n    print(error)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert shown[0].startswith("Explainer DeployedModel ")
+    assert shown[1] == "module 'onnx_evidence' has no attribute 'Explorer'"
 
 
 def test_the_module_runs_like_the_command(tiny_model):

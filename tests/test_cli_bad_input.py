@@ -25,7 +25,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence import DeployedModel, fit_background
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.errors import ModelError
 from onnx_evidence.intake.model import load_model
 from onnx_evidence.methods.background_file import save_background

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.evaluation.bootstrap import interval
 from onnx_evidence.evaluation.measures import MEASURES
 from onnx_evidence.evaluation.substrates import SUBSTRATES

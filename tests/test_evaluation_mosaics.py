@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence import DataError, DeployedModel, SettingError
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.evaluation.mosaics import METRICS, ask_mosaics, find_mosaics, in_quarters
 from tests import tiny
 

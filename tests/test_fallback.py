@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnx_evidence import CutError, DeployedModel, Explainer
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.errors import GradientError
 from tests import oracles, tiny
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence import DeployedModel
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.cli.golden import Expectation, check, expectations, top_classes
 from onnx_evidence.errors import DataError, SettingError, TargetError
 from tests import tiny

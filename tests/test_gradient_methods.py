@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from onnx_evidence import DeployedModel, Explainer
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.cuts.receptive import measure_field
 from onnx_evidence.errors import GradientError
 from onnx_evidence.evidence.field import AxisField, CellField

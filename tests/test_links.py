@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_evidence import DeployedModel, Explainer
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.evaluation.links import rank_correlation, walk
 from onnx_evidence.evidence.difference import remove_windows, window_evidence
 from onnx_evidence.evidence.odds import LN2

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from onnx_evidence import CutError, DeployedModel, Explainer, SettingError
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.evidence.odds import LN2
 from onnx_evidence.methods.background_file import save_background
 from onnx_evidence.methods.fit import fit_background

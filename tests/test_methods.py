@@ -20,7 +20,7 @@ import onnx_evidence
 from onnx_evidence import Explainer, SettingError
 from onnx_evidence.batch import fingerprint
 from onnx_evidence.cli.batch import explain, verify
-from onnx_evidence.cli.commands import background, evaluate, main, sanity
+from onnx_evidence.cli.commands import background, evaluate, sanity
 from onnx_evidence.cli.options_methods import setting_option
 from onnx_evidence.methods import settings as module
 from onnx_evidence.methods.settings import OPTIONS, Keywords, Settings
@@ -239,7 +239,7 @@ def test_an_option_means_the_same_wherever_it_stands():
 
 
 def test_options_are_listed_in_order():
-    listed = [each.name for each in main.commands["explain"].params if each.name in OPTIONS]
+    listed = [each.name for each in explain.params if each.name in OPTIONS]
     assert (
         listed
         == (

@@ -20,7 +20,7 @@ isolated = pytest.mark.skipif(bool(_REFUSED), reason="the system allows no netwo
 # Every command, in one process; `explain` starts others with --workers.
 _COMMANDS = """
 import sys
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 
 def run(*arguments):
     try:
@@ -44,7 +44,7 @@ if __name__ == "__main__":
 """
 _CLUSTER = """
 from distributed import LocalCluster
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 
 if __name__ == "__main__":
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:

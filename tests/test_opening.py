@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.batch import recompute, work
 from onnx_evidence.batch.cluster import _Opened
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.cuts import measured_together
 from onnx_evidence.errors import DeviceError, ModelError
 from onnx_evidence.intake import endings

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from onnx_evidence import DeployedModel, Explainer
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.errors import DataError
 from onnx_evidence.pictures.npy import read_array
 from onnx_evidence.pictures.photograph import Photograph, as_photograph, read_photograph

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper
 
 from onnx_evidence import DeployedModel
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.errors import DataError
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.found import METADATA_KEY, find_preprocess, read_preprocess

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnx_evidence import CutError, DeployedModel, Explainer, SettingError
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.cuts.choose import resolve_layers
 from onnx_evidence.cuts.graph import Cut
 from onnx_evidence.evidence.odds import LN2

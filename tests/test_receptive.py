@@ -11,7 +11,7 @@ from onnx import helper
 
 from onnx_evidence import Explainer
 from onnx_evidence.batch.receipt import unlike
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.cuts.receptive import _Answers, _placed, measure_field, unmeasured
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.evidence.field import EVEN, EXACT, MEASURED, NOMINAL

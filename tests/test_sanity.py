@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnx_evidence import DataError, DeployedModel, Explainer, ModelError, SettingError
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.evaluation.randomise import Stage, choose_stages
 from onnx_evidence.evaluation.sanity import SAME, Check, as_report, check_sanity, maps_to_make
 from onnx_evidence.evaluation.sanity_method import Explained, Mapper

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnx_evidence import DeployedModel, Explainer, fit_background
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.cli.tables import unmet
 from onnx_evidence.errors import SettingError
 from onnx_evidence.methods.background_file import save_background

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_evidence import DeployedModel, Explainer, ModelError
-from onnx_evidence.cli.commands import main
+from onnx_evidence.cli import main
 from onnx_evidence.cli.inspection import inspect_model
 from onnx_evidence.cuts.certificate import are_read
 from onnx_evidence.cuts.choose import UNREAD, choose_cuts, judge_cuts, last_cut, resolve_layers, why_shallow

@@ -319,6 +319,26 @@ def test_half_precision(name: str):
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_no_attribute_is_zero_that_a_runtime_may_take_for_its_default(name: str):
+    """OpenVINO's takes a HardSigmoid's alpha or beta of 0 for one that is not given: 0.2, and one half."""
+    masks = [node for node in build_vjp(build(name)).graph.node if node.op_type == "HardSigmoid"]
+    given = [{each.name: each.f for each in node.attribute} for node in masks]
+    assert all(each["alpha"] != 0 != each["beta"] for each in given)
+    assert masks or name not in ("plain", "residual", "mobile")
+
+
+def test_a_mask_opens_above_zero_and_not_at_it():
+    net = Net(0)
+    y = net.relu("x")
+    net.nodes.append(helper.make_node("Flatten", [y], ["y"]))
+    values = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["N", 1]) for n in ("x", "y")]
+    graph = helper.make_graph(net.nodes, "mask", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    x = np.array([[-1e30], [-1.0], [-1e-30], [0.0], [-0.0], [1e-29], [1.0], [1e30]], np.float32)
+    np.testing.assert_array_equal(gradient(model, x, np.ones_like(x))[:, 0], [0, 0, 0, 0, 0, 1, 1, 1])
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", ["residual", "mobile", "packed vision", "windows", "inception"])
 def test_a_fixed_batch(name: str, batch: int):

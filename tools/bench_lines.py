@@ -21,7 +21,7 @@ from parts.small_model import write_model, write_pictures
 
 from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.journal import sealed
-from onnx_evidence.cli.commands import main as command_line
+from onnx_evidence.cli import main as command_line
 
 # Those of them that need no file but the manifest and what the first line names.
 BARE = ("explain, one asked for", "merge, all there")

@@ -29,7 +29,7 @@ from parts import forgeries
 from onnx_evidence.batch import recompute
 from onnx_evidence.batch import reopen as reopening
 from onnx_evidence.batch.compare import NOT_COMPARED
-from onnx_evidence.cli.commands import main as onnx_evidence
+from onnx_evidence.cli import main as onnx_evidence
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.pictures.photograph import list_images

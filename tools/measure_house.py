@@ -298,7 +298,7 @@ class Way:
 @click.option("--target", required=True, help="A class name, whose way is followed too.")
 def ways(model: Path, image: Path, out: Path, target: str) -> None:
     """Follow image, model, class name and one option from the command line to the files in OUT, which is made new."""
-    from onnx_evidence.cli.commands import main as command
+    from onnx_evidence.cli import main as command
 
     house = House.at(Path(__file__).parent.parent)
     levels = house.floors(house.between)

@@ -47,11 +47,11 @@ from onnx_evidence.batch import (
 )
 from onnx_evidence.batch import merge as join
 from onnx_evidence.cli import tables
+from onnx_evidence.cli.group import OnceCommand, say_error
 from onnx_evidence.cli.options import (
     PATH,
     SOME_FAILED,
     FiniteRange,
-    OnceCommand,
     Opening,
     batch_options,
     device_option,
@@ -59,7 +59,6 @@ from onnx_evidence.cli.options import (
     model_options,
     pictures_bar,
     progress_bar,
-    say_error,
     set_verbosity,
     target_option,
     translate_errors,

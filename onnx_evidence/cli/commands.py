@@ -1,8 +1,4 @@
-"""The command line: parse, one call, print. The only place where errors become exit codes.
-
-Exit codes: 0 done, 1 something given cannot be used or a check failed (one line on stderr says what), 2 wrong usage,
-3 pictures could not be used, be it all, 130 interrupted.
-"""
+"""The commands of a model: parse, one call, print."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_evidence.cli import batch as cli_batch
 from onnx_evidence.cli import tables
 from onnx_evidence.cli.golden import expectations, golden_report
+from onnx_evidence.cli.group import OnceCommand, say_error
 from onnx_evidence.cli.inspection import inspect_model
 from onnx_evidence.cli.options import (
     PATH,
     SOME_FAILED,
-    Commands,
     Opening,
     golden_options,
     max_work_option,
@@ -25,7 +20,6 @@ from onnx_evidence.cli.options import (
     opened,
     progress_bar,
     read_files,
-    say_error,
     set_verbosity,
     translate_errors,
     verbosity_options,
@@ -53,17 +47,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="onnx-evidence")
-def main() -> None:
-    """Explain what a deployed .onnx image classifier saw: signed evidence in bits, in the photograph's pixels."""
-
-
-for _command in (cli_batch.explain, cli_batch.merge, cli_batch.verify, cli_batch.summary):
-    main.add_command(_command)
-
-
-@main.command()
+@click.command(cls=OnceCommand)
 @click.argument("model", type=PATH)
 @golden_options
 @model_options
@@ -86,7 +70,7 @@ def inspect(
         raise click.ClickException(failed)
 
 
-@main.command()
+@click.command(cls=OnceCommand)
 @click.argument("model", type=PATH)
 @click.argument("folder", type=PATH)
 @click.option("-o", "--out", type=PATH, required=True, help="The .npz file to write.")
@@ -127,7 +111,7 @@ def background(
         click.echo(tables.background_table(file.header, out))
 
 
-@main.command()
+@click.command(cls=OnceCommand)
 @click.argument("model", type=PATH)
 @click.argument("folder", type=PATH)
 @click.option("-o", "--out", type=PATH, required=True, help="Folder for numbers, summary and curves.")
@@ -172,7 +156,7 @@ def _tell_left_out(method: str, error: EvidenceError) -> None:
     click.echo(f"Warning: method {method!r} is left out, it cannot be computed: {error}", err=True)
 
 
-@main.command()
+@click.command(cls=OnceCommand)
 @click.argument("model", type=PATH)
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option(
@@ -210,7 +194,7 @@ def sanity(
         raise click.exceptions.Exit(1)
 
 
-@main.command()
+@click.command(cls=OnceCommand)
 @click.argument("model", type=PATH)
 @click.argument("image", type=PATH)
 @click.option("-o", "--out", type=PATH, required=True, help="Folder for links.png and links.json.")
@@ -242,7 +226,7 @@ def links(
     click.echo(tables.links_table(walked.report()))
 
 
-@main.command()
+@click.command(cls=OnceCommand)
 @click.argument("model", type=PATH)
 @click.option("-o", "--out", type=PATH, required=True, help="The .onnx file to write.")
 @click.option("--layer", metavar="NAME", help="Cut; default: the model's input.")
@@ -262,7 +246,7 @@ def gradient(model: Path, out: Path, layer: str | None, opening: Opening) -> Non
     click.echo(f"{out}: {len(backward.graph.node)} nodes, from {cut.name!r} to the logits and back")
 
 
-@main.command(epilog="  ".join(f"{name}: {row.summary}." for name, row in PRESETS.items()))
+@click.command(cls=OnceCommand, epilog="  ".join(f"{name}: {row.summary}." for name, row in PRESETS.items()))
 @click.argument("model", type=PATH)
 @click.option("--preprocess", metavar="NAME|FILE|FOLDER", help="As of the other commands.")
 @click.option("--template", is_flag=True, help="Print a file to edit even where nothing is recorded.")

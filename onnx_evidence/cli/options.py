@@ -1,24 +1,23 @@
 """Options that commands share, and what commands do alike: errors into exit codes, progress, verbosity."""
 
-import contextlib
 import errno
 import logging
 import math
-import os
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TextIO, TypedDict, TypeVar
+from typing import Any, ParamSpec, TypedDict, TypeVar
 
 import click
 from tqdm import tqdm
 
 from onnx_evidence.batch import Interrupt
 from onnx_evidence.cli.golden import WITHIN
+from onnx_evidence.cli.group import unwritten, with_remedy
 from onnx_evidence.counting import MAX_WORK
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import EvidenceError, SettingError, one_line
+from onnx_evidence.errors import EvidenceError, SettingError
 from onnx_evidence.evidence import CLASS_KINDS
 from onnx_evidence.files import visible
 from onnx_evidence.methods import TOP
@@ -35,50 +34,6 @@ R = TypeVar("R")
 PATH = click.Path(path_type=Path)
 
 
-def _values(typed: Any) -> list[Any]:
-    """What was typed of a parameter, once or several times."""
-    return list(typed) if isinstance(typed, list | tuple) else [typed]
-
-
-class OnceCommand(click.Command):
-    """A command that refuses an option given twice, where click would take the last and say nothing of the others.
-
-    And what is empty, as of a variable that is not set: as a path it would be the current folder.
-    """
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Look at what is typed, then go on as click does."""
-        values, _, typed = self.make_parser(ctx).parse_args(args=list(args))
-        for option in typed:
-            if "" in _values(values[option.name]):
-                raise click.BadParameter("'' is empty: give a value", ctx, option)
-        for option in set(typed):
-            takes_one = isinstance(option, click.Option) and not (option.multiple or option.is_flag or option.count)
-            if takes_one and typed.count(option) > 1:
-                raise click.UsageError(
-                    f"{option.opts[-1]} is given {typed.count(option)} times: it takes one value", ctx
-                )
-        return super().parse_args(ctx, args)
-
-
-class Commands(click.Group):
-    """A group of such commands."""
-
-    command_class = OnceCommand
-
-    def main(self, *args: Any, **extra: Any) -> Any:
-        """Run a command; what click prints itself, help and version, may fail to be written, too."""
-        try:
-            return super().main(*args, **extra)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                say_error(_unwritten(error))
-            sys.exit(1)
-        finally:
-            for stream in filter(None, (sys.stdout, sys.stderr)):
-                _give_up_unwritten(stream)
-
-
 class FiniteRange(click.FloatRange):
     """Numbers of a range; what is none, and what is larger than all, is in no range."""
 
@@ -88,23 +43,6 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number", param, ctx)
         return number
-
-
-def _give_up_unwritten(stream: TextIO) -> None:
-    """What could not be written Python would try again as it ends, complain once more, and end with exit code 120."""
-    try:
-        stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _with_remedy(text: str) -> str:
-    """A message; where the system lets no more files be open, with what helps."""
-    return f"{text}: allow more of them (ulimit -n)" if os.strerror(errno.EMFILE) in text else text
-
-
-def _unwritten(error: OSError) -> str:
-    return _with_remedy(f"cannot read or write: {one_line(error)}")
 
 
 def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -118,21 +56,16 @@ def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
         except SettingError as error:
             raise click.UsageError(visible(str(error))) from error
         except EvidenceError as error:
-            raise click.ClickException(visible(_with_remedy(str(error)))) from error
+            raise click.ClickException(visible(with_remedy(str(error)))) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # nobody reads on, which click ends quietly
                 raise
-            raise click.ClickException(visible(_unwritten(error))) from error
+            raise click.ClickException(visible(unwritten(error))) from error
         except KeyboardInterrupt as error:
             click.echo(str(error) or "Interrupted", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from error
 
     return run
-
-
-def say_error(text: str) -> None:
-    """One line on stderr about something that does not end the command."""
-    click.echo(f"Error: {visible(text)}", err=True)
 
 
 device_option = click.option(

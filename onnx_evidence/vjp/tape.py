@@ -14,6 +14,7 @@ from onnx_evidence.types import AnyArray
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 # Steepness of a ramp that stands for a step; a power of two, so that scaling by it is exact.
 _STEEP = float(2**100)
+_LEAST = 2.0**-100
 
 Number = Union["Value", float]
 
@@ -145,7 +146,8 @@ class Value:
         # Attributes are float32: other bounds would be moved, and large ones overflow.
         exact = abs(above) < 2**27 and (self.elem_type == TensorProto.FLOAT or float(np.float32(above)) == above)
         if exact and self.elem_type in (TensorProto.FLOAT, TensorProto.DOUBLE):
-            return self.op("HardSigmoid", alpha=sign * _STEEP, beta=-sign * float(above) * _STEEP)
+            # Some runtimes (OpenVINO's) take an offset of 0 for one that is not given, which is one half.
+            return self.op("HardSigmoid", alpha=sign * _STEEP, beta=-sign * float(above) * _STEEP or -_LEAST)
         compared = self.op("Greater" if sign > 0 else "Less", self.number(above), elem_type=TensorProto.BOOL)
         return compared.cast(self.elem_type)
 

@@ -1,9 +1,11 @@
 """A scoreboard with known truth: networks of seven families on rendered scenes, and how well maps tell what they do.
 
 ``train OUT`` renders scenes and trains and exports the networks, in an environment with PyTorch of its own (`python -m
-venv torchenv && torchenv/bin/pip install torch onnx onnxscript opencv-python-headless`); ``judge OUT`` makes maps of
-every method on scenes that no network has seen and judges them (see ``parts/scenes/judges.py``); ``table OUT`` prints
-what was found. Each goes on where it stopped: networks, maps and numbers are kept in OUT.
+venv torchenv && torchenv/bin/pip install torch onnx onnxscript opencv-python-headless`); ``rivals OUT`` has other
+people's packages explain the same scenes there (`captum grad-cam lxt zennit transformers==4.52.4` beside those);
+``judge OUT`` makes maps of every method on scenes that no network has seen and judges them, and those of the rivals
+(see ``parts/scenes/judges.py``); ``table OUT`` prints what was found, and ``figure OUT`` draws it over the passes that
+it took. Each goes on where it stopped: networks, maps and numbers are kept in OUT.
 
 Scenes are split by seed: 1,000 to count right answers, others to tune on, others again to report.
 """
@@ -13,12 +15,14 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import cv2
 import numpy as np
+from matplotlib.figure import Figure
 from parts.scenes.judges import Truth, find_truth, judge
 from parts.scenes.scene import HELD_OUT
 
@@ -73,7 +77,9 @@ _ROWS: dict[str, Callable[[DeployedModel], Mapper]] = {
         f"{name}, smoothed": _smoothed(method=name)
         for name in ("gradient", "smoothgrad", "gradient-x-input", "integrated-gradients")
     },
-    **{f"RISE, {count}": _explained(method="rise", samples=count) for count in (1000, 4000, 8000)},
+    **{f"integrated, {steps} steps": _explained(steps=steps, completeness=0.99) for steps in (3, 17)},
+    "integrated, own means, 5 steps": _explained(background="mean", steps=5, completeness=0.99),
+    **{f"RISE, {count}": _explained(method="rise", samples=count) for count in (25, 100, 400, 1000, 4000, 8000)},
 }
 _GROUPS = {
     "main": ("random map", "centre prior", "fast", "default", "grad-cam", "window", "occlusion", "RISE, 1000"),
@@ -82,7 +88,18 @@ _GROUPS = {
     "slowest": ("RISE, 8000",),
     "family": ("hirescam", "layercam", "grad-cam++", "ablation-cam", "taylor-evidence"),
     "pixels": tuple(name for name in _ROWS if name.endswith("smoothed")),
+    "frontier": (*(name for name in _ROWS if name.startswith("integrated, ")), "RISE, 25", "RISE, 100", "RISE, 400"),
 }
+# Maps that `rivals` made.
+_RIVALS = "rivals"
+# Points that belong together in the figure of the frontier.
+_LINES = {
+    "qualities": ("fast", "default", "best"),
+    "RISE": tuple(name for name in _ROWS if name.startswith("RISE")),
+    "KernelSHAP (captum)": ("captum KernelSHAP of cells, 400", "captum KernelSHAP of cells, 1500"),
+}
+# Of the other points so many are named, the best ones.
+_NAMED = 9
 
 
 def _open(out: Path, family: str, exporter: str) -> DeployedModel:
@@ -113,28 +130,50 @@ def train(out: Path, torch_python: str, families: str) -> None:
         click.echo(f"{about['family']}: {about['right']:.1%} right, {about['parameters']:,} weights")
 
 
+@main.command()
+@click.argument("out", type=click.Path(exists=True, path_type=Path))
+@click.option("--torch-python", type=click.Path(exists=True), required=True, help="Of an environment with PyTorch.")
+@click.option("--families", default=",".join(FAMILIES), show_default=True)
+@click.option("--part", type=click.Choice([*_PARTS]), default="report", show_default=True)
+@click.option("--scenes", default=40, show_default=True)
+def rivals(out: Path, torch_python: str, families: str, part: str, scenes: int) -> None:
+    """Make maps by other people's packages; `judge` takes them as ``--rows rivals``."""
+    for family in families.split(","):
+        command = ["-m", "parts.scenes.rivals", family, str(out), str(_PARTS[part]), str(scenes)]
+        subprocess.run([torch_python, *command], env={**os.environ, "PYTHONPATH": str(_TOOLS)}, check=True)
+
+
 @main.command(name="judge")
 @click.argument("out", type=click.Path(exists=True, path_type=Path))
 @click.option("--families", default=",".join(FAMILIES), show_default=True)
-@click.option("--exporter", type=click.Choice(["script", "dynamo"]), default="script", show_default=True)
+@click.option("--exporter", type=click.Choice(["script", "dynamo", "half"]), default="script", show_default=True)
 @click.option("--part", type=click.Choice([*_PARTS]), default="report", show_default=True)
 @click.option("--scenes", default=40, show_default=True)
-@click.option("--rows", "groups", default="main", show_default=True, help=f"Of {', '.join(_GROUPS)}, or names.")
-def judge_maps(out: Path, families: str, exporter: str, part: str, scenes: int, groups: str) -> None:
+@click.option(
+    "--rows",
+    "groups",
+    multiple=True,
+    default=["main"],
+    show_default=True,
+    help=f"One of {', '.join(_GROUPS)}, {_RIVALS}, or the name of a row; may be repeated.",
+)
+def judge_maps(out: Path, families: str, exporter: str, part: str, scenes: int, groups: Sequence[str]) -> None:
     """Make and judge maps; one line of OUT/numbers.jsonl each."""
-    rows = [name for group in groups.split(",") for name in _GROUPS.get(group, (group,))]
     done = {(line["family"], line["part"], line["scene"], line["row"]) for line in _lines(out / "numbers.jsonl")}
     for family in families.split(","):
         deployed, mappers = _open(out, family, exporter), dict[str, Mapper]()
         for number in range(scenes):
-            left = [row for row in rows if (family, part, number, row) not in done]
+            theirs = _kept_maps(out, family, _PARTS[part] + number) if _RIVALS in groups else {}
+            asked = [row for group in groups for row in (theirs if group == _RIVALS else _GROUPS.get(group, (group,)))]
+            left = [row for row in asked if (family, part, number, row) not in done]
             if not left:
                 continue
             truth = find_truth(deployed, _PARTS[part] + number)
             plain = _plain_pass(deployed, truth)
             with (out / "numbers.jsonl").open("a", encoding="utf-8") as stream:
                 for row in left:
-                    found = _judged(deployed, truth, row, mappers, plain)
+                    kept = theirs.get(row)
+                    found = _judged(deployed, truth, row, mappers, plain) if kept is None else kept(deployed, truth)
                     about = {"family": family, "part": part, "scene": number, "row": row, "right": truth.right}
                     stream.write(json.dumps({**about, **found}) + "\n")
         click.echo(family, err=True)
@@ -152,6 +191,22 @@ def _judged(
     except EvidenceError as error:
         return {"refused": str(error)}
     return {**judge(deployed, truth, values), "passes": passes}
+
+
+def _kept_maps(out: Path, family: str, seed: int) -> dict[str, Callable[[DeployedModel, Truth], dict[str, Any]]]:
+    """What judges the maps of a scene that were made by `parts.scenes.rivals`, by name."""
+    with np.load(out / "rivals" / family / f"{seed}.npz") as file:
+        kept = dict(file)
+    names = dict.fromkeys(key.split("|")[0] for key in kept if key != "target")
+    return {name: partial(_judged_kept, kept, name) for name in names}
+
+
+def _judged_kept(kept: dict[str, Any], name: str, deployed: DeployedModel, truth: Truth) -> dict[str, Any]:
+    if int(kept["target"]) != truth.case.target:
+        return {"refused": "PyTorch gives another class"}
+    if name not in kept:
+        return {"refused": str(kept[f"{name}|refused"])}
+    return {**judge(deployed, truth, kept[name].astype(np.float64)), "passes": float(kept[f"{name}|passes"])}
 
 
 def _plain_pass(deployed: DeployedModel, truth: Truth) -> float:
@@ -173,7 +228,8 @@ def table(out: Path, part: str, reference: str, judges: str) -> None:
     lines = [line for line in _lines(out / "numbers.jsonl") if line["part"] == part]
     found = {(line["family"], line["row"], line["scene"]): line for line in lines}
     families = [family for family in FAMILIES if any(family == line["family"] for line in lines)]
-    rows = [row for row in _ROWS if any(row == line["row"] for line in lines)]
+    there = list(dict.fromkeys(line["row"] for line in lines))
+    rows = [*(row for row in _ROWS if row in there), *(row for row in there if row not in _ROWS)]
     for name in judges.split(","):
         click.echo(f"\n{name}\n\n| map | {' | '.join(families)} |\n|---|{'---|' * len(families)}")
         for row in rows:
@@ -195,6 +251,47 @@ def _cell(found: dict[Any, dict[str, Any]], family: str, row: str, reference: st
         return text
     gain = _differences(own, found, family, reference, both, name)
     return f"{text} ({gain.value:+.3f}, {gain.low:+.3f} to {gain.high:+.3f})"
+
+
+@main.command()
+@click.argument("out", type=click.Path(exists=True, path_type=Path))
+@click.argument("picture", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--part", type=click.Choice([*_PARTS]), default="report", show_default=True)
+@click.option("--judge", "name", default="srg", show_default=True)
+def figure(out: Path, picture: Path, part: str, name: str) -> None:
+    """Draw what maps are worth over what they cost, in plain passes, a panel for each family, as PICTURE."""
+    lines = [line for line in _lines(out / "numbers.jsonl") if line["part"] == part and name in line]
+    families = [family for family in FAMILIES if any(family == line["family"] for line in lines)]
+    drawn = Figure(figsize=(15, 4.6 * -(-len(families) // 2)), layout="constrained")
+    for axes, family in zip(drawn.subplots(-(-len(families) // 2), 2, squeeze=False).flat, families, strict=False):
+        _draw(axes, family, [line for line in lines if line["family"] == family], name)
+    drawn.savefig(picture, dpi=110)
+
+
+def _draw(axes: Any, family: str, lines: Sequence[dict[str, Any]], name: str) -> None:
+    """A panel: medians of passes, means of the judge."""
+    by_row: dict[str, list[tuple[float, float]]] = {}
+    for line in lines:
+        if line["row"] not in CONTROLS:
+            by_row.setdefault(line["row"], []).append((line["passes"], line[name]))
+    points = {row: (float(np.median([one for one, _ in each])), _mean(each)) for row, each in by_row.items()}
+    for label, rows in _LINES.items():
+        along = [points[row] for row in rows if row in points]
+        if along:
+            axes.plot(*zip(*along, strict=True), "o-", label=label, lw=2 if label == "qualities" else 1)
+    others = {row: point for row, point in points.items() if not any(row in rows for rows in _LINES.values())}
+    if others:
+        axes.scatter(*zip(*others.values(), strict=True), s=14, c="0.45", label="others")
+    for row in sorted(others, key=lambda row: -others[row][1])[:_NAMED]:
+        axes.annotate(row, others[row], fontsize=6, xytext=(4, -2), textcoords="offset points")
+    axes.set_xscale("log")
+    axes.set(title=family, xlabel="plain forward passes", ylabel="relevance gain" if name == "srg" else name)
+    axes.legend(fontsize=7, loc="lower right")
+    axes.grid(alpha=0.3)
+
+
+def _mean(pairs: Sequence[tuple[float, float]]) -> float:
+    return float(np.nanmean([value for _, value in pairs]))
 
 
 def _differences(

@@ -368,7 +368,7 @@ class _Reads:
         return next((answer for answer in answers if answer.finding), answers[0])
 
     def _read(self, reader: str) -> Answer:
-        from onnx_evidence.cli.commands import main
+        from onnx_evidence.cli import main
 
         more = {"workers": ("--workers", 2), "cluster": ("--cluster", self._address)}.get(reader.split()[-1], ())
         command = commands("explain" if more else reader)

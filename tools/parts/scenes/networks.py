@@ -152,7 +152,7 @@ def convnext() -> nn.Module:
     return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(96), nn.Linear(96, CLASSES))
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """Every token looks at every other."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -161,12 +161,23 @@ class _Attention(nn.Module):
         self.mixed, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Tokens (N, tokens, width) told of each other; a bias is added to the scores of pairs."""
         several, tokens, width = x.shape
         shape = (several, tokens, 3, self.heads, width // self.heads)
         query, key, value = self.mixed(x).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
-        scores = query @ key.transpose(-2, -1) * (width // self.heads) ** -0.5
-        weights = (scores if bias is None else scores + bias).softmax(-1)
-        return self.out((weights @ value).transpose(1, 2).reshape(several, tokens, width))
+        mixed = self.attend(query, key, value, bias)
+        return self.out(mixed.transpose(1, 2).reshape(several, tokens, width))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        """Means of values, (N, heads, tokens, width)."""
+        if self.training:  # the same in one step: graphs are exported from what is below
+            return functional.scaled_dot_product_attention(query, key, value, bias)
+        scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+        return self.weigh((scores if bias is None else scores + bias).softmax(-1)) @ value
+
+    def weigh(self, weights: Tensor) -> Tensor:
+        """The weights of every token for every other, for whoever wants to see them."""
+        return weights
 
 
 def _perceptron(width: int, wide: int) -> nn.Sequential:
@@ -175,7 +186,7 @@ def _perceptron(width: int, wide: int) -> nn.Sequential:
 
 def _encoder(width: int, heads: int) -> nn.Sequential:
     return nn.Sequential(
-        Residual(nn.LayerNorm(width), _Attention(width, heads)),
+        Residual(nn.LayerNorm(width), Attention(width, heads)),
         Residual(nn.LayerNorm(width), _perceptron(width, 4 * width)),
     )
 
@@ -203,7 +214,7 @@ class _Windows(nn.Module):
     def __init__(self, width: int, heads: int, side: int, window: int, shift: int) -> None:
         super().__init__()
         self.side, self.window, self.shift = side, window, shift
-        self.attention = _Attention(width, heads)
+        self.attention = Attention(width, heads)
         self.places = nn.Parameter(torch.zeros(heads, window**2, window**2))
         self.register_buffer("apart", self._apart() if shift else None)
 
@@ -311,8 +322,8 @@ FAMILIES = {
     "plain": Family(plain, 12, 1e-3),
     "resnet": Family(resnet, 10, 3e-3),
     "depthwise": Family(depthwise, 10, 3e-3),
-    "convnext": Family(convnext, 12, 2e-3),
-    "vit": Family(partial(_ViT, 8, 64, 6, 4), 20, 1.5e-3),
-    "swin": Family(_Swin, 15, 1.5e-3),
-    "mixer": Family(partial(_Mixer, 8, 64, 6), 20, 1.5e-3),
+    "convnext": Family(convnext, 16, 2e-3),
+    "vit": Family(partial(_ViT, 8, 64, 6, 4), 24, 1.5e-3),
+    "swin": Family(_Swin, 18, 1.5e-3),
+    "mixer": Family(partial(_Mixer, 8, 64, 6), 24, 1.5e-3),
 }

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import click
 import numpy as np
+import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
 from parts.scenes.networks import FAMILIES
@@ -20,7 +22,11 @@ from parts.scenes.scene import CLASSES, GREY, GRID, HELD_OUT, SIDE, AnyArray, dr
 TRAINED_ON = 20_000
 LOST_PART = 0.12
 _BATCH = 64
+# Pixels that a batch is moved by at most, along either axis.
+_MOVED = 6
 _ASKED = 1000
+# Tensors of no more numbers stay as they are.
+_SMALL = 64
 _MEAN, _STD = 0.5, 0.25
 
 
@@ -50,19 +56,28 @@ def without_cells(batch: torch.Tensor, generator: torch.Generator) -> torch.Tens
     return torch.where(gone, (GREY / 255 - _MEAN) / _STD, batch)
 
 
+def moved(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """All of them elsewhere by some pixels; what comes in at an edge repeats the edge."""
+    row, column = torch.randint(2 * _MOVED + 1, (2,), generator=generator).tolist()
+    wide = functional.pad(batch, (_MOVED,) * 4, mode="replicate")
+    return wide[:, :, row : row + SIDE, column : column + SIDE]
+
+
 def train(net: torch.nn.Module, pictures: AnyArray, labels: AnyArray, epochs: int, rate: float) -> None:
     """Train it."""
     generator = torch.Generator().manual_seed(0)
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.02)
     steps = epochs * (len(pictures) // _BATCH)
+    half = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.15)
     net.train().to(memory_format=torch.channels_last)
     for epoch in range(epochs):
         order, losses = torch.randperm(len(pictures), generator=generator), []
         for start in range(0, len(order) - _BATCH + 1, _BATCH):
             chosen = order[start : start + _BATCH].numpy()
-            batch = without_cells(normalised(pictures[chosen]), generator).to(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
+            batch = without_cells(moved(normalised(pictures[chosen]), generator), generator)
+            batch = batch.to(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):  # many times slower where it is emulated
                 logits = net(batch).float()
             loss = functional.cross_entropy(logits, torch.from_numpy(labels[chosen]), label_smoothing=0.02)
             optimiser.zero_grad()
@@ -83,7 +98,7 @@ def right(net: torch.nn.Module, pictures: AnyArray, labels: AnyArray) -> float:
 
 
 def export(net: torch.nn.Module, out: Path, name: str) -> None:
-    """By both exporters."""
+    """By both exporters; and the first with weights of half the size, which models/scenes has."""
     names = {"input_names": ["input"], "output_names": ["logits"]}
     one, two = torch.zeros(1, 3, SIDE, SIDE), torch.zeros(2, 3, SIDE, SIDE)
     with warnings.catch_warnings():
@@ -95,6 +110,26 @@ def export(net: torch.nn.Module, out: Path, name: str) -> None:
             net, (two,), dynamo=True, opset_version=18, dynamic_shapes=shapes, verbose=False, **names
         )
         program.save(out / f"{name}-dynamo.onnx", external_data=False)
+    onnx.save(halved(onnx.load(out / f"{name}-script.onnx")), out / f"{name}-half.onnx")
+
+
+def halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its weights in float16, which become float32 before they are used."""
+    nodes, weights = [], []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size > _SMALL:
+            kept = f"{tensor.name}/half"
+            weights.append(numpy_helper.from_array(values.astype(np.float16), kept))
+            nodes.append(helper.make_node("Cast", [kept], [tensor.name], f"{tensor.name}/float", to=TensorProto.FLOAT))
+        else:
+            weights.append(tensor)
+    graph = helper.make_graph(
+        [*nodes, *model.graph.node], model.graph.name, model.graph.input, model.graph.output, weights
+    )
+    found = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    onnx.checker.check_model(found)
+    return found
 
 
 def _kept_scenes(out: Path) -> tuple[AnyArray, AnyArray]:
