@@ -1,10 +1,13 @@
 """Scenes whose truth is known: what is left out changes nothing else, and judges tell the truth from its opposite."""
 
+import json
 from itertools import combinations
 
 import numpy as np
 import onnx
 import pytest
+import scoreboard
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from parts.scenes import judges
 from parts.scenes.scene import CLASSES, CODEWORDS, GRID, SIDE, SLOTS, VARIANTS, draw_scene, mask, render
@@ -133,3 +136,38 @@ def test_judges_tell_the_truth_from_its_opposite_and_from_chance(deployed):
     assert np.isnan(even["cells"])
     assert np.isnan(even["object"])
     assert np.isnan(even["parts"])
+
+
+def test_the_scoreboard_judges_maps_of_others_as_its_own_and_goes_on(deployed, tmp_path):
+    (tmp_path / "plain-script.onnx").write_bytes(deployed.model.path.read_bytes())
+    theirs = tmp_path / "rivals" / "plain"
+    theirs.mkdir(parents=True)
+    first, truths = scoreboard._PARTS["tune"], []
+    for number in range(2):
+        truth = judges.find_truth(deployed, first + number)
+        truths.append(np.kron(truth.cells, np.ones((SIDE // GRID, SIDE // GRID))))
+        maps = {"theirs": truths[-1], "theirs|passes": 7.0, "broken|refused": "no rule for it"}
+        # The second network of theirs is not ours.
+        np.savez(theirs / f"{first + number}.npz", target=truth.case.target + number, **maps)
+
+    def call(*arguments: object) -> str:
+        result = CliRunner().invoke(scoreboard.main, [str(each) for each in arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    judged = ("judge", tmp_path, "--families", "plain", "--part", "tune", "--rows", "rivals", "--rows", "random map")
+    call(*judged, "--scenes", 1)
+    call(*judged, "--scenes", 2)
+    lines = [json.loads(line) for line in (tmp_path / "numbers.jsonl").read_text().splitlines()]
+    assert [(line["scene"], line["row"]) for line in lines] == [
+        (scene, row) for scene in (0, 1) for row in ("theirs", "broken", "random map")
+    ]
+    assert lines[0]["cells"] == pytest.approx(1)
+    assert lines[0]["passes"] == 7
+    assert lines[1]["refused"] == "no rule for it"
+    assert lines[3]["refused"] == "PyTorch gives another class"
+    shown = call("table", tmp_path, "--part", "tune", "--judges", "cells", "--reference", "random map")
+    assert "| theirs | 1.000 |" in shown
+    assert "| broken | refused |" in shown
+    call("figure", tmp_path, tmp_path / "frontier.png", "--part", "tune")
+    assert (tmp_path / "frontier.png").stat().st_size > 10_000

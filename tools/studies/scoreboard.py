@@ -246,10 +246,12 @@ def _cell(found: dict[Any, dict[str, Any]], family: str, row: str, reference: st
     if np.isnan(numbers).all():
         return "refused"
     text = f"{np.nanmean(numbers):.3f}"
-    both = [scene for scene in own if (family, reference, scene) in found]
-    if row == reference or len(both) < 2:
+    theirs = {scene: found.get((family, reference, scene), {}).get(name, np.nan) for scene in own}
+    differences: FloatArray = np.array([line.get(name, np.nan) - theirs[scene] for scene, line in own.items()], float)
+    known = differences[np.isfinite(differences)]
+    if row == reference or len(known) < 2:
         return text
-    gain = _differences(own, found, family, reference, both, name)
+    gain = interval(known)
     return f"{text} ({gain.value:+.3f}, {gain.low:+.3f} to {gain.high:+.3f})"
 
 
@@ -292,20 +294,6 @@ def _draw(axes: Any, family: str, lines: Sequence[dict[str, Any]], name: str) ->
 
 def _mean(pairs: Sequence[tuple[float, float]]) -> float:
     return float(np.nanmean([value for _, value in pairs]))
-
-
-def _differences(
-    own: dict[int, dict[str, Any]],
-    found: dict[Any, dict[str, Any]],
-    family: str,
-    reference: str,
-    scenes: Sequence[int],
-    name: str,
-) -> Any:
-    differences: FloatArray = np.array(
-        [own[scene].get(name, np.nan) - found[family, reference, scene].get(name, np.nan) for scene in scenes], float
-    )
-    return interval(differences)
 
 
 if __name__ == "__main__":
