@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from hashlib import sha256
+from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,7 @@ from onnx_evidence.counting import MAX_WORK
 from onnx_evidence.cuts import Cut, Graph, are_read, certify, measure_field, measured_together, unmeasured
 from onnx_evidence.errors import DataError, GradientError, ModelError, SettingError, TargetError
 from onnx_evidence.evidence import OPEN, CellField, ClassKind, input_field
+from onnx_evidence.files import Cache, describe_machine
 from onnx_evidence.graphs import bytes_at_once
 from onnx_evidence.intake import (
     CODES,
@@ -37,7 +39,7 @@ from onnx_evidence.intake import (
     representable,
     unsigned,
 )
-from onnx_evidence.pictures import MAX_PIXELS, Photograph, Placement
+from onnx_evidence.pictures import MAX_PIXELS, OPENCV_VERSION, Photograph, Placement
 from onnx_evidence.preprocessing import (
     MARGIN,
     Preprocess,
@@ -48,12 +50,14 @@ from onnx_evidence.preprocessing import (
     read_picture,
     to_input,
 )
-from onnx_evidence.sessions import Classifier, Device, Differentiator, Session, settle_device
+from onnx_evidence.sessions import RUNTIME_VERSION, Classifier, Device, Differentiator, Session, settle_device
 from onnx_evidence.types import AnyArray, Features, FloatArray, Gradient, Head, Predict
 from onnx_evidence.vjp import build_vjp, missing_rules
 
 log = logging.getLogger(__name__)
 
+# Another one whenever something else is measured, or otherwise: what was kept before is then of no use.
+_MEASURED = 1
 # Bytes of features that are remembered.
 MOST_SEEN = 2**28
 # Of the pictures of noise on which a cut is tried: a gate may be open for some alone.
@@ -204,6 +208,8 @@ class DeployedModel:
     max_work : int
         Multiply-adds that the model may take for a picture; one that takes more is refused before anything of it is
         computed. A node that is run counts for 10^7, a number made of constants for 40,000.
+    cache : bool
+        Whether what is measured of the model is kept in the user's cache folder, and taken from there.
 
     Attributes
     ----------
@@ -234,10 +240,13 @@ class DeployedModel:
         output: str | None = None,
         classes: str | None = None,
         max_work: int = MAX_WORK,
+        cache: bool = True,
     ) -> None:
         _refuse_empty(model=path, preprocess=preprocess, labels=labels)
         if not isinstance(path, str | os.PathLike):
             raise ModelError(f"a model of type {type(path).__name__}: give the path of an .onnx file")
+        if not isinstance(cache, bool):
+            raise SettingError(f"cache {cache!r}: give True or False")
         given, most = given_preprocess(preprocess), _most_work(max_work)
         self.model = load_model(Path(path), given, output=output, classes=classes, max_work=most)
         self.graph = Graph(self.model)
@@ -245,6 +254,7 @@ class DeployedModel:
         self.labels = name_both(names) if self.model.binary else names
         self.labels_file = Path(labels) if isinstance(labels, str | os.PathLike) else None
         self.device = settle_device(device)
+        self._cache = Cache(self._measured_by if cache else None)
         self._fields: dict[tuple[str, bytes, bytes], CellField] = {}
         self._read: dict[str, bool] = {}
         self._heads: dict[str, Head] = {}
@@ -353,8 +363,23 @@ class DeployedModel:
         twin.graph, twin._has_file = graph, False
         # What is measured, tried or opened of other weights stays with them.
         twin._fields, twin._read, twin._heads = dict(self._fields), {}, {}
+        twin._cache = Cache(None)
         twin._parts, twin._asked = _Parts(self.model, graph, self.device), None
         return twin
+
+    @property
+    def _measured_by(self) -> dict[str, Any]:
+        """What all that is measured of the model depends on."""
+        return {
+            "model": self.model.sha256,
+            "machine": describe_machine(self.device.name),
+            "versions": {
+                "onnx-evidence": version("onnx-evidence"),
+                "onnxruntime": RUNTIME_VERSION,
+                "onnx": onnx.__version__,
+            }
+            | {"numpy": np.__version__, "opencv": OPENCV_VERSION, "measured": _MEASURED},
+        }
 
     @property
     def class_kind(self) -> ClassKind:
@@ -534,6 +559,11 @@ class DeployedModel:
         if (source := range_of(self.model.preprocess, inputs)) is None:
             return unmeasured(size, cut.grid, cut.field, "", how=OPEN)
         key = cut.name, source.low.tobytes(), source.high.tobytes()
+        # What one picture spans is hardly ever spanned again.
+        cache = self._cache if source.preprocess is not None else Cache(None)
+        asked = {"field": cut.name, "grid": cut.grid, "size": size, "range": source.to_plain()}
+        if key not in self._fields and (kept := CellField.from_plain(cache.get(asked), size, cut.grid)):
+            self._fields[key] = kept
         if key not in self._fields:
             if heads is None or cut.name not in measured_together(heads.cuts, size, MOST_SEEN):
                 # Many pictures, and no more of them: what that takes is given back behind it.
@@ -541,7 +571,9 @@ class DeployedModel:
                     heads = self.heads([cut])
             head = heads.at(cut)
             inside = np.s_[:, : cut.cell_shape[0]]
-            self._fields[key] = measure_field(lambda batch: head(batch)[inside], source, size, cut.grid, cut.field)
+            field = measure_field(lambda batch: head(batch)[inside], source, size, cut.grid, cut.field)
+            cache.put(asked, field.to_plain())
+            self._fields[key] = field
         return self._fields[key]
 
     def is_read(
@@ -572,14 +604,19 @@ class DeployedModel:
         """
         if features is not None:
             return are_read(tail or self.tail(cut), features, cut.kept)
+        source = self.model.entry.ranges[0]
+        asked = {"read": cut.name, "output": self.model.output_name, "range": source.to_plain()}
+        if cut.name not in self._read and isinstance(kept := self._cache.get(asked), bool):
+            self._read[cut.name] = kept
         if cut.name not in self._read:
             tail = tail or self.tail(cut)
-            head, source = (heads or self.heads([cut])).at(cut), self.model.entry.ranges[0]
+            head = (heads or self.heads([cut])).at(cut)
             pictures = (
                 source.noise(self.model.input_shape[1:], number, contrast=contrast, margin=MARGIN)
                 for number, contrast in enumerate(_CONTRASTS)
             )
             self._read[cut.name] = any(are_read(tail, head(picture[None])[0], cut.kept) for picture in pictures)
+            self._cache.put(asked, self._read[cut.name])
         return self._read[cut.name]
 
     def gradient(self, cut: Cut, *, only_rectified: bool = False) -> Gradient:

@@ -43,6 +43,9 @@ from onnx_evidence.preprocessing import Preprocess
 from onnx_evidence.results import Explanation, Named
 from onnx_evidence.types import Features, FloatArray, Pixels
 
+# What an explainer is given where its model is open already.
+_OF_THE_MODEL = (None, None, "auto", None, None, MAX_WORK, True)
+
 
 class Combined(TypedDict):
     """The part of an `Explanation` that is made from the maps of the cuts."""
@@ -70,7 +73,7 @@ class Explainer:
     layer : str or sequence of str
         Names of cuts; 'auto' chooses. Maps of several are combined in bits, see ``combine``.
     preprocess : str or Path or Preprocess or dict, optional
-        As in `DeployedModel`; like the next five, refused where ``model`` is open already.
+        As in `DeployedModel`; like the next six, refused where ``model`` is open already.
     labels : str or Path or sequence of str, optional
         As in `DeployedModel`.
     device : {'auto', 'cpu', 'cuda'}
@@ -80,6 +83,8 @@ class Explainer:
     classes : {'exclusive', 'independent'}, optional
         As in `DeployedModel`.
     max_work : int
+        As in `DeployedModel`.
+    cache : bool
         As in `DeployedModel`.
     **settings
         The other fields of `methods.Settings`: method, window, stride, samples, background, statistic, score,
@@ -124,6 +129,7 @@ class Explainer:
         output: str | None = None,
         classes: str | None = None,
         max_work: int = MAX_WORK,
+        cache: bool = True,
         **settings: Unpack[Keywords],
     ) -> None:
         layers = tuple(layer) if isinstance(layer, Iterable) and not isinstance(layer, str) else (layer,)
@@ -139,11 +145,12 @@ class Explainer:
                 output=output,
                 classes=classes,
                 max_work=max_work,
+                cache=cache,
             )
-        elif (preprocess, labels, device, output, classes, max_work) != (None, None, "auto", None, None, MAX_WORK):
+        elif (preprocess, labels, device, output, classes, max_work, cache) != _OF_THE_MODEL:
             raise SettingError(
-                "a model that is open has its preprocess, labels, device, output, classes and max_work: give them to "
-                "DeployedModel"
+                "a model that is open has its preprocess, labels, device, output, classes, max_work and cache: give "
+                "them to DeployedModel"
             )
         self.deployed = model
         self._heads: Heads | None = None

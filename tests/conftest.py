@@ -2,7 +2,10 @@
 
 import logging
 import os
+import shutil
+import tempfile
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -11,6 +14,24 @@ from tests import tiny
 
 # Commands that are started here are buffered, as at a user's: what is left in a buffer may fail as Python ends.
 os.environ.pop("PYTHONUNBUFFERED", None)
+
+
+# Nothing of the user's is read or written, and what a test finds does not depend on those before it.
+_CACHES = tempfile.mkdtemp(prefix="onnx-evidence-caches-")
+os.environ["XDG_CACHE_HOME"] = f"{_CACHES}/shared"
+
+
+@pytest.fixture(autouse=True)
+def caches(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where caches of this test are; not there yet."""
+    own = Path(_CACHES) / uuid4().hex
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own))
+    return own / "onnx-evidence"
+
+
+def pytest_unconfigure() -> None:
+    """Nothing is left behind."""
+    shutil.rmtree(_CACHES, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

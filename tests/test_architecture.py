@@ -107,6 +107,7 @@ HOMES = {
     },  # explanation names the type of a figure, see below
     "click": {"cli.batch", "cli.commands", "cli.group", "cli.options", "cli.options_methods"},
     "tqdm": {"cli.batch", "cli.commands", "cli.options"},
+    "platformdirs": {"files.cache"},
     "pydantic_core": {"batch.journal"},
     "pydantic": {"batch.receipt", "batch.reopen", "methods.background_file", "preprocessing.contract"},
     "google": {"intake.read", "vjp.written"},

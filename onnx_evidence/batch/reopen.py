@@ -110,6 +110,7 @@ def _open(path: Path, entry: dict[str, Any], origin: Origin) -> DeployedModel:
         classes=entry["classes"],
         labels=origin.labels or _labels(entry, origin.folder),
         max_work=origin.max_work,
+        cache=False,  # what is verified is measured again, too
     )
     source = _source(entry["preprocess_source"])
     if source is not _GIVEN:

@@ -97,6 +97,7 @@ class Opening(TypedDict, total=False):
     output: str | None
     classes: str | None
     max_work: int
+    cache: bool
 
 
 def opened(model: Path, opening: Opening) -> DeployedModel:
@@ -144,6 +145,12 @@ def model_options(command: Callable[..., R]) -> Callable[..., R]:
             "exclusive where it gives logits.",
         ),
         max_work_option,
+        click.option(
+            "--cache/--no-cache",
+            default=True,
+            show_default=True,
+            help="Whether what is measured of the model is kept for the next time, in the user's cache folder.",
+        ),
     ):
         run = option(run)
     return run

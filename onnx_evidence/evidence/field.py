@@ -6,6 +6,7 @@ between them. The spread is how far a map can be resolved; smearing by it too wa
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -90,6 +91,40 @@ class CellField:
     cols: AxisField
     how: str = EXACT
     reason: str = ""
+
+    def to_plain(self) -> dict[str, Any]:
+        """All of it in plain values, exactly; see `from_plain`."""
+        axes = [[axis.centre.tolist(), axis.spread.tolist()] for axis in (self.rows, self.cols)]
+        return {"how": self.how, "reason": self.reason, "axes": axes}
+
+    @classmethod
+    def from_plain(cls, plain: Any, size: tuple[int, int], grid: tuple[int, int]) -> "CellField | None":
+        """The field that plain values stand for.
+
+        Parameters
+        ----------
+        plain : any
+            As `to_plain` gives it, or anything else.
+        size : (int, int)
+            Height and width of the input in pixels.
+        grid : (int, int)
+            Rows and columns of cells.
+
+        Returns
+        -------
+        CellField or None
+            None where it is none of such cells.
+        """
+        try:
+            (rows, cols), how, reason = plain["axes"], plain["how"], plain["reason"]
+            axes = [
+                AxisField(pixels, *np.array(axis, np.float64)) for pixels, axis in zip(size, (rows, cols), strict=True)
+            ]
+        except (KeyError, TypeError, ValueError):
+            return None
+        arrays = [(each, cells) for axis, cells in zip(axes, grid, strict=True) for each in (axis.centre, axis.spread)]
+        right = all(each.shape == (cells,) and np.isfinite(each).all() for each, cells in arrays)
+        return cls(axes[0], axes[1], how, reason) if right and how in (MEASURED, NOMINAL, EVEN) else None
 
     @property
     def resolution(self) -> float:

@@ -1,10 +1,11 @@
 """Files in folders that others can write to: opened without following links, read within bounds.
 
-Imported by: batch, cli, evaluation, intake, methods, pictures, preprocessing, results, sessions.
+Imported by: batch, cli, deployed, evaluation, intake, methods, pictures, preprocessing, results, sessions.
 """
 
 from onnx_evidence.files import machine
 from onnx_evidence.files.arrays import MOST_BYTES, Head, heads_of, pack_arrays, unpack_arrays
+from onnx_evidence.files.cache import Cache
 from onnx_evidence.files.inside import MOST, open_inside, open_regular, sha256_of
 from onnx_evidence.files.machine import available_threads, count_gpus, describe_machine, thread_share
 from onnx_evidence.files.replacing import check_replaced
@@ -30,6 +31,7 @@ __all__ = [
     "MOST",
     "MOST_BYTES",
     "PARTIAL",
+    "Cache",
     "Head",
     "available_threads",
     "below",

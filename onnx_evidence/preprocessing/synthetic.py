@@ -8,6 +8,7 @@ as the file has them (bands, inputs that are preprocessed already) say it themse
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,11 @@ class InputRange:
             for end in (np.ceil(low / step), np.floor(high / step))
         )
         return cls(np.clip(first, low, high), np.clip(last, low, high))
+
+    def to_plain(self) -> dict[str, Any]:
+        """All of it in plain values."""
+        made = None if self.preprocess is None else self.preprocess.model_dump(mode="json")
+        return {"low": self.low.tolist(), "high": self.high.tolist(), "whole": self.whole, "preprocess": made}
 
     def noise(self, size: tuple[int, int], number: int, *, contrast: float = 1.0, margin: float = 0.0) -> Features:
         """Noise with the spectrum of photographs inside the range; the same for the same arguments.
