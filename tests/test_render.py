@@ -16,8 +16,8 @@ from onnx_evidence.evidence.path import Budget
 from onnx_evidence.pictures.photograph import as_photograph
 from onnx_evidence.preprocessing.contract import Preprocess
 from onnx_evidence.preprocessing.geometry import place
-from onnx_evidence.results.explanation import Explanation, Named
-from onnx_evidence.results.figure import COLORS, colorize, overlay
+from onnx_evidence.results.explanation import Explanation, Named, write_figure
+from onnx_evidence.results.figure import COLORS, _places, colorize, overlay
 from tests import tiny
 
 WHITE = (255, 255, 255)
@@ -171,6 +171,47 @@ def test_titles_and_bar_do_not_overlap_whatever_the_aspect(size: tuple[int, int]
         assert title.y1 <= figure.bbox.y1
         assert figure.bbox.x0 <= title.x0 < title.x1 <= figure.bbox.x1
         assert bar.y1 <= picture.y0
+
+
+@pytest.mark.parametrize("size", [(44, 60), (60, 44), (20, 90), (90, 20)])
+@pytest.mark.parametrize("label", ["ant", "lll", "gjpqy", "|(Éy]", "\u00c5ngstr\u00f6m, {Q}", "$x_1$"])
+def test_the_figure_is_laid_out_as_matplotlib_would(size: tuple[int, int], label: str, rng):
+    """What was found for texts as high as these are the places of these very texts and pictures."""
+    budget = Budget(2.0, -1.0, 4.0, -1.0, 9, 3.0)
+    drawn = explanation(some_map(rng), shape=size, target=label, budgets=(budget,), unit="bits per pixel").figure()
+    twin = Figure(figsize=drawn.get_size_inches(), dpi=100, layout="compressed")
+    for axis, own in zip(twin.subplots(1, 3), drawn.axes, strict=False):
+        image = axis.imshow(own.images[0].get_array(), extent=own.images[0].get_extent())
+        axis.set_title(own.get_title(), fontsize=10)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    bar = twin.colorbar(image, ax=twin.axes[:3], location="bottom", shrink=0.5, aspect=40)
+    bar.set_label(drawn.axes[3].get_xlabel())
+    for figure in (drawn, twin):
+        figure.draw_without_rendering()
+    for own, other in zip(drawn.axes, twin.axes, strict=True):
+        assert own.get_position().bounds == other.get_position().bounds
+    # The control: texts of other heights have other places.
+    low = explanation(some_map(rng), shape=size, target="ant", unit="bits").figure()
+    assert low.axes[0].get_position().bounds != drawn.axes[0].get_position().bounds
+
+
+def test_figures_do_not_depend_on_those_before(rng):
+    one, other = (explanation(some_map(rng), target=label) for label in ("ant", "gjpqy"))
+
+    def written(drawn: Explanation) -> bytes:
+        stream = BytesIO()
+        write_figure(drawn.figure(), stream)
+        return stream.getvalue()
+
+    _places.cache_clear()
+    first = written(one)
+    _places.cache_clear()
+    written(other)
+    assert written(one) == first
+    assert _places.cache_info().hits == 0
+    written(one)
+    assert _places.cache_info().hits == 1
 
 
 def test_the_bar_of_a_comparison_names_both_classes(rng):

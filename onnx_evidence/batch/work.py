@@ -317,10 +317,10 @@ def line_of(
     return plain
 
 
-def drawn(explanation: Explanation, limit: float) -> bytes:
-    """The figure of a map, as a PNG file; see `Explanation.figure`."""
+def drawn(explanation: Explanation, limit: float, **how: int) -> bytes:
+    """The figure of a map, as a PNG file; see `Explanation.figure`, and `write_figure` for how."""
     stream = BytesIO()
-    write_figure(explanation.figure(limit), stream)
+    write_figure(explanation.figure(limit), stream, **how)
     return stream.getvalue()
 
 

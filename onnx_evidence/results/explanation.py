@@ -71,7 +71,7 @@ def _patch_sums(values: Features, patch: tuple[int, int]) -> FloatArray:
     return total
 
 
-def write_figure(figure: "Figure", stream: BinaryIO) -> None:
+def write_figure(figure: "Figure", stream: BinaryIO, packing: int = 1) -> None:
     """Write a figure as PNG; the same figure gives the same bytes.
 
     Parameters
@@ -79,11 +79,13 @@ def write_figure(figure: "Figure", stream: BinaryIO) -> None:
     figure : matplotlib.figure.Figure
     stream : binary file
         Open for writing.
+    packing : int
+        How hard deflate tries, 0 to 9: 1 takes a quarter of the time of 6, for an eighth more bytes.
     """
     with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is no news on stderr.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(stream, format="png", metadata={"Software": None})
+        figure.savefig(stream, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": packing})
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Pictures of maps, with matplotlib's ``Figure`` (never pyplot). Nothing is scaled but here."""
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 
 from onnx_evidence.pictures import to_original
 from onnx_evidence.types import AnyArray, Features, Mask, Pixels
@@ -22,6 +24,11 @@ COLORS = LinearSegmentedColormap.from_list(
 # Of the standard error: white is 0.
 ERROR_COLORS = LinearSegmentedColormap.from_list("error", ["#ffffff", "#9e9ac8", "#3f007d"])
 HATCH = "////"
+# Below the pictures; the size of titles above them, in points.
+_BAR: dict[str, Any] = {"location": "bottom", "shrink": 0.5, "aspect": 40}
+_TITLE = 10
+# Letters that neither rise above an l nor fall below the line.
+_LOW = frozenset("abcdefhiklmnorstuvwxzABCDEFGHIKLMNOPRSTUVWXYZ0123456789 .+-=")
 # Pictures are shown at most this many pixels long; maps keep their full size in the .npz.
 _LONGEST = 1000
 
@@ -59,10 +66,14 @@ def draw(explanation: "Explanation", limit: float | None = None) -> Figure:
     height, width = values.shape
     sampled = explanation.sampled
     size = (13.5 + 4.5 * sampled, 1.9 + 4.2 * min(max(height / width, 0.2), 2.2))
-    figure = Figure(figsize=size, dpi=100, layout="compressed")
-    axes = figure.subplots(1, 3 + sampled)
     # The headline belongs to the middle picture: a title above all three would overlap with tall ones.
     titles = ("photograph", f"{plain(_headline(explanation))}\nevidence", "overlay")
+    unit = f"{explanation.shown_unit} for {explanation.title}"
+    words = f"blue speaks against   |   {unit}   |   red speaks for{_account(explanation)}{_intervals(explanation)}"
+    label = plain(words)
+    figure = Figure(figsize=size, dpi=100)
+    figure.set_layout_engine("compressed" if sampled else "none")
+    axes = figure.subplots(1, 3 + sampled)
     for axis, picture, title in zip(
         axes, (pixels, colorize(values, limit), overlay(pixels, values, limit)), titles, strict=False
     ):
@@ -73,13 +84,44 @@ def draw(explanation: "Explanation", limit: float | None = None) -> Figure:
     scale = axes[1].imshow(
         values, cmap=COLORS, norm=Normalize(-limit, limit), extent=_extent(explanation), visible=False
     )
-    bar = figure.colorbar(scale, ax=axes[:3], location="bottom", shrink=0.5, aspect=40)
-    unit = f"{explanation.shown_unit} for {explanation.title}"
-    words = f"blue speaks against   |   {unit}   |   red speaks for{_account(explanation)}{_intervals(explanation)}"
-    bar.set_label(plain(words))
+    bar = figure.colorbar(scale, ax=axes[:3], **_BAR)
+    bar.set_label(label)
     if sampled:
         _draw_error(figure, axes[3], explanation)
+    else:
+        places = _places(size, explanation.placement.original, tuple(map(_height_of, titles)), _height_of(label))
+        for axis, place in zip((*axes, bar.ax), places, strict=True):
+            axis.set_position(place)
     return figure
+
+
+@lru_cache(maxsize=256)
+def _places(
+    size: tuple[float, float], original: tuple[int, int], titles: tuple[str, ...], label: str
+) -> tuple[Bbox, ...]:
+    """Where the three pictures and the bar below them are, which takes longer to find than all else to draw.
+
+    Matplotlib lays a figure out by the shape of its pictures and how high its texts are: for the same of both it is
+    done once. (A standard error has numbers at its side, whose width matters.)
+    """
+    figure = Figure(figsize=size, dpi=100, layout="compressed")
+    axes = figure.subplots(1, 3)
+    height, width = original
+    for axis, title in zip(axes, titles, strict=True):
+        image = axis.imshow(np.zeros((1, 1)), extent=(0, width, height, 0))
+        axis.set_title(title, fontsize=_TITLE)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    bar = figure.colorbar(image, ax=axes, **_BAR)
+    bar.set_label(label)
+    figure.draw_without_rendering()
+    return tuple(axis.get_position(original=True) for axis in (*axes, bar.ax))
+
+
+def _height_of(text: str) -> str:
+    """A text that is as high, line by line: of letters that are no higher than an l one is enough, of others each."""
+    lines = ({letter if letter not in _LOW else "l" for letter in line} for line in text.split("\n"))
+    return "\n".join("".join(sorted(letters)) for letters in lines)
 
 
 def _step(explanation: "Explanation") -> int:
@@ -102,7 +144,7 @@ def _extent(explanation: "Explanation") -> tuple[float, float, float, float]:
 def _show(axis: Axes, explanation: "Explanation", picture: AnyArray, title: str, **how: Any) -> AxesImage:
     """One picture with its title, and a frame around what the model saw."""
     image = axis.imshow(picture, extent=_extent(explanation), **how)
-    axis.set_title(title, fontsize=10)
+    axis.set_title(title, fontsize=_TITLE)
     axis.set_xticks([])
     axis.set_yticks([])
     top, left, bottom, right = explanation.placement.seen()
