@@ -114,7 +114,7 @@ def export(net: torch.nn.Module, out: Path, name: str) -> None:
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its weights in float16, which become float32 before they are used."""
+    """The model with its weights in float16, which become float32 before they are used, and its preprocessing."""
     nodes, weights = [], []
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
@@ -128,6 +128,9 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
         [*nodes, *model.graph.node], model.graph.name, model.graph.input, model.graph.output, weights
     )
     found = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    # As the product finds it recorded.
+    normal = {"size": [SIDE, SIDE], "scale": 1 / 255, "mean": [_MEAN] * 3, "std": [_STD] * 3}
+    helper.set_model_props(found, {"onnx_evidence.preprocess": json.dumps(normal)})
     onnx.checker.check_model(found)
     return found
 
