@@ -651,12 +651,21 @@ class DeployedModel:
         def make() -> onnx.ModelProto:
             return build_vjp(unsigned(self.graph.tail(cut)), rest=True, only_rectified=only_rectified)
 
-        return Differentiator(self._parts.open(("gradient", cut.name, only_rectified), make), cut.kept)
+        return self._differentiator(("gradient", cut.name, only_rectified), make, cut.kept)
+
+    def _differentiator(
+        self, key: tuple[object, ...], make: Callable[[], onnx.ModelProto], kept: int = 0
+    ) -> Differentiator:
+        def witness() -> Session:
+            cpu = Device("cpu", "what another device computes is held against it")
+            return Session(make(), cpu, batch=self.model.batch, folder=self.model.path.parent)
+
+        return Differentiator(self._parts.open(key, make), kept, None if self.device.name == "cpu" else witness)
 
     def head_gradient(self, cut: Cut) -> Gradient:
         """The backward graph of the head, for linear forms of the features; see `gradient`."""
         key = ("gradient of head", cut.name)
-        return Differentiator(self._parts.open(key, lambda: build_vjp(unsigned(self.graph.head(cut)))))
+        return self._differentiator(key, lambda: build_vjp(unsigned(self.graph.head(cut))))
 
     def missing_rules(self, layer: str) -> list[str]:
         """What keeps the backward graph behind the cut of that name from being built; empty where nothing does."""

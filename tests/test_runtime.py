@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -336,7 +337,8 @@ def backward(factor: str) -> onnx.ModelProto:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("N", 3)) for name in names]
     nodes = [node("Sub", ["cotangent", "rest"], ["slope"]), node("Div", ["slope", factor], ["gradient"])]
     nodes.append(node("Identity", ["x"], ["value"]))
-    constants = [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in (("one", 1), ("zero", 0))]
+    divisors = {"one": 1.0, "half": 0.5, "zero": 0.0}
+    constants = [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in divisors.items()]
     graph = helper.make_graph(nodes, "backward", ends[:3], ends[3:], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
@@ -347,6 +349,29 @@ def test_a_differentiator_asks_the_same_of_every_row_and_gives_logits_first():
     assert (logits.dtype, gradient.dtype) == (np.float64, np.float32)
     np.testing.assert_array_equal(logits, rows(4))
     np.testing.assert_array_equal(gradient, np.broadcast_to(direction - rest, (4, 3)))
+
+
+def test_the_first_gradient_of_a_device_is_held_against_the_cpus():
+    opened = []
+
+    def witness(factor: str) -> Callable[[], Session]:
+        def opens() -> Session:
+            opened.append(factor)
+            return Session(backward(factor), CPU, threads=1)
+
+        return opens
+
+    given = np.array([1.0, -1, 0]), np.zeros(3)
+    right = Differentiator(Session(backward("one"), CPU, threads=1), witness=witness("one"))
+    for _ in range(3):
+        right(rows(4), *given)
+    assert opened == ["one"]
+    for factor, words in (("half", "1.41 apart, and the CPU's is 2.83 long"), ("zero", "nan long")):
+        wrong = Differentiator(Session(backward("one"), CPU, threads=1), witness=witness(factor))
+        with pytest.raises(DeviceError, match=f"another gradient on this device than the CPU: .*{words}.*device cpu"):
+            wrong(rows(4), *given)
+    nothing = Differentiator(Session(backward("one"), CPU, threads=1), witness=witness("one"))
+    np.testing.assert_array_equal(nothing(rows(2), np.zeros(3), np.zeros(3))[1], np.zeros((2, 3)))
 
 
 def test_a_gradient_that_is_no_number_is_refused():

@@ -6,7 +6,7 @@ ONNX Runtime falls back to the CPU in silence: the device is settled once, by tr
 import contextlib
 import ctypes
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,8 @@ _TERMINATED = "terminate flag"
 # Exact float32: the split is proved to 1e-4 of a logit, and TensorFloat-32 alone loses 1e-3. New batch shapes must
 # not start a search among algorithms.
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+# How far a gradient may be from the CPU's, as a share of its size.
+_ALIKE = 0.02
 # Above its errors: what fails is raised, and said in our own line.
 _FATAL = 4
 # Memory that the tensors of one run may take; sessions keep what they once took, and a dozen are open at a time.
@@ -397,10 +399,13 @@ class Differentiator:
         Its inputs are features, cotangent and, for scores that are not linear, rest; its outputs gradient and logits.
     kept : int
         How many of the last channels hold tokens that are no cells (a class token, registers): they get nothing.
+    witness : callable, optional
+        Opens the same graph on the CPU. The first gradient is held against that one's: a device that computes some
+        operator otherwise gives a wrong map, and nothing else would tell.
     """
 
-    def __init__(self, session: Session, kept: int = 0) -> None:
-        self.session, self._kept = session, kept
+    def __init__(self, session: Session, kept: int = 0, witness: Callable[[], Session] | None = None) -> None:
+        self.session, self._kept, self._witness = session, kept, witness
 
     def __call__(self, batch: Features, direction: FloatArray, rest: FloatArray) -> tuple[FloatArray, Features]:
         """Logits and the gradient of a score; see `types.Gradient`.
@@ -409,10 +414,15 @@ class Differentiator:
         ------
         ModelError
             If one is not a finite number.
+        DeviceError
+            If the device gives another gradient than the CPU.
         """
         given = (direction, rest)[: self.session.inputs - 1]
         rows = [np.repeat(each[None].astype(batch.dtype), len(batch), axis=0) for each in given]
         gradient, logits = self.session.run_all(batch, *rows)
+        if self._witness is not None:
+            witness, self._witness = self._witness(), None
+            _hold_against(gradient[:1], witness.run_all(batch[:1], *(each[:1] for each in rows))[0])
         if not np.isfinite(gradient).all():
             raise ModelError(
                 "the backward graph gave a number that is not finite: take another --background, or --method window"
@@ -425,6 +435,17 @@ class Differentiator:
         """Logits alone, (N, K) for K classes, whatever the gradient is; see `Classifier`."""
         nothing = np.zeros((len(batch), classes), batch.dtype)
         return finite_logits(self.session.run_last(batch, *[nothing] * (self.session.inputs - 1)))
+
+
+def _hold_against(gradient: Features, other: Features) -> None:
+    """Refuse a gradient that is not the CPU's, but for rounding, which may open or shut a few rectifiers."""
+    apart = float(np.linalg.norm(gradient.astype(np.float64) - other))
+    size = float(np.linalg.norm(other.astype(np.float64)))
+    if not (np.isfinite(size) and apart <= _ALIKE * size):
+        raise DeviceError(
+            f"the backward graph gives another gradient on this device than the CPU: they are {apart:.3g} apart, and "
+            f"the CPU's is {size:.3g} long; more than {_ALIKE:.0%} of that is no rounding: take --device cpu"
+        )
 
 
 def finite_logits(output: AnyArray) -> FloatArray:
