@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,8 @@ _LINES = {
     "RISE": tuple(name for name in _ROWS if name.startswith("RISE")),
     "KernelSHAP (captum)": ("captum KernelSHAP of cells, 400", "captum KernelSHAP of cells, 1500"),
 }
-# Of the other points so many are named, the best ones.
-_NAMED = 9
+# From the name of one of the other points to it; those are named that no cheaper one is ahead of.
+_ARROW = {"arrowstyle": "-", "lw": 0.4, "color": "0.6"}
 
 
 def _open(out: Path, family: str, exporter: str) -> DeployedModel:
@@ -264,9 +265,14 @@ def figure(out: Path, picture: Path, part: str, name: str) -> None:
     """Draw what maps are worth over what they cost, in plain passes, a panel for each family, as PICTURE."""
     lines = [line for line in _lines(out / "numbers.jsonl") if line["part"] == part and name in line]
     families = [family for family in FAMILIES if any(family == line["family"] for line in lines)]
-    drawn = Figure(figsize=(15, 4.6 * -(-len(families) // 2)), layout="constrained")
-    for axes, family in zip(drawn.subplots(-(-len(families) // 2), 2, squeeze=False).flat, families, strict=False):
-        _draw(axes, family, [line for line in lines if line["family"] == family], name)
+    columns = min(2, len(families))
+    rows = -(-len(families) // columns)
+    drawn = Figure(figsize=(7.5 * columns, 4.6 * rows), layout="constrained")
+    for axes, family in zip_longest(drawn.subplots(rows, columns, squeeze=False).flat, families):
+        if family is None:
+            axes.set_axis_off()
+        else:
+            _draw(axes, family, [line for line in lines if line["family"] == family], name)
     drawn.savefig(picture, dpi=110)
 
 
@@ -284,12 +290,23 @@ def _draw(axes: Any, family: str, lines: Sequence[dict[str, Any]], name: str) ->
     others = {row: point for row, point in points.items() if not any(row in rows for rows in _LINES.values())}
     if others:
         axes.scatter(*zip(*others.values(), strict=True), s=14, c="0.45", label="others")
-    for row in sorted(others, key=lambda row: -others[row][1])[:_NAMED]:
-        axes.annotate(row, others[row], fontsize=6, xytext=(4, -2), textcoords="offset points")
+    for number, row in enumerate(sorted(_ahead(points) & others.keys(), key=others.__getitem__)):
+        place = (6, -10 - 9 * number)
+        axes.annotate(row, others[row], fontsize=7, xytext=place, textcoords="offset points", arrowprops=_ARROW)
     axes.set_xscale("log")
     axes.set(title=family, xlabel="plain forward passes", ylabel="relevance gain" if name == "srg" else name)
     axes.legend(fontsize=7, loc="lower right")
     axes.grid(alpha=0.3)
+
+
+def _ahead(points: dict[str, tuple[float, float]]) -> set[str]:
+    """Rows that no cheaper one is worth more than."""
+    ahead, best = set(), -np.inf
+    for row in sorted(points, key=points.__getitem__):
+        if points[row][1] > best:
+            ahead.add(row)
+            best = points[row][1]
+    return ahead
 
 
 def _mean(pairs: Sequence[tuple[float, float]]) -> float:
