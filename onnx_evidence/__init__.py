@@ -5,6 +5,7 @@ What is offered here is imported when it is first asked for: ``onnx-evidence --h
 
 import os
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 # ONNX Runtime reports to its maker from the moment that it is imported, unless this is set before.
@@ -62,6 +63,8 @@ def __getattr__(name: str) -> Any:
         found: Any = import_module("importlib.metadata").version("onnx-evidence")
     elif name in _HOMES:
         found = getattr(import_module(f"onnx_evidence.{_HOMES[name]}"), name)
+    elif not name.startswith("_") and find_spec(f"onnx_evidence.{name}") is not None:
+        found = import_module(f"onnx_evidence.{name}")
     else:
         raise AttributeError(f"module 'onnx_evidence' has no attribute {name!r}")
     globals()[name] = found

@@ -106,18 +106,26 @@ def test_what_a_measurement_depends_on_is_in_its_name(tmp_path, picture, measure
     assert measures()
 
 
+# Where no centre of a cell lies.
+_WRONG = (1e300, -1e4, True, "3", None, [1.0])
+
+
 def _spoiled(data: bytes) -> list[bytes]:
     line = json.loads(data)
     answer = line["answer"]
     other = {**line, "to": {**line["to"], "question": {"read": "another cut"}}}
     wrong = [None, 3, "true", [], {}, {**line, "more": 1}, other]
     if isinstance(answer, dict):
+        axes = answer["axes"]
         for field in (
             {**answer, "axes": answer["axes"][:1]},
             {**answer, "axes": [[each[:-1] for each in axis] for axis in answer["axes"]]},
             {**answer, "axes": [[[None] * len(each) for each in axis] for axis in answer["axes"]]},
             {**answer, "axes": "none"},
             {**answer, "how": "guessed"},
+            {**answer, "reason": 5},
+            *({**answer, "axes": [[[value] * len(each) for each in axis] for axis in axes]} for value in _WRONG),
+            {**answer, "axes": [[centre, [-1.0] * len(spread)] for centre, spread in answer["axes"]]},
             {"axes": answer["axes"]},
         ):
             wrong.append({**line, "answer": field})

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from onnx_evidence import DeployedModel, Explainer, fit_background
 from onnx_evidence.cli import main
-from onnx_evidence.cli.tables import unaccounted
+from onnx_evidence.cli.tables import unaccounted, unmet
 from onnx_evidence.errors import EvidenceError
 from onnx_evidence.evidence.path import FIRST_STEPS
 from onnx_evidence.methods.background_file import save_background
@@ -906,6 +906,7 @@ def test_what_the_package_offers_is_there_when_it_is_asked_for():
         "import sys, onnx_evidence\nassert 'numpy' not in sys.modules\n"
         "assert set(onnx_evidence.__all__) <= set(dir(onnx_evidence))\n"
         "from onnx_evidence import *\nprint(Explainer.__name__, DeployedModel.__name__, __version__)\n"
+        "assert onnx_evidence.batch.manifest and onnx_evidence.deployed\n"
         "try:\n    onnx_evidence.Explorer\nexcept AttributeError as error:\n    print(error)"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
@@ -1026,6 +1027,23 @@ def test_bits_that_are_left_unaccounted_are_said_once_for_all_maps():
     # By default each path that misses its account is named by itself.
     assert unaccounted([0.47], Settings()) is None
     assert "50% may be missed;" in unaccounted([0.47], Settings(completeness=0.5))
+
+
+@pytest.mark.parametrize(
+    ("whole", "cuts", "words"),
+    [
+        (0.056, (0.047, 0.02), "the map misses 5.6% of the bits, as its cuts partly cancel each other; none of them"),
+        (0.056, (0.061, 0.02), "the path at 'cut 0' misses 6.1% of the bits after 9 steps; 5.0% was asked for"),
+        (0.049, (0.047, 0.02), None),
+    ],
+)
+def test_what_a_map_misses_of_its_own_is_said_too(whole, cuts, words):
+    """Bits of cuts of other signs: of their mean there is less than of each."""
+    budgets = [{"name": f"cut {number}", "budget": {"gap_share": each, "steps": 9}} for number, each in enumerate(cuts)]
+    settings = {"completeness": 0.05, "tolerance": None}
+    said = unmet({"image": "x.png", "settings": settings, "budget": {"gap_share": whole}, "cuts": budgets})
+    assert len(said) == (words is not None)
+    assert words is None or words in said[0]
 
 
 def test_methods_of_gradients_alone_replace_nothing(tiny_model, gallery, tmp_path):

@@ -379,6 +379,32 @@ def test_no_larger_share_is_missed_of_a_mean_than_of_its_paths(rng):
     assert {part.budget.steps for part in stopped} == {9}
 
 
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 3),
+    completeness=st.sampled_from([0.3, 0.03, 1e-3, 1e-6]),
+    most=st.sampled_from([5, 9, 33]),
+)
+def test_paths_that_have_no_steps_left_are_as_they_are_alone(seed, count, completeness, most):
+    """What a path misses of its own is not made up for by luck, nor is work done twice for it."""
+    rng = np.random.default_rng(seed)
+    tail, score = MixingTail(rng, smooth=False), SCORES["log-odds"]
+    features, starts, done = rng.normal(size=SHAPE), rng.normal(size=(count, *SHAPE)), []
+    how = {"completeness": completeness, "most_steps": most}
+    alone = [integrate(features, start, tail.gradient, score, **how) for start in starts]
+    together = integrate_all(features, starts, tail.gradient, score, progress=done.append, **how)
+    for one, other in zip(alone, together, strict=True):
+        assert other.budget.gap <= one.budget.gap
+        assert other.budget.steps >= one.budget.steps
+        if one.budget.gap_share > completeness or count == 1:
+            np.testing.assert_array_equal(other.cells, one.cells)
+    if average(alone).budget.gap_share <= completeness or count == 1:
+        assert sum(done) == sum(part.budget.steps for part in alone)
+    elif all(part.budget.steps < most for part in together):
+        assert average(together).budget.gap_share <= completeness
+
+
 def test_baselines_are_averaged(ends, relu, rng):
     features, means = ends
     gradient, score = as_gradient(relu, relu.gradient), SCORES["log-odds"]

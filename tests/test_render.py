@@ -196,6 +196,14 @@ def test_the_figure_is_laid_out_as_matplotlib_would(size: tuple[int, int], label
     assert low.axes[0].get_position().bounds != drawn.axes[0].get_position().bounds
 
 
+@pytest.mark.parametrize("shape", [(300, 3), (200, 3), (63, 3)])
+def test_figures_of_very_tall_pictures_are_laid_out_one_by_one(shape, rng):
+    """Their bar is shorter than the numbers below it, which depend on the map."""
+    places = [explanation(size * some_map(rng), shape=shape).figure() for size in (0.001, 1234.5)]
+    assert all(figure.get_layout_engine() is not None for figure in places)
+    assert explanation(some_map(rng), shape=(40, 3)).figure().get_layout_engine() is None
+
+
 def test_figures_do_not_depend_on_those_before(rng):
     one, other = (explanation(some_map(rng), target=label) for label in ("ant", "gjpqy"))
 

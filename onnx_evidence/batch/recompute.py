@@ -87,6 +87,8 @@ def recompute(
             try:
                 photograph = replace(explainer.deployed.read(picture(entry)), name=entry["image"])
                 yield _Held(explainer, entry, origin.folder, tolerance).against(photograph)
+            except DeviceError:  # which says nothing against the line, nor against the next ones
+                raise
             except EvidenceError as error:
                 if short_of_handles(error):
                     raise

@@ -63,6 +63,12 @@ def unmet(entry: dict[str, Any]) -> list[str]:
         for cut in entry["cuts"]
         if "budget" in cut and cut["budget"]["gap_share"] > asked
     ]
+    whole = entry["budget"]["gap_share"] if entry["budget"] else 0.0
+    if whole > asked and not paths:
+        paths = [
+            f"{visible(entry['image'])}: the map misses {whole:.1%} of the bits, as its cuts partly cancel each other; "
+            f"none of them misses more than the {asked:.1%} that was asked for"
+        ]
     windows = [
         f"{visible(entry['image'])}: {cut['windows_unmet']} of {cut['windows']} windows at {cut['name']!r} are not "
         f"known to ±{tolerance:g} bits after {cut['samples']} samples: raise --tolerance or --samples"

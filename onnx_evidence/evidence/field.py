@@ -13,7 +13,7 @@ import numpy as np
 from onnx_evidence.evidence.difference import WindowEvidence
 from onnx_evidence.evidence.intervals import total_freedom
 from onnx_evidence.evidence.windows import Windows
-from onnx_evidence.types import FloatArray
+from onnx_evidence.types import AnyArray, FloatArray
 
 # How the places of cells are known.
 MEASURED, NOMINAL, EVEN, EXACT = "measured", "nominal", "even", "exact"
@@ -116,15 +116,14 @@ class CellField:
             None where it is none of such cells.
         """
         try:
-            (rows, cols), how, reason = plain["axes"], plain["how"], plain["reason"]
-            axes = [
-                AxisField(pixels, *np.array(axis, np.float64)) for pixels, axis in zip(size, (rows, cols), strict=True)
-            ]
+            arrays, how, reason = [np.array(axis) for axis in plain["axes"]], plain["how"], plain["reason"]
         except (KeyError, TypeError, ValueError):
             return None
-        arrays = [(each, cells) for axis, cells in zip(axes, grid, strict=True) for each in (axis.centre, axis.spread)]
-        right = all(each.shape == (cells,) and np.isfinite(each).all() for each, cells in arrays)
-        return cls(axes[0], axes[1], how, reason) if right and how in (MEASURED, NOMINAL, EVEN) else None
+        told = how in (MEASURED, NOMINAL, EVEN) and isinstance(reason, str) and len(arrays) == 2
+        if not told or not all(map(_is_axis, arrays, size, grid)):
+            return None
+        rows, cols = (AxisField(pixels, *array.astype(np.float64)) for pixels, array in zip(size, arrays, strict=True))
+        return cls(rows, cols, how, reason)
 
     @property
     def resolution(self) -> float:
@@ -227,3 +226,11 @@ class _Identity(AxisField):
     def weights(self) -> FloatArray:
         """Every pixel is its own cell."""
         return np.eye(self.pixels)
+
+
+def _is_axis(array: AnyArray, pixels: int, cells: int) -> bool:
+    """Whether an array holds centres near an input of so many pixels, and spreads, of so many cells."""
+    if array.shape != (2, cells) or array.dtype.kind not in "fi" or not np.isfinite(array).all():
+        return False
+    centre, spread = array
+    return bool((centre > -pixels).all() and (centre < 2 * pixels).all() and (spread >= 0).all())

@@ -27,6 +27,8 @@ from onnx_evidence.types import Features, FloatArray, Gradient
 
 # Steps of the first batch by default, both ends included; later ones are of half as many.
 FIRST_STEPS = 5
+# Of a path, by default.
+MOST_STEPS = 129
 # Panels are not halved below this: float32 logits carry no more.
 _NARROWEST = 2.0**-12
 
@@ -106,7 +108,7 @@ def integrate(
     *,
     first_steps: int = FIRST_STEPS,
     completeness: float = 0.05,
-    most_steps: int = 129,
+    most_steps: int = MOST_STEPS,
     batch_size: int = 32,
     progress: Callable[[int], object] = lambda steps: None,
     before: PathEvidence | None = None,
@@ -158,6 +160,7 @@ def integrate_all(
     score: Score,
     *,
     completeness: float = 0.05,
+    most_steps: int = MOST_STEPS,
     progress: Callable[[int], object] = lambda steps: None,
     **how: Any,
 ) -> list[PathEvidence]:
@@ -178,6 +181,8 @@ def integrate_all(
         What evidence is counted for.
     completeness : float
         Largest gap, of each and of their mean, as a share of the difference of the scores.
+    most_steps : int
+        But no more steps than these along each.
     progress : callable
         Called with the number of steps done since the last call.
     **how
@@ -189,20 +194,32 @@ def integrate_all(
         One for each baseline.
     """
 
-    def path(start: Features, completeness: float, before: PathEvidence | None) -> PathEvidence:
+    def path(number: int, completeness: float, before: PathEvidence | None) -> PathEvidence:
         return integrate(
-            features, start, gradient, score, completeness=completeness, progress=progress, before=before, **how
+            features,
+            baselines[number],
+            gradient,
+            score,
+            completeness=completeness,
+            most_steps=most_steps,
+            progress=progress,
+            before=before,
+            **how,
         )
 
     parts: list[PathEvidence] = []
-    for start in baselines:
-        parts.append(path(start, completeness, parts[-1] if parts else None))
-    while average(parts).budget.gap_share > completeness:
-        worst = max(range(len(parts)), key=lambda number: parts[number].budget.gap)
+    for number in range(len(baselines)):
+        parts.append(path(number, completeness, parts[-1] if parts else None))
+    # Those that ended where they should and may go on; whoever has missed its own share has no steps left.
+    left = {number for number, part in enumerate(parts) if part.budget.gap_share <= completeness and len(parts) > 1}
+    while left and average(parts).budget.gap_share > completeness:
+        worst = max(left, key=lambda number: parts[number].budget.gap)
         before = parts[worst]
-        parts[worst] = path(baselines[worst], before.budget.gap_share / 2, before)
-        if parts[worst].budget.steps <= before.budget.steps:
-            break  # there are no more
+        again = path(worst, before.budget.gap_share / 2, before)
+        if again.budget.gap < before.budget.gap:
+            parts[worst] = again
+        if again.budget.gap_share > before.budget.gap_share / 2:
+            left.remove(worst)
     return parts
 
 

@@ -27,6 +27,8 @@ HATCH = "////"
 # Below the pictures; the size of titles above them, in points.
 _BAR: dict[str, Any] = {"location": "bottom", "shrink": 0.5, "aspect": 40}
 _TITLE = 10
+# Heights of a width beyond which figures are laid out one by one.
+_TALL = 20
 # Letters that neither rise above an l nor fall below the line.
 _LOW = frozenset("abcdefhiklmnorstuvwxzABCDEFGHIKLMNOPRSTUVWXYZ0123456789 .+-=")
 # Pictures are shown at most this many pixels long; maps keep their full size in the .npz.
@@ -71,8 +73,10 @@ def draw(explanation: "Explanation", limit: float | None = None) -> Figure:
     unit = f"{explanation.shown_unit} for {explanation.title}"
     words = f"blue speaks against   |   {unit}   |   red speaks for{_account(explanation)}{_intervals(explanation)}"
     label = plain(words)
+    # Below very tall pictures the bar is so short that its numbers stand out at its sides.
+    placed = not sampled and height <= _TALL * width
     figure = Figure(figsize=size, dpi=100)
-    figure.set_layout_engine("compressed" if sampled else "none")
+    figure.set_layout_engine("none" if placed else "compressed")
     axes = figure.subplots(1, 3 + sampled)
     for axis, picture, title in zip(
         axes, (pixels, colorize(values, limit), overlay(pixels, values, limit)), titles, strict=False
@@ -88,7 +92,7 @@ def draw(explanation: "Explanation", limit: float | None = None) -> Figure:
     bar.set_label(label)
     if sampled:
         _draw_error(figure, axes[3], explanation)
-    else:
+    if placed:
         places = _places(size, explanation.placement.original, tuple(map(_height_of, titles)), _height_of(label))
         for axis, place in zip((*axes, bar.ax), places, strict=True):
             axis.set_position(place)

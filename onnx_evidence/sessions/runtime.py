@@ -44,6 +44,8 @@ _TERMINATED = "terminate flag"
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 # How far a gradient may be from the CPU's, as a share of its size.
 _ALIKE = 0.02
+# What no gradient is told from 0 by, nats per unit of the features.
+_NOTHING = 1e-9
 # Above its errors: what fails is raised, and said in our own line.
 _FATAL = 4
 # Memory that the tensors of one run may take; sessions keep what they once took, and a dozen are open at a time.
@@ -421,8 +423,9 @@ class Differentiator:
         rows = [np.repeat(each[None].astype(batch.dtype), len(batch), axis=0) for each in given]
         gradient, logits = self.session.run_all(batch, *rows)
         if self._witness is not None:
-            witness, self._witness = self._witness(), None
-            _hold_against(gradient[:1], witness.run_all(batch[:1], *(each[:1] for each in rows))[0])
+            # The last is the picture itself, or nearest to it; what is even may lie where rounding is all there is.
+            _hold_against(gradient[-1:], self._witness().run_all(batch[-1:], *(each[-1:] for each in rows))[0])
+            self._witness = None
         if not np.isfinite(gradient).all():
             raise ModelError(
                 "the backward graph gave a number that is not finite: take another --background, or --method window"
@@ -441,7 +444,7 @@ def _hold_against(gradient: Features, other: Features) -> None:
     """Refuse a gradient that is not the CPU's, but for rounding, which may open or shut a few rectifiers."""
     apart = float(np.linalg.norm(gradient.astype(np.float64) - other))
     size = float(np.linalg.norm(other.astype(np.float64)))
-    if not (np.isfinite(size) and apart <= _ALIKE * size):
+    if not (np.isfinite(size) and apart <= _ALIKE * size + _NOTHING):
         raise DeviceError(
             f"the backward graph gives another gradient on this device than the CPU: they are {apart:.3g} apart, and "
             f"the CPU's is {size:.3g} long; more than {_ALIKE:.0%} of that is no rounding: take --device cpu"
