@@ -19,7 +19,7 @@ from tests.batch import call, jobs_of, lines, manifest, same_but_for_threads, st
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures") / "in", 4)
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "in", 4, seed=5)
 
 
 def test_processes_write_what_one_writes(tiny_model, pictures, tmp_path):

@@ -1,5 +1,6 @@
 """Pictures of maps, with matplotlib's ``Figure`` (never pyplot). Nothing is scaled but here."""
 
+import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,10 @@ def _places(
         axis.set_yticks([])
     bar = figure.colorbar(image, ax=axes, **_BAR)
     bar.set_label(label)
-    figure.draw_without_rendering()
+    with warnings.catch_warnings():
+        # As where figures are written: letters that the font lacks are drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.draw_without_rendering()
     return tuple(axis.get_position(original=True) for axis in (*axes, bar.ax))
 
 
