@@ -44,7 +44,7 @@ def worker(address):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures") / "in", 6)
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "in", 6, seed=5)
 
 
 @pytest.fixture(scope="module")
