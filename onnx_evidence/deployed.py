@@ -377,8 +377,10 @@ class DeployedModel:
                 "onnx-evidence": version("onnx-evidence"),
                 "onnxruntime": RUNTIME_VERSION,
                 "onnx": onnx.__version__,
-            }
-            | {"numpy": np.__version__, "opencv": OPENCV_VERSION, "measured": _MEASURED},
+                "numpy": np.__version__,
+                "opencv": OPENCV_VERSION,
+                "measured": _MEASURED,
+            },
         }
 
     @property

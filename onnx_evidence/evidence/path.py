@@ -212,7 +212,7 @@ def integrate_all(
         parts.append(path(number, completeness, parts[-1] if parts else None))
     # Those that ended where they should and may go on; whoever has missed its own share has no steps left.
     left = {number for number, part in enumerate(parts) if part.budget.gap_share <= completeness and len(parts) > 1}
-    while left and average(parts).budget.gap_share > completeness:
+    while left and mean_budget([part.budget for part in parts]).gap_share > completeness:
         worst = max(left, key=lambda number: parts[number].budget.gap)
         before = parts[worst]
         again = path(worst, before.budget.gap_share / 2, before)

@@ -18,6 +18,11 @@ def method_of(settings: Settings) -> Method:
     return METHODS[name]
 
 
+def _uses(method: str) -> frozenset[str]:
+    """What a method of a receipt has a use for, which may be of a version that had others."""
+    return METHODS[method].uses if method in METHODS else frozenset()
+
+
 def settings_of_receipt(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a receipt stands for, which may be of a version that had others.
 
@@ -33,7 +38,7 @@ def settings_of_receipt(method: str, given: Mapping[str, Any]) -> dict[str, Any]
     dict
         With what held before there was a choice, and without what the method has no use for, as a former default.
     """
-    uses = METHODS[method].uses if method in METHODS else frozenset()
+    uses = _uses(method)
     before = {name: option.before for name, option in OPTIONS.items() if option.before and name in uses}
     former = {name for name, option in OPTIONS.items() if option.unused is not None and name not in uses}
     return {
@@ -56,7 +61,7 @@ def known_by(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict
     """
-    uses = METHODS[method].uses if method in METHODS else frozenset()
+    uses = _uses(method)
     known = {name: value for name, value in settings.items() if name not in OPTIONS or OPTIONS[name].decides}
     for name, option in OPTIONS.items():
         if option.before and (name not in uses or known.get(name) == option.before):
