@@ -31,6 +31,7 @@ from onnx_evidence.intake import (
     Answer,
     Answers,
     Model,
+    as_file_takes_it,
     check_labels,
     find_class,
     given_labels,
@@ -50,8 +51,16 @@ from onnx_evidence.preprocessing import (
     read_picture,
     to_input,
 )
-from onnx_evidence.sessions import RUNTIME_VERSION, Classifier, Device, Differentiator, Session, settle_device
-from onnx_evidence.types import AnyArray, Features, FloatArray, Gradient, Head, Predict
+from onnx_evidence.sessions import (
+    RUNTIME_VERSION,
+    Classifier,
+    Device,
+    Differentiator,
+    Session,
+    ran_on,
+    settle_device,
+)
+from onnx_evidence.types import AnyArray, Features, FloatArray, Gradient, Head, Predict, ProviderLike
 from onnx_evidence.vjp import build_vjp, missing_rules
 
 log = logging.getLogger(__name__)
@@ -200,6 +209,9 @@ class DeployedModel:
         file again, names are to be given to it in one.
     device : {'auto', 'cpu', 'cuda'}
         Where to run.
+    providers : sequence of str or (str, dict)
+        In place of a device: execution providers of the installed ONNX Runtime, the preferred first, as
+        ``NAME[:key=value,...]`` or as its own pairs of a name and options.
     output : str, optional
         The output of class scores; by default the only one that looks like it.
     classes : {'exclusive', 'independent'}, optional
@@ -237,6 +249,7 @@ class DeployedModel:
         preprocess: str | Path | Preprocess | Mapping[str, Any] | None = None,
         labels: str | Path | Sequence[str] | None = None,
         device: str = "auto",
+        providers: Sequence[ProviderLike] = (),
         output: str | None = None,
         classes: str | None = None,
         max_work: int = MAX_WORK,
@@ -253,7 +266,7 @@ class DeployedModel:
         names = given_labels(labels) if labels is not None else self.model.labels
         self.labels = name_both(names) if self.model.binary else names
         self.labels_file = Path(labels) if isinstance(labels, str | os.PathLike) else None
-        self.device = settle_device(device)
+        self.device = settle_device(device, providers)
         self._cache = Cache(self._measured_by if cache else None)
         self._fields: dict[tuple[str, bytes, bytes], CellField] = {}
         self._read: dict[str, bool] = {}
@@ -296,6 +309,19 @@ class DeployedModel:
     def canonical(self, inputs: Features) -> FloatArray:
         """Logits (N, K) by the canonical graph, which maps are made of: the file's but for rounding; see `logits`."""
         return self._parts.canonical(inputs)
+
+    @cached_property
+    def elsewhere(self) -> dict[str, dict[str, int]] | None:
+        """Nodes of the file that other execution providers ran than the first that was asked for, on zeros.
+
+        By provider and operator, how many: ONNX Runtime gives a provider only what it takes, without a word. None on
+        the CPU's own provider, which runs all.
+        """
+        if self.device.plain:
+            return None
+        model, zeros = self.model, np.zeros((self.model.rows or 1, *self.model.input_shape), np.float32)
+        found = ran_on(model.data, self.device, [as_file_takes_it(zeros, model.entry)], model.path.parent)
+        return {name: kinds for name, kinds in found.items() if name != self.device.provider}
 
     @cached_property
     def classes(self) -> int:
@@ -372,7 +398,8 @@ class DeployedModel:
         """What all that is measured of the model depends on."""
         return {
             "model": self.model.sha256,
-            "machine": describe_machine(self.device.name),
+            "machine": describe_machine(gpu=self.device.nvidia),
+            "device": self.device.name,
             "versions": {
                 "onnx-evidence": version("onnx-evidence"),
                 "onnxruntime": RUNTIME_VERSION,
@@ -662,7 +689,7 @@ class DeployedModel:
             cpu = Device("cpu", "what another device computes is held against it")
             return Session(make(), cpu, batch=self.model.batch, folder=self.model.path.parent)
 
-        return Differentiator(self._parts.open(key, make), kept, None if self.device.name == "cpu" else witness)
+        return Differentiator(self._parts.open(key, make), kept, None if self.device.plain else witness)
 
     def head_gradient(self, cut: Cut) -> Gradient:
         """The backward graph of the head, for linear forms of the features; see `gradient`."""

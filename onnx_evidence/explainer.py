@@ -41,10 +41,10 @@ from onnx_evidence.methods import (
 from onnx_evidence.pictures import Photograph, Placement
 from onnx_evidence.preprocessing import Preprocess
 from onnx_evidence.results import Explanation, Named
-from onnx_evidence.types import Features, FloatArray, Pixels
+from onnx_evidence.types import Features, FloatArray, Pixels, ProviderLike
 
 # What an explainer is given where its model is open already.
-_OF_THE_MODEL = (None, None, "auto", None, None, MAX_WORK, True)
+_OF_THE_MODEL = (None, None, "auto", (), None, None, MAX_WORK, True)
 
 
 class Combined(TypedDict):
@@ -77,6 +77,8 @@ class Explainer:
     labels : str or Path or sequence of str, optional
         As in `DeployedModel`.
     device : {'auto', 'cpu', 'cuda'}
+        As in `DeployedModel`.
+    providers : sequence of str or (str, dict)
         As in `DeployedModel`.
     output : str, optional
         As in `DeployedModel`.
@@ -126,6 +128,7 @@ class Explainer:
         preprocess: str | Path | Preprocess | Mapping[str, Any] | None = None,
         labels: str | Path | Sequence[str] | None = None,
         device: str = "auto",
+        providers: Sequence[ProviderLike] = (),
         output: str | None = None,
         classes: str | None = None,
         max_work: int = MAX_WORK,
@@ -142,15 +145,16 @@ class Explainer:
                 preprocess=preprocess,
                 labels=labels,
                 device=device,
+                providers=providers,
                 output=output,
                 classes=classes,
                 max_work=max_work,
                 cache=cache,
             )
-        elif (preprocess, labels, device, output, classes, max_work, cache) != _OF_THE_MODEL:
+        elif (preprocess, labels, device, tuple(providers), output, classes, max_work, cache) != _OF_THE_MODEL:
             raise SettingError(
-                "a model that is open has its preprocess, labels, device, output, classes, max_work and cache: give "
-                "them to DeployedModel"
+                "a model that is open has its preprocess, labels, device, providers, output, classes, max_work and "
+                "cache: give them to DeployedModel"
             )
         self.deployed = model
         self._heads: Heads | None = None

@@ -7,6 +7,7 @@ Imported by: axes, batch, counting, cuts, deployed, evaluation, evidence, explai
 pictures, preprocessing, results, sessions, vjp.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,8 @@ IntArray = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 AnyArray = npt.NDArray[Any]
+# An execution provider: text NAME[:key=value,...], or ONNX Runtime's own pair of name and options.
+ProviderLike = str | tuple[str, Mapping[str, object]]
 
 
 class Predict(Protocol):

@@ -76,6 +76,7 @@ HOMES = {
         "intake.vendor",
         "intake.winners",
         "sessions.bfloat16",
+        "sessions.device",
         "sessions.kernels",
         "sessions.runtime",
         "vjp.attention",
@@ -94,6 +95,7 @@ HOMES = {
     },
     "onnxruntime": {
         "sessions.bfloat16",
+        "sessions.device",
         "sessions.runtime",
         "vjp.shaping",
     },  # the latter asks what the matrix of a Resize is

@@ -42,7 +42,7 @@ def test_a_process_that_dies_is_replaced_and_its_picture_done_again_but_not_for_
             alive[0].kill()
             alive[0].join()
 
-    run = spawned(Recipe(tiny_model, {"device": "cpu"}), 1, "cpu")
+    run = spawned(Recipe(tiny_model, {"device": "cpu"}), 1, gpus=False)
     outcomes = list(run(jobs_of(pictures)[:2], tick, lambda: None))
     first, second = sorted(outcomes, key=lambda each: each.job.number)
     assert first.kind == "WorkerDied"
@@ -57,14 +57,14 @@ def test_processes_that_die_at_once_end_the_run(tiny_model, pictures, tmp_path):
         for process in multiprocessing.active_children():
             process.kill()
 
-    run = spawned(Recipe(tiny_model, {"device": "cpu"}), 1, "cpu")
+    run = spawned(Recipe(tiny_model, {"device": "cpu"}), 1, gpus=False)
     with pytest.raises(DeviceError, match="processes die before their first picture"):
         list(run(jobs_of(pictures), lambda number, copies: None, check))
     assert multiprocessing.active_children() == []
 
 
 def test_what_a_process_refuses_ends_the_run_in_its_words(pictures, tmp_path):
-    run = spawned(Recipe(tmp_path / "gone.onnx", {"device": "cpu"}), 1, "cpu")
+    run = spawned(Recipe(tmp_path / "gone.onnx", {"device": "cpu"}), 1, gpus=False)
     with pytest.raises(ModelError, match=r"gone\.onnx: cannot read the model"):
         list(run(jobs_of(pictures), lambda number, copies: None, lambda: None))
 
@@ -83,9 +83,9 @@ def test_a_model_that_is_replaced_while_a_run_lasts_ends_it(pictures, tmp_path):
                 process.kill()
 
     with pytest.raises(DeviceError, match=r"model\.onnx: another model.* than when the run began"):
-        list(spawned(recipe, 1, "cpu")(jobs_of(pictures), tick, lambda: None))
+        list(spawned(recipe, 1, gpus=False)(jobs_of(pictures), tick, lambda: None))
     # Control: without the word of what is to be found there, the other model would have gone on.
-    again = spawned(Recipe(path, {"device": "cpu"}), 1, "cpu")
+    again = spawned(Recipe(path, {"device": "cpu"}), 1, gpus=False)
     assert len(list(again(jobs_of(pictures), lambda number, copies: None, lambda: None))) == 4
 
 
@@ -98,7 +98,7 @@ def test_where_writing_is_slower_than_explaining_a_run_stops_after_one_picture_a
             raise KeyboardInterrupt
 
     def write_slowly() -> None:
-        for outcome in spawned(Recipe(tiny_model, {"device": "cpu"}), 1, "cpu")(
+        for outcome in spawned(Recipe(tiny_model, {"device": "cpu"}), 1, gpus=False)(
             jobs_of(pictures), lambda number, copies: None, check
         ):
             written.append(outcome)

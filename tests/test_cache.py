@@ -99,7 +99,7 @@ def test_what_a_measurement_depends_on_is_in_its_name(tmp_path, picture, measure
             patch.setattr(deployed, name, value)
             assert measures(), name
     with monkeypatch.context() as patch:
-        patch.setattr(deployed, "describe_machine", lambda _: {"cpu": "another", "threads": 1})
+        patch.setattr(deployed, "describe_machine", lambda *, gpu: {"cpu": "another", "threads": 1})
         assert measures()
     assert not measures()
     _another_weight(model)

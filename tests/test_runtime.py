@@ -1,19 +1,16 @@
 """The device that was asked for is the device that runs; sessions that run batches of any size."""
 
-import re
-import sys
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnx_evidence.errors import DeviceError, EvidenceError, ModelError
+from onnx_evidence.errors import DeviceError, ModelError
 from onnx_evidence.files import machine
 from onnx_evidence.sessions import runtime
-from onnx_evidence.sessions.runtime import Classifier, Device, Differentiator, Session, available_threads, settle_device
+from onnx_evidence.sessions.runtime import Classifier, Device, Differentiator, Session, available_threads
 
 node = helper.make_node
 CPU = Device("cpu", "asked for")
@@ -49,143 +46,6 @@ def test_bfloat16_is_handed_over_exactly():
     back = one_node(node("Cast", ["x"], ["y"], to=TensorProto.FLOAT))
     back.graph.input[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
     np.testing.assert_array_equal(Session(back, CPU, batch=2).run(x.astype(kind)), rounded)
-
-
-# --- the device -----------------------------------------------------------------------------------------------
-
-
-def computer(monkeypatch: pytest.MonkeyPatch, *, built: bool, loads: set[str], runs_on: str | Exception) -> None:
-    """Make this computer one with these libraries, whose probing session runs on that provider."""
-    providers = [CUDA_PROVIDER, CPU_PROVIDER] if built else [CPU_PROVIDER]
-    monkeypatch.setattr(runtime.ort, "get_available_providers", lambda: providers)
-    monkeypatch.setattr(runtime.ort, "preload_dlls", lambda: sys.stdout.write("Failed to load a library\n"))
-    monkeypatch.setattr(runtime, "_loads", lambda library: library in loads)
-
-    def session(model: bytes, device: str, threads: int) -> SimpleNamespace:
-        assert loads & {"libcuda.so.1", "nvcuda.dll"}, "without a driver the provider prints a page of its own"
-        assert device == "cuda"
-        if isinstance(runs_on, Exception):
-            raise runs_on
-        return SimpleNamespace(get_providers=lambda: [runs_on, CPU_PROVIDER])
-
-    monkeypatch.setattr(runtime, "_session", session)
-
-
-EVERYTHING = set(runtime._CUDA_LIBRARIES)
-BROKEN = {
-    "no CUDA build": (
-        {"built": False, "loads": EVERYTHING, "runs_on": CUDA_PROVIDER},
-        r"the installed onnxruntime has no CUDA provider \(install onnxruntime-gpu",
-    ),
-    "no driver": (
-        {"built": True, "loads": set(), "runs_on": CUDA_PROVIDER},
-        r"the NVIDIA driver is missing \(libcuda.so.1 cannot be loaded\)",
-    ),
-    "no cuDNN": (
-        {"built": True, "loads": EVERYTHING - {"libcudnn.so.9"}, "runs_on": CPU_PROVIDER},
-        r"missing: cuDNN 9 \(libcudnn.so.9\)(; or|$)",
-    ),
-    "no CUDA libraries": (
-        {"built": True, "loads": {"libcuda.so.1"}, "runs_on": CPU_PROVIDER},
-        r"missing: the CUDA 13 runtime \(libcudart.so.13\), cuBLAS .*, cuFFT .*, cuDNN 9 \(libcudnn.so.9\)",
-    ),
-    "silent": (
-        {"built": True, "loads": EVERYTHING, "runs_on": CPU_PROVIDER},
-        r"ONNX Runtime fell back to the CPU",
-    ),
-    "no GPU": (
-        {"built": True, "loads": EVERYTHING, "runs_on": RuntimeError("CUDA failure 100: no device\nstack\ntrace")},
-        r"CUDA failure 100: no device(; or|$)",
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", BROKEN)
-def test_cuda_that_does_not_work_is_an_error_that_says_what_is_missing(fault: str, monkeypatch: pytest.MonkeyPatch):
-    state, missing = BROKEN[fault]
-    computer(monkeypatch, **state)
-    with pytest.raises(DeviceError, match=rf"^device 'cuda' does not work here: {missing}") as caught:
-        settle_device("cuda")
-    assert str(caught.value).endswith("; or take --device cpu")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("fault", BROKEN)
-def test_auto_takes_the_cpu_where_cuda_does_not_work_and_says_why(fault: str, monkeypatch: pytest.MonkeyPatch):
-    state, missing = BROKEN[fault]
-    computer(monkeypatch, **state)
-    device = settle_device("auto")
-    assert (device.name, device.provider) == ("cpu", CPU_PROVIDER)
-    assert re.match(rf"no working GPU: {missing}", device.reason)
-
-
-@pytest.mark.parametrize("driver", ["libcuda.so.1", "nvcuda.dll"])
-@pytest.mark.parametrize(("asked", "reason"), [("cuda", "asked for"), ("auto", "a working GPU was found")])
-def test_cuda_that_works_is_taken(asked: str, reason: str, driver: str, monkeypatch: pytest.MonkeyPatch):
-    computer(monkeypatch, built=True, loads={driver}, runs_on=CUDA_PROVIDER)
-    device = settle_device(asked)
-    assert device == Device("cuda", reason)
-    assert device.provider == CUDA_PROVIDER
-
-
-def test_looking_for_a_gpu_prints_nothing_on_stdout(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    computer(monkeypatch, built=True, loads=EVERYTHING, runs_on=CPU_PROVIDER)
-    settle_device("auto")
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_cuda_sessions_compute_in_exact_float32(device: str, monkeypatch: pytest.MonkeyPatch):
-    """TensorFloat-32, ONNX Runtime's default, would break the certificate of every split."""
-    asked = []
-    monkeypatch.setattr(runtime.ort, "InferenceSession", lambda model, options, providers: asked.append(providers))
-    runtime._session(b"", device, 1)
-    (providers,) = asked
-    assert providers[-1] == CPU_PROVIDER
-    if device == "cpu":
-        assert providers == [CPU_PROVIDER]
-    else:
-        assert providers[0][0] == CUDA_PROVIDER
-        assert providers[0][1]["use_tf32"] == "0"
-
-
-def test_the_cpu_is_taken_without_looking_for_a_gpu(monkeypatch: pytest.MonkeyPatch):
-    def look() -> None:
-        raise AssertionError("looked for a GPU")
-
-    monkeypatch.setattr(runtime, "_why_no_cuda", look)
-    assert settle_device("cpu") == CPU
-    with pytest.raises(AssertionError, match="looked for a GPU"):
-        settle_device("auto")
-
-
-@pytest.mark.parametrize("name", ["gpu", "CUDA", "tensorrt"])
-def test_an_unknown_device_is_refused_and_not_taken_for_auto(name: str, monkeypatch: pytest.MonkeyPatch):
-    computer(monkeypatch, built=True, loads=EVERYTHING, runs_on=CUDA_PROVIDER)
-    with pytest.raises(EvidenceError, match=rf"device '{name}'"):
-        settle_device(name)
-
-
-def test_a_library_that_cannot_be_loaded_is_seen():
-    assert not runtime._loads("libthere-is-no-such-library.so.0")
-
-
-class FallenBack:
-    """An ONNX Runtime session that was asked for CUDA and runs on the CPU without a word."""
-
-    def __init__(self, model: bytes, options: object, providers: list[tuple[str, dict[str, str]]]) -> None:
-        assert providers[0][0] == CUDA_PROVIDER
-
-    def get_providers(self) -> list[str]:
-        return [CPU_PROVIDER]
-
-
-def test_a_session_that_fell_back_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(runtime.ort, "InferenceSession", FallenBack)
-    with pytest.raises(DeviceError, match="the session fell back from cuda to CPUExecutionProvider"):
-        Session(one_node(NEGATION), CUDA)
 
 
 @pytest.mark.parametrize(
@@ -269,9 +129,9 @@ def test_batches_are_cut_to_the_memory_that_a_row_takes(monkeypatch, row_bytes: 
 
 def test_what_large_runs_took_is_given_back(monkeypatch):
     kept = []
-    right = runtime._session
+    right = runtime._options
     monkeypatch.setattr(
-        runtime, "_session", lambda *given, keep, **named: kept.append(keep) or right(*given, keep=keep, **named)
+        runtime, "_options", lambda *given, keep, **named: kept.append(keep) or right(*given, keep=keep, **named)
     )
     for row_bytes in (0, 2**25, 2**25 + 1):
         Session(one_node(NEGATION), CPU, threads=1, row_bytes=row_bytes)

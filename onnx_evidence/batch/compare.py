@@ -29,6 +29,7 @@ NOT_COMPARED = {
     "preprocess_source": "a file's name; what it said is in the settings. What the model records itself is compared",
     "device": "where the map was computed, which may be another machine",
     "device_reason": "of the machine that the map was computed on",
+    "elsewhere": "of the machine that the map was computed on",
     "machine": "the machine that the map was computed on",
     "versions": "of what the map was computed with",
     "seconds": "how long it took there",

@@ -25,7 +25,7 @@ AGAIN = 2
 PATIENCE = 0.2
 
 
-def spawned(recipe: Recipe, count: int, device: str) -> Runner:
+def spawned(recipe: Recipe, count: int, *, gpus: bool) -> Runner:
     """Processes of this machine.
 
     Parameters
@@ -34,8 +34,8 @@ def spawned(recipe: Recipe, count: int, device: str) -> Runner:
         From which each makes its own explainer.
     count : int
         Processes at most: for fewer pictures there are fewer.
-    device : {'cpu', 'cuda'}
-        Where the model runs; each process then sees one GPU, in turn.
+    gpus : bool
+        Whether the model runs on GPUs; each process then sees one, in turn.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def spawned(recipe: Recipe, count: int, device: str) -> Runner:
     """
 
     def run(jobs: Sequence[Job], tick: Tick, check: Callable[[], None]) -> Iterator[Outcome]:
-        pool = _Pool(recipe, [_environment(index, count, device) for index in range(min(count, len(jobs)))])
+        pool = _Pool(recipe, [_environment(index, count, gpus=gpus) for index in range(min(count, len(jobs)))])
         try:
             yield from pool.run(jobs, tick, check)
         finally:
@@ -54,12 +54,12 @@ def spawned(recipe: Recipe, count: int, device: str) -> Runner:
     return run
 
 
-def _environment(index: int, count: int, device: str) -> dict[str, str]:
+def _environment(index: int, count: int, *, gpus: bool) -> dict[str, str]:
     environment = thread_share(count)
-    if device == "cuda":
+    if gpus:
         given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        gpus = given.split(",") if given else [str(number) for number in range(count_gpus())]
-        environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
+        seen = given.split(",") if given else [str(number) for number in range(count_gpus())]
+        environment["CUDA_VISIBLE_DEVICES"] = seen[index % len(seen)]
     return environment
 
 

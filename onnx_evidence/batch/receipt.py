@@ -156,8 +156,15 @@ class Receipt(_Part):
     shallow: str | None = Field(
         default=None, description="What the cuts chosen miss of the model's depth; null where they miss nothing."
     )
-    device: Literal["cpu", "cuda"]
+    device: str = Field(
+        min_length=1, description="'cpu', 'cuda', or execution providers with their options, the preferred first."
+    )
     device_reason: str
+    elsewhere: dict[str, dict[str, Count]] | None = Field(
+        default=None,
+        description="How many nodes of the file, by execution provider and operator, ran on another provider than the "
+        "first; null on the CPU; missing in lines of earlier versions.",
+    )
     machine: MachinePart
     versions: dict[str, str]
     hashes: HashesPart

@@ -44,6 +44,8 @@ class Origin(NamedTuple):
         The .onnx file, and a text file of class names.
     device : {'auto', 'cpu', 'cuda'}
         Where to run.
+    providers : tuple of str
+        Or by which execution providers.
     batch_size : int or None
         Rows per run of the model.
     max_work : int
@@ -54,6 +56,7 @@ class Origin(NamedTuple):
     model: Path | None = None
     labels: Path | None = None
     device: str = "auto"
+    providers: tuple[str, ...] = ()
     batch_size: int | None = None
     max_work: int = MAX_WORK
 
@@ -106,6 +109,7 @@ def _open(path: Path, entry: dict[str, Any], origin: Origin) -> DeployedModel:
         DeployedModel,
         path,
         device=origin.device,
+        providers=origin.providers,
         output=entry["output"],
         classes=entry["classes"],
         labels=origin.labels or _labels(entry, origin.folder),

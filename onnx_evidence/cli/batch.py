@@ -54,7 +54,7 @@ from onnx_evidence.cli.options import (
     FiniteRange,
     Opening,
     batch_options,
-    device_option,
+    device_options,
     max_work_option,
     model_options,
     pictures_bar,
@@ -134,7 +134,7 @@ def explain(
             if cluster is not None:
                 runner = on_cluster(recipe, cluster)
             elif workers > 1:
-                runner = spawned(recipe, workers, explainer.deployed.device.name)
+                runner = spawned(recipe, workers, gpus=explainer.deployed.device.nvidia)
             else:
                 runner = here(held.enter_context(closing(Hand(explainer, recipe))))
             tally = run.go(items, runner, interrupt, max_pixels=max_pixels, figures=figures)
@@ -219,7 +219,7 @@ def _sha256(ctx: click.Context, option: click.Parameter, text: str | None) -> st
 @click.option("--labels", type=PATH, metavar="FILE", help="Class names, where they were given to 'explain' in a file.")
 @click.option("--expect-model", callback=_sha256, metavar="SHA256", help="Of the model that the receipts must be of.")
 @click.option("--expect-seal", callback=_sha256, metavar="SHA256", help="Of the last line, noted when the run ended.")
-@device_option
+@device_options
 @max_work_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @verbosity_options
@@ -235,6 +235,7 @@ def verify(
     expect_model: str | None,
     expect_seal: str | None,
     device: str,
+    providers: tuple[str, ...],
     max_work: int,
     as_json: bool,
     quiet: bool,
@@ -256,7 +257,7 @@ def verify(
         checked.expect(expect_model, expect_seal)
         entries = Sample(checked.entries, draw(checked.entries.works(), sample, checked.head))
         with progress_bar(len(entries), "map", hidden) as bar:
-            origin = Origin(folder, model, labels, device, batch_size, max_work)
+            origin = Origin(folder, model, labels, device, providers, batch_size, max_work)
             verdicts, refused = recompute_all(checked, entries, origin, find, tolerance, bar.update)
         found = verification(checked, verdicts, tolerance, refused)
     if as_json or not quiet:

@@ -29,6 +29,7 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
         "opset": model.opset,
         "device": deployed.device.name,
         "device_reason": deployed.device.reason,
+        "elsewhere": deployed.elsewhere,  # nodes that another provider ran; null on the CPU
         "input": {  # as the file has it
             "name": model.input_name,
             "layout": model.entry.layout,

@@ -23,6 +23,7 @@ from onnx_evidence.files import visible
 from onnx_evidence.methods import TOP
 from onnx_evidence.pictures import MAX_PIXELS
 from onnx_evidence.preprocessing import PREPROCESSED, PRESETS
+from onnx_evidence.sessions import DEVICES
 
 # Exit codes besides 0, done, 1, something given cannot be used, and 2, wrong usage.
 SOME_FAILED = 3
@@ -68,12 +69,33 @@ def translate_errors(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-device_option = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to run; 'cuda' fails where there is no working GPU.",
+def together(*options: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Several options as one decorator, listed in this order."""
+
+    def decorate(command: Callable[P, R]) -> Callable[P, R]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+device_options = together(
+    click.option(
+        "--device",
+        type=click.Choice(list(DEVICES)),
+        default="auto",
+        show_default=True,
+        help="Where to run; 'cuda' fails where there is no working GPU.",
+    ),
+    click.option(
+        "--provider",
+        "providers",
+        multiple=True,
+        metavar="NAME[:KEY=VALUE,...]",
+        help="In place of a device: an execution provider of the installed ONNX Runtime, by its own name and with its "
+        "own options (repeatable, the preferred first).",
+    ),
 )
 
 
@@ -94,6 +116,7 @@ class Opening(TypedDict, total=False):
     preprocess: str | None
     labels: Path | None
     device: str
+    providers: tuple[str, ...]
     output: str | None
     classes: str | None
     max_work: int
@@ -123,7 +146,7 @@ def model_options(command: Callable[..., R]) -> Callable[..., R]:
         given: Any = {name: kwargs.pop(name) for name in Opening.__annotations__}
         return command(*args, **kwargs, opening=given)
 
-    for option in (
+    added = together(
         click.option(
             "--preprocess",
             metavar="|".join([*PRESETS, "FILE", "FOLDER"]),
@@ -134,7 +157,7 @@ def model_options(command: Callable[..., R]) -> Callable[..., R]:
             "--preprocessed", is_flag=True, help="Pictures are .npy files (float32) of the model's input itself."
         ),
         click.option("--labels", type=PATH, help="Text file of class names, one per line; default: as recorded."),
-        device_option,
+        device_options,
         click.option(
             "--output", metavar="NAME", help="Output of class scores; default: the only one that looks like it."
         ),
@@ -151,20 +174,8 @@ def model_options(command: Callable[..., R]) -> Callable[..., R]:
             show_default=True,
             help="Whether what is measured of the model is kept for the next time, in the user's cache folder.",
         ),
-    ):
-        run = option(run)
-    return run
-
-
-def together(*options: Callable[..., Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Several options as one decorator, listed in this order."""
-
-    def decorate(command: Callable[P, R]) -> Callable[P, R]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
+    )
+    return added(run)
 
 
 # Options of the golden check.

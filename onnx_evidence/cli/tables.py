@@ -22,7 +22,7 @@ def explain_header(explainer: Explainer) -> str:
     device, settings = explainer.deployed.device, explainer.settings
     cuts = ", ".join(f"{each.cut.name} ({_times(each.cut.grid)}, {each.summary()})" for each in explainer.engines)
     return shown(
-        f"device: {device.name} ({device.reason})",
+        f"device: {device.name} ({device.reason}){_elsewhere(explainer.record['elsewhere'])}",
         f"method: {settings.method} ({explainer.reason})",
         f"cuts: {cuts}",
         *([f"Warning: {explainer.record['shallow']}"] if explainer.record["shallow"] else []),
@@ -146,7 +146,7 @@ def inspection_table(report: dict[str, Any]) -> str:
         f"labels       {'recorded' if report['labels'] else 'missing: pass --labels FILE to name classes'}",
         *_preprocess(report["preprocess"], report["preprocess_source"]),
         f"backward     {_backward(report['without_rule'])}",
-        f"device       {report['device']} ({report['device_reason']})",
+        f"device       {report['device']} ({report['device_reason']}){_elsewhere(report['elsewhere'])}",
         "",
         f"  {'cut':32} {'operator':18} {'shape':>16} {'tail':>6} {'stride':>8} {'field':>10}  for --layer auto",
     ]
@@ -162,6 +162,14 @@ def inspection_table(report: dict[str, Any]) -> str:
     lines += [f"--method auto: {report['instead']}, on pixels"] if report["instead"] else []
     lines += [f"Warning: {report['shallow']}"] if report["shallow"] else []
     return shown(*lines, *_golden(report))
+
+
+def _elsewhere(found: dict[str, dict[str, int]] | None) -> str:
+    """Nodes that the device did not run, in words; '' for the CPU's own provider."""
+    if found == {}:
+        return "; every node of the file ran there"
+    kinds = {name: ", ".join(f"{count} {kind}" for kind, count in each.items()) for name, each in (found or {}).items()}
+    return "".join(f"; not there, but by {name}: {words}" for name, words in kinds.items())
 
 
 def _taken_in(report: dict[str, Any]) -> str:

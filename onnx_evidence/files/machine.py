@@ -90,13 +90,13 @@ def thread_share(processes: int) -> dict[str, str]:
     return dict.fromkeys((_THREADS, "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), share)
 
 
-def describe_machine(device: str) -> dict[str, Any]:
+def describe_machine(*, gpu: bool) -> dict[str, Any]:
     """The machine, as plain values for a receipt.
 
     Parameters
     ----------
-    device : {'cpu', 'cuda'}
-        Where the model runs.
+    gpu : bool
+        Whether the model runs on one of NVIDIA's.
 
     Returns
     -------
@@ -104,8 +104,8 @@ def describe_machine(device: str) -> dict[str, Any]:
         ``cpu`` (its model), ``threads`` and, where the model runs on a GPU, ``gpu`` (its model), ``cuda`` and
         ``driver`` (versions of the CUDA runtime that is loaded, and that the driver is made for); null elsewhere.
     """
-    gpu = _gpu() if device == "cuda" else {"gpu": None, "cuda": None, "driver": None}
-    return {"cpu": _cpu(), "threads": available_threads(), **gpu}
+    found = _gpu() if gpu else {"gpu": None, "cuda": None, "driver": None}
+    return {"cpu": _cpu(), "threads": available_threads(), **found}
 
 
 @cache

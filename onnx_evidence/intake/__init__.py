@@ -5,7 +5,7 @@ Imported by: batch, cli, cuts, deployed, explainer.
 
 from onnx_evidence.intake.answer import Answer, Answers
 from onnx_evidence.intake.codes import unsigned
-from onnx_evidence.intake.deployed_file import representable
+from onnx_evidence.intake.deployed_file import as_file_takes_it, representable
 from onnx_evidence.intake.labels import check_labels, find_class, given_labels, name_both, read_labels
 from onnx_evidence.intake.model import Model, load_model
 from onnx_evidence.intake.peek import look
@@ -19,6 +19,7 @@ __all__ = [
     "Answers",
     "Arithmetic",
     "Model",
+    "as_file_takes_it",
     "check_labels",
     "find_class",
     "given_labels",

@@ -66,7 +66,8 @@ def fixed_record(
         "shallow": shallow,
         "device": deployed.device.name,
         "device_reason": deployed.device.reason,
-        "machine": describe_machine(deployed.device.name),
+        "elsewhere": deployed.elsewhere,
+        "machine": describe_machine(gpu=deployed.device.nvidia),
         "versions": {
             "onnx-evidence": version("onnx-evidence"),
             "onnxruntime": RUNTIME_VERSION,

@@ -1,21 +1,22 @@
 """ONNX Runtime: graphs that are open and run, on a device that is there.
 
-Imported by: deployed, intake, methods.
+Imported by: cli, deployed, intake, methods.
 """
 
+from onnx_evidence.sessions.device import DEVICES, Device, settle_device
 from onnx_evidence.sessions.kernels import OLDEST, without_source
 from onnx_evidence.sessions.runtime import (
     RUNTIME_VERSION,
     Classifier,
-    Device,
     Differentiator,
     EndlessError,
     Session,
     finite_logits,
-    settle_device,
+    ran_on,
 )
 
 __all__ = [
+    "DEVICES",
     "OLDEST",
     "RUNTIME_VERSION",
     "Classifier",
@@ -24,6 +25,7 @@ __all__ = [
     "EndlessError",
     "Session",
     "finite_logits",
+    "ran_on",
     "settle_device",
     "without_source",
 ]

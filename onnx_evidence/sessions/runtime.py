@@ -1,53 +1,34 @@
-"""ONNX Runtime sessions: which device really runs, and model bytes turned into plain callables.
-
-ONNX Runtime falls back to the CPU in silence: the device is settled once, by trying, and sessions are held to it.
-"""
+"""ONNX Runtime sessions: model bytes turned into plain callables."""
 
 import contextlib
-import ctypes
-import io
+import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Timer
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx.external_data_helper import uses_external_data
 
-from onnx_evidence.errors import DeviceError, ModelError, SettingError, one_line
+from onnx_evidence.errors import DeviceError, ModelError, one_line
 from onnx_evidence.files import available_threads
 from onnx_evidence.sessions.bfloat16 import needs_care, run_with_care
+from onnx_evidence.sessions.device import FATAL, Device, opened
 from onnx_evidence.sessions.kernels import why_not, without_source
 from onnx_evidence.types import AnyArray, Features, FloatArray
 
-DEVICES = ("auto", "cpu", "cuda")
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# Shared libraries that ONNX Runtime's CUDA provider loads, and the package that brings each.
-_CUDA_LIBRARIES = {
-    "libcuda.so.1": "the NVIDIA driver",
-    "libcudart.so.13": "the CUDA 13 runtime",
-    "libcublasLt.so.13": "cuBLAS for CUDA 13",
-    "libcufft.so.12": "cuFFT for CUDA 13",
-    "libcudnn.so.9": "cuDNN 9",
-}
 # Seconds that a graph with a Loop may run for nothing and for each picture: how often it turns may hang on the picture,
 # and then nobody knows whether it ends.
 _PATIENCE, _PATIENCE_EACH = 10.0, 5.0
 # What ONNX Runtime says of a run that was ended.
 _TERMINATED = "terminate flag"
-# Exact float32: the split is proved to 1e-4 of a logit, and TensorFloat-32 alone loses 1e-3. New batch shapes must
-# not start a search among algorithms.
-_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 # How far a gradient may be from the CPU's, as a share of its size.
 _ALIKE = 0.02
 # What no gradient is told from 0 by, nats per unit of the features.
 _NOTHING = 1e-9
-# Above its errors: what fails is raised, and said in our own line.
-_FATAL = 4
 # Memory that the tensors of one run may take; sessions keep what they once took, and a dozen are open at a time.
 _MOST_BYTES = 2**30
 # Rows that are run at once unless somebody says otherwise.
@@ -57,97 +38,7 @@ RUNTIME_VERSION = str(ort.__version__)
 ort.disable_telemetry_events()
 
 
-@dataclass(frozen=True)
-class Device:
-    """The device that sessions run on.
-
-    Attributes
-    ----------
-    name : {'cpu', 'cuda'}
-        Where the work is done.
-    reason : str
-        Why it was taken.
-    """
-
-    name: str
-    reason: str
-
-    @property
-    def provider(self) -> str:
-        """ONNX Runtime's name of the execution provider."""
-        return _PROVIDERS[self.name]
-
-
-def settle_device(requested: str) -> Device:
-    """Settle where to run, by trying.
-
-    Parameters
-    ----------
-    requested : {'auto', 'cpu', 'cuda'}
-        'auto' takes the GPU where it works.
-
-    Returns
-    -------
-    Device
-        'cpu' or 'cuda', never 'auto'.
-
-    Raises
-    ------
-    DeviceError
-        If 'cuda' was asked for and does not work; the message says what is missing.
-    SettingError
-        If it is none of the three.
-    """
-    if requested not in DEVICES:
-        raise SettingError(f"device {requested!r} is unknown: take one of {', '.join(DEVICES)}")
-    if requested == "cpu":
-        return Device("cpu", "asked for")
-    missing = _why_no_cuda()
-    if missing is None:
-        return Device("cuda", "asked for" if requested == "cuda" else "a working GPU was found")
-    if requested == "cuda":
-        raise DeviceError(f"device 'cuda' does not work here: {missing}; or take --device cpu")
-    return Device("cpu", f"no working GPU: {missing}")
-
-
-def _why_no_cuda() -> str | None:
-    """What keeps CUDA from working; None if it works."""
-    if _PROVIDERS["cuda"] not in ort.get_available_providers():
-        return "the installed onnxruntime has no CUDA provider (install onnxruntime-gpu, without onnxruntime beside it)"
-    # The driver first: without it the provider would fail after printing a page to stderr.
-    if not _loads("libcuda.so.1") and not _loads("nvcuda.dll"):
-        return "the NVIDIA driver is missing (libcuda.so.1 cannot be loaded)"
-    try:
-        # It reports what it cannot load on stdout, which belongs to our own output.
-        with contextlib.redirect_stdout(io.StringIO()):
-            ort.preload_dlls()
-        session = _session(_identity(), "cuda", threads=1)
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime raises many types here; each means: no CUDA
-        return one_line(error)
-    if _PROVIDERS["cuda"] in session.get_providers():
-        return None
-    absent = [f"{owner} ({name})" for name, owner in _CUDA_LIBRARIES.items() if not _loads(name)]
-    return f"missing: {', '.join(absent)}" if absent else "ONNX Runtime fell back to the CPU (see its log)"
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
-
-
-def _identity() -> bytes:
-    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1], value[1:])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-    return bytes(model.SerializeToString())
-
-
-def _session(
-    model: bytes, device: str, threads: int, folder: Path | None = None, *, share: bool = True, keep: bool = True
-) -> ort.InferenceSession:
+def _options(threads: int, folder: Path | None, *, share: bool, keep: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     # Kept for the next run, which is quicker, or given back.
     options.enable_cpu_mem_arena = keep
@@ -156,30 +47,37 @@ def _session(
         if share:
             # Weights beside the model are mapped, and shared by all sessions: packed anew each would copy them.
             options.add_session_config_entry("session.disable_prepacking", "1")
-    options.log_severity_level = _FATAL
+    options.log_severity_level = FATAL
     options.intra_op_num_threads = threads
     # Threads that spin after a run slow numpy's own threads down many times.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers: list[Any] = [_PROVIDERS["cpu"]]
-    if device == "cuda":
-        providers.insert(0, (_PROVIDERS["cuda"], _CUDA_OPTIONS))
-    return ort.InferenceSession(model, options, providers=providers)
+    return options
 
 
 def _open(
-    model: onnx.ModelProto | bytes, device: Device, threads: int | None, folder: Path | None, *, keep: bool = True
+    model: onnx.ModelProto | bytes,
+    device: Device,
+    threads: int | None,
+    folder: Path | None,
+    *,
+    keep: bool = True,
+    profile: str = "",
 ) -> ort.InferenceSession:
+    if isinstance(model, bytes):
+        data, place = model, folder
+    else:
+        data = model.SerializeToString()
+        place = folder if any(map(uses_external_data, model.graph.initializer)) else None
+    options = _options(threads or available_threads(), place, share=data is not model, keep=keep)
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     try:
-        if isinstance(model, bytes):
-            session = _session(model, device.name, threads or available_threads(), folder, share=False, keep=keep)
-        else:
-            place = folder if any(map(uses_external_data, model.graph.initializer)) else None
-            session = _session(model.SerializeToString(), device.name, threads or available_threads(), place, keep=keep)
+        session = opened(data, options, device)
+    except DeviceError:
+        raise
     except Exception as error:
         graph = onnx.load_model_from_string(model) if isinstance(model, bytes) else model
         raise ModelError(f"ONNX Runtime cannot run the model: {why_not(graph, error, device.name)}") from error
-    if device.provider not in session.get_providers():
-        raise DeviceError(f"the session fell back from {device.name} to {session.get_providers()[0]}")
     # Its copy of the graph and all weights, kept for falling back to another device, which is refused here.
     session._model_bytes = None
     return session
@@ -323,6 +221,52 @@ class Session:
         return [np.asarray(result) for result in results]
 
 
+def ran_on(
+    model: onnx.ModelProto | bytes, device: Device, batches: Sequence[AnyArray], folder: Path | None = None
+) -> dict[str, dict[str, int]]:
+    """Which execution providers really ran the nodes of a graph, as ONNX Runtime's own profile of one run has it.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto or bytes
+        As `Session` takes it.
+    device : Device
+        Where it runs.
+    batches : sequence of ndarray
+        One per input of the graph, in its order.
+    folder : Path, optional
+        Where weights lie that the graph only refers to.
+
+    Returns
+    -------
+    dict
+        By the name of a provider its operators, and how many nodes there are of each. Nodes are those that are left
+        behind the runtime's optimisations; a provider that takes whole subgraphs has one node for each.
+
+    Raises
+    ------
+    ModelError, DeviceError
+        As `Session`; ModelError too if the run fails.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        session = _open(model, device, None, folder, profile=str(Path(place) / "run"))
+        try:
+            session.run(None, dict(zip([each.name for each in session.get_inputs()], batches, strict=True)))
+        except Exception as error:
+            raise ModelError(
+                f"ONNX Runtime failed while running the model: {without_source(one_line(error))}"
+            ) from error
+        finally:
+            written = Path(session.end_profiling())
+        events = json.loads(written.read_text(encoding="utf-8"))
+    found: dict[str, dict[str, int]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and (provider := event["args"].get("provider")):
+            operators = found.setdefault(provider, {})
+            operators[event["args"]["op_name"]] = operators.get(event["args"]["op_name"], 0) + 1
+    return found
+
+
 def _has_loop(model: onnx.ModelProto | bytes) -> bool:
     """Whether there may be a Loop, inside of other nodes too; serialized text may happen to have the word."""
     if isinstance(model, bytes):
@@ -344,7 +288,7 @@ def _limited(rows: int | None) -> Iterator[ort.RunOptions | None]:
         yield None
         return
     options = ort.RunOptions()
-    options.log_severity_level = _FATAL
+    options.log_severity_level = FATAL
     timer = Timer(_patience(rows), lambda: setattr(options, "terminate", True))
     timer.daemon = True
     timer.start()
