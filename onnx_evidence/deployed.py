@@ -89,7 +89,8 @@ class _Parts:
         if session is None:
             part = make()
             taken, folder = bytes_at_once(part.graph, self.graph.shapes), self.model.path.parent
-            session = Session(part, self.device, batch=self.model.batch, folder=folder, row_bytes=taken)
+            kind, batch = str(key[0]), self.model.batch
+            session = Session(part, self.device, batch=batch, folder=folder, row_bytes=taken, part=kind)
             self._open[key] = session
         if self._kept is not None:
             self._kept.append(session)

@@ -78,6 +78,7 @@ HOMES = {
         "sessions.bfloat16",
         "sessions.device",
         "sessions.kernels",
+        "sessions.limit",
         "sessions.runtime",
         "vjp.attention",
         "vjp.build",

@@ -21,8 +21,8 @@ from onnx_evidence.evidence.samplers import MeanSampler
 from onnx_evidence.evidence.windows import Windows
 from onnx_evidence.methods.removal import RemovalEngine
 from onnx_evidence.pictures.photograph import list_images
-from onnx_evidence.sessions.runtime import Classifier, Session
-from onnx_evidence.types import AnyArray, Features
+from onnx_evidence.sessions import Classifier, watched
+from onnx_evidence.types import Features
 
 # Plain forward passes per picture and method.
 _PLAIN = 5
@@ -32,23 +32,6 @@ class _Repeated(MeanSampler):
     """The picture's mean, drawn as often as asked: the cost of sampling without its arithmetic."""
 
     deterministic = False
-
-
-class _Stopwatch:
-    """Adds up the time that sessions spend in model runs."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        run_all = Session.run_all
-
-        def timed(session: Session, *batches: AnyArray) -> list[AnyArray]:
-            start = time.perf_counter()
-            try:
-                return run_all(session, *batches)
-            finally:
-                self.seconds += time.perf_counter() - start
-
-        Session.run_all = timed  # type: ignore[method-assign, assignment]
 
 
 @dataclass
@@ -61,12 +44,13 @@ class _Times:
     outside: list[float] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
 
-    def measure(self, path: Path, stopwatch: _Stopwatch) -> None:
+    def measure(self, path: Path) -> None:
         """Explain one picture, and run the model on it as often as takes a steady median."""
-        stopwatch.seconds, start = 0.0, time.perf_counter()
-        explanation = self.explainer.explain(path)
+        start = time.perf_counter()
+        with watched() as spent:
+            explanation = self.explainer.explain(path)
         self.seconds.append(time.perf_counter() - start)
-        self.outside.append(1 - stopwatch.seconds / self.seconds[-1])
+        self.outside.append(1 - sum(spent.values()) / self.seconds[-1])
         self.steps.append(explanation.budget.steps if explanation.budget else self.explainer.rows())
         deployed = self.explainer.deployed
         inputs = deployed.prepare(path)[1][None]
@@ -126,7 +110,6 @@ def main(model: Path, folder: Path, background: str, limit: int, device: str) ->
     """Time MODEL's explanations of the pictures in FOLDER."""
     paths = list_images([folder])
     paths = paths[:: max(1, len(paths) // limit)][:limit]
-    stopwatch = _Stopwatch()  # before any session is made, so that none escapes it
     deployed = DeployedModel(model, device=device)
     default, windows = (
         _Times(Explainer(deployed)),
@@ -136,8 +119,8 @@ def main(model: Path, folder: Path, background: str, limit: int, device: str) ->
         times.explainer.explain(paths[0])  # warm-up
     ratios = []
     for path in paths:
-        default.measure(path, stopwatch)
-        windows.measure(path, stopwatch)
+        default.measure(path)
+        windows.measure(path)
         inputs = deployed.prepare(path)[1]
         ratios.append(_timed(partial(_all_in_pixels, windows.explainer, inputs)) / windows.seconds[-1])
     removals = _removals(windows.explainer)

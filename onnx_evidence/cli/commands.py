@@ -32,13 +32,14 @@ from onnx_evidence.evaluation import (
     DRAWS,
     Plan,
     comparison,
+    measure_cost,
     plan_sanity,
     plan_study,
     walk_photograph,
 )
 from onnx_evidence.files import check_folder, check_replaced, check_writable, finite_json, write_atomic
 from onnx_evidence.intake import look
-from onnx_evidence.methods import TOP, fit_background, is_background, save_background
+from onnx_evidence.methods import QUALITIES, TOP, fit_background, is_background, save_background
 from onnx_evidence.pictures import list_images
 from onnx_evidence.preprocessing import PRESETS, recipe
 from onnx_evidence.vjp import build_vjp, is_backward
@@ -68,6 +69,48 @@ def inspect(
     click.echo(finite_json(report, indent=2) if as_json else tables.inspection_table(report))
     if failed := tables.golden_failure(report.get("golden", [])):
         raise click.ClickException(failed)
+
+
+@click.command(cls=OnceCommand)
+@click.argument("model", type=PATH)
+@click.argument("image", type=PATH, required=False)
+@click.option(
+    "--quality",
+    "qualities",
+    type=click.Choice(list(QUALITIES)),
+    multiple=True,
+    default=[name for name in QUALITIES if name != "best"],
+    show_default=True,
+    help="What is timed (repeatable); 'best' takes some twenty times as long as the default.",
+)
+@click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True, help="Maps of each quality.")
+@click.option("--pictures", type=click.IntRange(min=1), default=1000, show_default=True, help="For the forecast.")
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@verbosity_options
+@translate_errors
+def bench(
+    model: Path,
+    image: Path | None,
+    qualities: tuple[str, ...],
+    repeats: int,
+    pictures: int,
+    opening: Opening,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Tell what maps of MODEL cost on this machine, and where the time goes.
+
+    Times are medians, also in plain passes of the model that are taken beside them, as seconds differ from run to run.
+    Of IMAGE, or of noise.
+    """
+    set_verbosity(quiet, verbose)
+    chosen = list(dict.fromkeys(qualities))
+    with progress_bar((repeats + 1) * len(chosen), "map", quiet or as_json) as bar:
+        found = measure_cost(model, image, opening, chosen, repeats=repeats, pictures=pictures, done=bar.update)
+    if as_json or not quiet:
+        click.echo(finite_json(found, indent=2) if as_json else tables.cost_table(found))
 
 
 @click.command(cls=OnceCommand)

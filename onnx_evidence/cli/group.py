@@ -26,6 +26,7 @@ class _Home(NamedTuple):
 # Each is how the help of the command itself begins.
 _HOMES = {
     "background": _Home("commands", "Fit what features of MODEL look like from the pictures in FOLDER"),
+    "bench": _Home("commands", "Tell what maps of MODEL cost on this machine"),
     "evaluate": _Home("commands", "Measure how faithful maps of MODEL are"),
     "explain": _Home("batch", "Explain what MODEL saw in each of IMAGES"),
     "gradient": _Home("commands", "Save the backward graph of MODEL as an .onnx file"),

@@ -235,6 +235,40 @@ def _preprocess(settings: dict[str, Any] | None, source: str | None) -> list[str
     return [f"preprocess   {in_words(make_preprocess(settings, 'report'))}", f"             from: {source}"]
 
 
+def cost_table(report: dict[str, Any]) -> str:
+    """The report of ``bench``, from `evaluation.measure_cost`, for people."""
+    share = report["rate"] / report["rate_of_convolution"]
+    rows = list(report["qualities"].values())
+    lines = [
+        f"device {report['device']}, {several(report['threads'], 'thread')}; opened in {report['opening_ms']:.0f} ms",
+        f"a plain pass: {report['plain_ms']:.1f} ms for {report['multiply_adds'] / 1e6:.0f} million multiply-adds: "
+        f"{report['rate'] / 1e9:.1f} x 10^9 a second, {share:.0%} of what one large convolution gets here",
+        "",
+        f"{'ms per map':22}{''.join(f'{quality:>18}' for quality in report['qualities'])}",
+    ]
+    for name, words in report["stages"].items():
+        parts = [(row["stages_ms"][name], row["stages_ms"][name] / sum(row["stages_ms"].values())) for row in rows]
+        lines.append(f"{words:22}{''.join(f'{each:11.1f}{part:7.0%}' for each, part in parts)}")
+    lines += [
+        _row_of("all", [row["ms"] for row in rows]),
+        _row_of("plain passes, undrawn", [row["plain_passes"] for row in rows]),
+        "",
+    ]
+    lines += [f"a plain pass in batches: {_by(each, 'ms a picture')}" for each in [report["batches_ms"]] if each]
+    lines += [f"a plain pass by threads: {_by(each, 'ms')}" for each in [report["threads_ms"]] if each]
+    count = several(report["pictures"], "picture")
+    lines += [f"{count} at {quality}, by --workers: {_by(each, 's')}" for quality, each in report["forecast"].items()]
+    return shown(*lines)
+
+
+def _row_of(words: str, values: Sequence[float]) -> str:
+    return f"{words:22}" + "".join(f"{value:11.1f}{'':7}" for value in values)
+
+
+def _by(found: dict[str, float], unit: str) -> str:
+    return ", ".join(f"{count}: {value:.3g} {unit}" for count, value in found.items())
+
+
 def background_table(header: Header, path: Path) -> str:
     """What was fitted and written, how well it predicts, and how much had to be clipped."""
     lines = [f"{path}: fitted from {several(header.pictures, 'picture')}"]

@@ -9,11 +9,13 @@ are measured by the same instruments.
 * `mosaics`: four pictures in one, each class's evidence in its quarter or not.
 * `bootstrap`: intervals over pictures.
 * `mappers`: methods and controls as functions; `given`: true classes, masks and boxes from files.
+* `cost`: what maps take on this machine, and where the time goes.
 * `loop`: everything of every method on every picture; `summary`, `report`, `figure`: what is made of it.
 
 Imported by: cli.
 """
 
+from onnx_evidence.evaluation.cost import STAGES, measure_cost
 from onnx_evidence.evaluation.links import walk_photograph
 from onnx_evidence.evaluation.loop import TOLERANCE, Plan
 from onnx_evidence.evaluation.mappers import DEFAULT_METHODS
@@ -25,10 +27,12 @@ from onnx_evidence.evaluation.substrates import SUBSTRATES
 __all__ = [
     "DEFAULT_METHODS",
     "DRAWS",
+    "STAGES",
     "SUBSTRATES",
     "TOLERANCE",
     "Plan",
     "comparison",
+    "measure_cost",
     "plan_sanity",
     "plan_study",
     "walk_photograph",

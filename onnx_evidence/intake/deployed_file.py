@@ -28,7 +28,7 @@ class DeployedFile:
         self.path, self.tensor, self._entry = path, tensor, entry
         try:
             bytes_ = _with_output(data, tensor)
-            self._session = Session(bytes_, device, batch=rows, folder=path.parent, outputs=[tensor])
+            self._session = Session(bytes_, device, batch=rows, folder=path.parent, outputs=[tensor], part="file")
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
 

@@ -1,10 +1,11 @@
 """ONNX Runtime: graphs that are open and run, on a device that is there.
 
-Imported by: cli, deployed, intake, methods.
+Imported by: cli, deployed, evaluation, intake, methods.
 """
 
 from onnx_evidence.sessions.device import DEVICES, Device, settle_device
 from onnx_evidence.sessions.kernels import OLDEST, without_source
+from onnx_evidence.sessions.limit import convolution_rate
 from onnx_evidence.sessions.runtime import (
     RUNTIME_VERSION,
     Classifier,
@@ -14,6 +15,7 @@ from onnx_evidence.sessions.runtime import (
     finite_logits,
     ran_on,
 )
+from onnx_evidence.sessions.watch import watched
 
 __all__ = [
     "DEVICES",
@@ -24,8 +26,10 @@ __all__ = [
     "Differentiator",
     "EndlessError",
     "Session",
+    "convolution_rate",
     "finite_logits",
     "ran_on",
     "settle_device",
+    "watched",
     "without_source",
 ]

@@ -18,6 +18,7 @@ from onnx_evidence.files import available_threads
 from onnx_evidence.sessions.bfloat16 import needs_care, run_with_care
 from onnx_evidence.sessions.device import FATAL, Device, opened
 from onnx_evidence.sessions.kernels import why_not, without_source
+from onnx_evidence.sessions.watch import counted
 from onnx_evidence.types import AnyArray, Features, FloatArray
 
 # Seconds that a graph with a Loop may run for nothing and for each picture: how often it turns may hang on the picture,
@@ -106,6 +107,8 @@ class Session:
         Where weights lie that the graph only refers to.
     outputs : sequence of str, optional
         The outputs that are asked for; by default all, in the order of the graph.
+    part : str
+        What of the model it is, for `watched`.
     row_bytes : int
         Memory that one row takes, as far as that is known. Batches are cut so that a run takes no more than a
         gibibyte, and a session whose usual batches would take more keeps none of it between runs.
@@ -128,6 +131,7 @@ class Session:
         folder: Path | None = None,
         outputs: Sequence[str] | None = None,
         row_bytes: int = 0,
+        part: str = "",
     ) -> None:
         self._session: ort.InferenceSession | None = _open(
             model, device, threads, folder, keep=row_bytes * _USUAL_ROWS <= _MOST_BYTES
@@ -137,7 +141,7 @@ class Session:
         self._inputs = [each.name for each in self._session.get_inputs()]
         self._last = [each.name for each in self._session.get_outputs()][-1:]  # a graph may give nothing
         self.inputs = len(self._inputs)
-        self._batch = batch
+        self._batch, self._part = batch, part
         self._turns = _has_loop(model)
         self._careful = needs_care(self._session)
         self.passes = 0
@@ -193,7 +197,7 @@ class Session:
         if session is None:
             raise ModelError("the model was closed, and nothing of it can be run any more: open it again")
         try:
-            with _limited(len(batches[0]) if self._turns else None) as options:
+            with _limited(len(batches[0]) if self._turns else None) as options, counted(self._part):
                 given = dict(zip(self._inputs, batches, strict=True))
                 run = partial(run_with_care, session) if self._careful else session.run
                 results = run(outputs, given, options)
