@@ -114,7 +114,8 @@ def lines(out: Path) -> int:
 def without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures that take no time: what is drawn is not what is tested."""
     monkeypatch.setattr(work, "write_figure", stub_figure)
-    monkeypatch.setattr("onnx_evidence.results.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    place = "onnx_evidence.results.explanation.Explanation.figure"
+    monkeypatch.setattr(place, lambda explanation, limit=None, **how: limit)
 
 
 def explained(place: Path, model: Path, count: int) -> Path:

@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_evidence.batch import recompute, work
+from onnx_evidence.batch import recompute
 from onnx_evidence.batch.compare import NOT_COMPARED, Allowed, apart, differences, sum_tolerance
 from onnx_evidence.batch.lock import FolderLock
 from onnx_evidence.batch.reopen import opening
 from onnx_evidence.batch.work import may_be_folder
-from tests.batch import call, copy_of, manifest, stub_figure, write_pictures
+from tests.batch import call, copy_of, manifest, without_drawing, write_pictures
 
 # What a run with other options would write as well: there is no randomness in this map, and enough steps; and 'deep'
 # takes what 'auto' takes, both of two stages.
@@ -61,8 +61,7 @@ def quick(monkeypatch):
         return opened[key]
 
     monkeypatch.setattr(recompute, "reopen", reopen)
-    monkeypatch.setattr(work, "write_figure", stub_figure)
-    monkeypatch.setattr("onnx_evidence.results.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    without_drawing(monkeypatch)
 
 
 def verify(out: Path, *arguments: object, code: int = 0) -> dict[str, Any]:

@@ -10,20 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnx_evidence.batch import folder, work
+from onnx_evidence.batch import folder
 from onnx_evidence.batch.lock import FolderLock
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import DataError, ModelError
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import store
 from tests import tiny
-from tests.batch import call, interrupt_self, manifest, results, stub_figure, write_pictures
+from tests.batch import call, interrupt_self, manifest, results, without_drawing, write_pictures
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(work, "write_figure", stub_figure)
-    monkeypatch.setattr("onnx_evidence.results.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    without_drawing(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -306,8 +305,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_completes_later(
     assert result.stderr.count("\n") == 1
     assert not list(tmp_path.rglob("*.partial"))
     monkeypatch.undo()
-    monkeypatch.setattr(work, "write_figure", stub_figure)
-    monkeypatch.setattr("onnx_evidence.results.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    without_drawing(monkeypatch)
     explain(pictures, "-o", tmp_path / "out", "-q")
     assert results(tmp_path / "out") == undisturbed
 

@@ -9,15 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from onnx_evidence.batch import work
 from onnx_evidence.batch.summary import Cohort, central, summarise
-from tests.batch import call, manifest, stub_figure, write_pictures
+from tests.batch import call, manifest, without_drawing, write_pictures
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(work, "write_figure", stub_figure)
-    monkeypatch.setattr("onnx_evidence.results.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    without_drawing(monkeypatch)
 
 
 @pytest.fixture

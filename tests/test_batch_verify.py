@@ -14,12 +14,12 @@ import pytest
 from jsonschema import Draft202012Validator
 from onnx import numpy_helper
 
-from onnx_evidence.batch import fingerprint, work
+from onnx_evidence.batch import fingerprint
 from onnx_evidence.batch.fingerprint import SCHEMA
 from onnx_evidence.batch.journal import sealed
 from onnx_evidence.batch.receipt import schema, unlike
 from onnx_evidence.batch.sound import draw
-from tests.batch import call, copy_of, manifest, stub_figure, write_pictures
+from tests.batch import call, copy_of, manifest, without_drawing, write_pictures
 
 METHODS = {
     "integrated": (),
@@ -44,8 +44,7 @@ def made(tmp_path_factory, tiny_model):
 
 def quick(patch: pytest.MonkeyPatch) -> None:
     """Figures that are drawn at once; the scale still counts."""
-    patch.setattr(work, "write_figure", stub_figure)
-    patch.setattr("onnx_evidence.results.explanation.Explanation.figure", lambda explanation, limit=None: limit)
+    without_drawing(patch)
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -220,6 +222,33 @@ def test_figures_do_not_depend_on_those_before(rng):
     assert _places.cache_info().hits == 0
     written(one)
     assert _places.cache_info().hits == 1
+
+
+def test_a_figure_that_is_drawn_on_again_is_the_one_that_is_drawn_anew(rng):
+    """Whatever it showed before: other shapes, frames, limits, texts, or a map that was sampled in between."""
+    maps = [
+        explanation(some_map(rng)),
+        explanation(100 * some_map(rng), shape=(20, 90), target="gjpqy", unit="bits per pixel"),
+        explanation(some_map(rng), shape=(90, 20), budgets=(Budget(2.0, -1.0, 4.0, -1.0, 9, 3.0),)),
+        replace(explanation(some_map(rng)), stderr=np.full((32, 32), 0.1, np.float32)),
+        explanation(some_map(rng), shape=(200, 3)),
+    ]
+
+    def written(number: int, limit: float | None, *, again: bool) -> bytes:
+        stream = BytesIO()
+        write_figure(maps[number].figure(limit, again=again), stream)
+        return stream.getvalue()
+
+    asked = [(number, limit) for number in (0, 1, 2, 3, 4, 0, 2, 1) for limit in (None, 3.0)]
+    anew = {each: written(*each, again=False) for each in set(asked)}
+    assert len(set(anew.values())) == len(anew)
+    assert all(written(*each, again=True) == anew[each] for each in asked)
+    # The control: it is the same figure indeed, of this thread alone; and nobody gets it who did not ask for it.
+    same = maps[0].figure(again=True)
+    assert maps[1].figure(again=True) is same
+    assert maps[1].figure() is not same
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: maps[0].figure(again=True)).result() is not same
 
 
 def test_the_bar_of_a_comparison_names_both_classes(rng):

@@ -320,7 +320,7 @@ def line_of(
 def drawn(explanation: Explanation, limit: float, **how: int) -> bytes:
     """The figure of a map, as a PNG file; see `Explanation.figure`, and `write_figure` for how."""
     stream = BytesIO()
-    write_figure(explanation.figure(limit), stream, **how)
+    write_figure(explanation.figure(limit, again=True), stream, **how)
     return stream.getvalue()
 
 

@@ -15,7 +15,7 @@ are measured by the same instruments.
 Imported by: cli.
 """
 
-from onnx_evidence.evaluation.cost import STAGES, measure_cost
+from onnx_evidence.evaluation.cost import measure_cost
 from onnx_evidence.evaluation.links import walk_photograph
 from onnx_evidence.evaluation.loop import TOLERANCE, Plan
 from onnx_evidence.evaluation.mappers import DEFAULT_METHODS
@@ -27,7 +27,6 @@ from onnx_evidence.evaluation.substrates import SUBSTRATES
 __all__ = [
     "DEFAULT_METHODS",
     "DRAWS",
-    "STAGES",
     "SUBSTRATES",
     "TOLERANCE",
     "Plan",

@@ -144,7 +144,7 @@ def _run(explainer: Explainer, picture: Path | Photograph, inputs: Features) -> 
     with watched() as spent:
         reading, _ = _timed(lambda: deployed.prepare(picture))
         whole, found = _timed(lambda: explainer.explain(picture))
-    drawing, _ = _timed(lambda: write_figure(found.figure(), BytesIO()))
+    drawing, _ = _timed(lambda: write_figure(found.figure(again=True), BytesIO()))
     packing, _ = _timed(found.packed)
     plain = median(_timed(lambda: deployed.session.run(inputs))[0] for _ in range(_PLAIN))
     inside = sum(spent.values())

@@ -318,7 +318,7 @@ class Explanation:
         """
         write_bytes(Path(path), self.packed())
 
-    def figure(self, limit: float | None = None) -> "Figure":
+    def figure(self, limit: float | None = None, *, again: bool = False) -> "Figure":
         """Draw photograph, evidence and overlay: red speaks for, blue against, white is exactly 0.
 
         Where something was sampled, what cannot be told from 0 is hatched, and the standard error has a picture too.
@@ -327,6 +327,9 @@ class Explanation:
         ----------
         limit : float, optional
             Bits at the ends of the colour bar; by default the largest magnitude in this map.
+        again : bool
+            Whether the figure of an earlier call may be drawn on again, which is quicker: for one that is written at
+            once, as it shows another map after the next call.
 
         Returns
         -------
@@ -334,4 +337,4 @@ class Explanation:
         """
         from onnx_evidence.results.figure import draw  # matplotlib is slow to import; only pictures need it
 
-        return draw(self, limit)
+        return draw(self, limit, again=again)

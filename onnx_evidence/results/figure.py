@@ -1,11 +1,14 @@
 """Pictures of maps, with matplotlib's ``Figure`` (never pyplot). Nothing is scaled but here."""
 
+import threading
 import warnings
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -57,47 +60,101 @@ def overlay(pixels: Pixels, values: Features, limit: float) -> AnyArray:
     return mixed.round().astype(np.uint8)
 
 
-def draw(explanation: "Explanation", limit: float | None = None) -> Figure:
+@dataclass(frozen=True)
+class _Sheet:
+    """A figure, and what in it changes from one map to the next."""
+
+    figure: Figure
+    axes: tuple[Axes, ...]
+    images: tuple[AxesImage, ...]
+    # Around what the model saw: what lies outside was cropped away before it looked.
+    frames: tuple[Rectangle, ...]
+    # Of the map's bits, unseen: what the bar is for.
+    scale: AxesImage
+    bar: Colorbar
+
+    @classmethod
+    def made(cls, count: int, layout: Literal["none", "compressed"]) -> "_Sheet":
+        """An empty one of so many pictures, of which the first three share a bar."""
+        figure = Figure(dpi=100)
+        figure.set_layout_engine(layout)
+        axes = figure.subplots(1, count)
+        for axis in axes:
+            axis.set_xticks([])
+            axis.set_yticks([])
+        images = tuple(axis.imshow(np.zeros((1, 1, 4), np.uint8)) for axis in axes)
+        frames = tuple(
+            axis.add_patch(Rectangle((0, 0), 1, 1, fill=False, color="0.5", lw=0.8, ls=":")) for axis in axes
+        )
+        scale = axes[1].imshow(np.zeros((1, 1)), cmap=COLORS, visible=False)
+        return cls(figure, tuple(axes), images, frames, scale, figure.colorbar(scale, ax=axes[:3], **_BAR))
+
+    def place(self, original: tuple[int, int], seen: tuple[float, float, float, float]) -> None:
+        """Make it one for photographs of that height and width, of which the model saw what is inside of a frame."""
+        height, width = original
+        top, left, bottom, right = seen
+        size = (4.5 * len(self.axes), 1.9 + 4.2 * min(max(height / width, 0.2), 2.2))
+        self.figure.set_size_inches(*size)
+        for image in (*self.images, self.scale):
+            image.set_extent((0, width, height, 0))
+        for axis, frame in zip(self.axes, self.frames, strict=True):
+            axis.set_xlim(0, width)
+            axis.set_ylim(height, 0)
+            frame.set_bounds(left, top, right - left, bottom - top)
+
+
+class _Kept(threading.local):
+    """A sheet of three pictures that a thread draws on again: to make one takes half of the time of a figure."""
+
+    @cached_property
+    def sheet(self) -> _Sheet:
+        return _Sheet.made(3, "none")
+
+
+def draw(explanation: "Explanation", limit: float | None = None, *, again: bool = False) -> Figure:
     """Photograph, evidence and overlay side by side, with a colour bar in the unit shown, which ends at ``limit``.
 
     Without it, it ends at the largest magnitude of the map. Where something was sampled, a fourth picture has the
-    standard error, and evidence whose 95 % interval holds 0 is hatched.
+    standard error, and evidence whose 95 % interval holds 0 is hatched. With ``again`` the figure may be one that was
+    given before, and shows this map now.
     """
+    height, width = explanation.placement.original
+    # Below very tall pictures the bar is so short that its numbers stand out at its sides.
+    placed = not explanation.sampled and height <= _TALL * width
+    # What is laid out, or drawn beside a standard error, is not taken back so easily.
+    fresh = partial(_Sheet.made, 3 + explanation.sampled, "none" if placed else "compressed")
+    sheet = _kept.sheet if again and placed else fresh()
+    sheet.place((height, width), explanation.placement.seen())
+    titles, label = _fill(sheet, explanation, limit or float(np.abs(explanation.shown).max()) or 1.0)
+    if placed:
+        size = tuple(sheet.figure.get_size_inches())
+        places = _places(size, (height, width), tuple(map(_height_of, titles)), _height_of(label))
+        for axis, place in zip((*sheet.axes, sheet.bar.ax), places, strict=True):
+            axis.set_position(place)
+    return sheet.figure
+
+
+def _fill(sheet: _Sheet, explanation: "Explanation", limit: float) -> tuple[list[str], str]:
+    """Show a map on a sheet; the titles above its pictures, and the label below."""
     pixels = explanation.photograph.pixels[:: _step(explanation), :: _step(explanation)]
     values = _in_photograph(explanation, explanation.shown)
-    limit = limit or float(np.abs(explanation.shown).max()) or 1.0
-    height, width = values.shape
-    sampled = explanation.sampled
-    size = (13.5 + 4.5 * sampled, 1.9 + 4.2 * min(max(height / width, 0.2), 2.2))
     # The headline belongs to the middle picture: a title above all three would overlap with tall ones.
-    titles = ("photograph", f"{plain(_headline(explanation))}\nevidence", "overlay")
+    titles = ["photograph", f"{plain(_headline(explanation))}\nevidence", "overlay"]
+    pictures = [pixels, colorize(values, limit), overlay(pixels, values, limit)]
+    for axis, image, picture, title in zip(sheet.axes, sheet.images, pictures, titles, strict=False):
+        image.set_data(picture)
+        axis.set_title(title, fontsize=_TITLE)
+    sheet.scale.set_data(values)
+    sheet.scale.set_clim(-limit, limit)
     unit = f"{explanation.shown_unit} for {explanation.title}"
     words = f"blue speaks against   |   {unit}   |   red speaks for{_account(explanation)}{_intervals(explanation)}"
     label = plain(words)
-    # Below very tall pictures the bar is so short that its numbers stand out at its sides.
-    placed = not sampled and height <= _TALL * width
-    figure = Figure(figsize=size, dpi=100)
-    figure.set_layout_engine("none" if placed else "compressed")
-    axes = figure.subplots(1, 3 + sampled)
-    for axis, picture, title in zip(
-        axes, (pixels, colorize(values, limit), overlay(pixels, values, limit)), titles, strict=False
-    ):
-        _show(axis, explanation, picture, title)
-    if sampled:
-        for axis in axes[1:3]:
+    sheet.bar.set_label(label)
+    if explanation.sampled:
+        for axis in sheet.axes[1:3]:
             _hatch(axis, np.abs(values) < _in_photograph(explanation, np.nan_to_num(explanation.shown_margin)))
-    scale = axes[1].imshow(
-        values, cmap=COLORS, norm=Normalize(-limit, limit), extent=_extent(explanation), visible=False
-    )
-    bar = figure.colorbar(scale, ax=axes[:3], **_BAR)
-    bar.set_label(label)
-    if sampled:
-        _draw_error(figure, axes[3], explanation)
-    if placed:
-        places = _places(size, explanation.placement.original, tuple(map(_height_of, titles)), _height_of(label))
-        for axis, place in zip((*axes, bar.ax), places, strict=True):
-            axis.set_position(place)
-    return figure
+        _draw_error(sheet, explanation)
+    return titles, label
 
 
 @lru_cache(maxsize=256)
@@ -143,24 +200,6 @@ def _in_photograph(explanation: "Explanation", values: Features) -> Features:
     return to_original(values, explanation.placement)[::step, ::step]
 
 
-def _extent(explanation: "Explanation") -> tuple[float, float, float, float]:
-    """Left, right, bottom and top of the photograph, in its pixels."""
-    height, width = explanation.placement.original
-    return 0, width, height, 0
-
-
-def _show(axis: Axes, explanation: "Explanation", picture: AnyArray, title: str, **how: Any) -> AxesImage:
-    """One picture with its title, and a frame around what the model saw."""
-    image = axis.imshow(picture, extent=_extent(explanation), **how)
-    axis.set_title(title, fontsize=_TITLE)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    top, left, bottom, right = explanation.placement.seen()
-    # What lies outside this frame was cropped away before the model looked.
-    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="0.5", lw=0.8, ls=":"))
-    return image
-
-
 def _hatch(axis: Axes, mask: Mask) -> None:
     """Hatch the part of a picture where ``mask`` is set."""
     limits = axis.get_xlim(), axis.get_ylim()
@@ -178,13 +217,16 @@ def _hatch(axis: Axes, mask: Mask) -> None:
     axis.set_ylim(limits[1])
 
 
-def _draw_error(figure: Figure, axis: Axes, explanation: "Explanation") -> None:
+def _draw_error(sheet: _Sheet, explanation: "Explanation") -> None:
     """The map of the standard error, with a colour bar of its own: white is exactly 0."""
     errors = _in_photograph(explanation, np.nan_to_num(explanation.shown_stderr))
-    most = float(errors.max()) or 1.0
-    image = _show(axis, explanation, errors, "standard error", cmap=ERROR_COLORS, norm=Normalize(0, most))
+    axis, image = sheet.axes[3], sheet.images[3]
+    image.set_data(errors)
+    image.set_cmap(ERROR_COLORS)
+    image.set_clim(0, float(errors.max()) or 1.0)
+    axis.set_title("standard error", fontsize=_TITLE)
     # Upright, so that its label cannot run into the other bar's however narrow pictures are.
-    bar = figure.colorbar(image, ax=axis, location="right", aspect=20, shrink=0.8)
+    bar = sheet.figure.colorbar(image, ax=axis, location="right", aspect=20, shrink=0.8)
     bar.set_label(f"standard error, {explanation.shown_unit}")
 
 
@@ -221,3 +263,6 @@ def _headline(explanation: "Explanation") -> str:
 def plain(text: str) -> str:
     """Text that matplotlib will not take for a formula."""
     return text.replace("$", r"\$")
+
+
+_kept = _Kept()

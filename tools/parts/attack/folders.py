@@ -413,9 +413,9 @@ def _stand_in(*, processes: bool) -> None:
     _patch("batch.work", "Recipe.open", once)
     _patch("explainer", "Explainer.close", lambda explainer: None)
     _patch("deployed", "DeployedModel.close", lambda deployed: None)
-    _patch("results.explanation", "Explanation.figure", lambda explanation, limit=None: limit)
+    _patch("results.explanation", "Explanation.figure", lambda explanation, limit=None, **how: limit)
     if processes:
-        _patch("cli.batch", "spawned", lambda recipe, count, device: _pickled(recipe))
+        _patch("cli.batch", "spawned", lambda recipe, count, *, gpus: _pickled(recipe))
         _patch("cli.batch", "on_cluster", lambda recipe, address: _pickled(recipe))
 
 
