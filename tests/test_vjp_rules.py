@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, version_converter
+from parts.cuda_kernels import left
 
 from onnx_evidence.errors import GradientError
 from onnx_evidence.evidence.odds import log_probabilities
@@ -1054,10 +1055,29 @@ def test_every_rule_has_a_case():
     assert set(CASES) | CLOSED_FORM == set(RULES)
 
 
-@pytest.mark.parametrize(
+EVERY_CASE = pytest.mark.parametrize(
     ("op_type", "case"),
     [pytest.param(name, case, id=f"{name}-{k}") for name, cases in CASES.items() for k, case in enumerate(cases)],
 )
+# What a gradient needs that the CUDA provider does not have, no more than the operator itself.
+LEAVE_A_GPU = {"Sinh": {"Cosh"}, "Cosh": {"Sinh"}}
+
+
+@EVERY_CASE
+def test_no_rule_takes_a_model_off_the_gpu(op_type: str, case: Case):
+    """What a backward graph adds is in the list of kernels that ONNX Runtime publishes of its CUDA provider."""
+
+    @settings(max_examples=4, derandomize=True, deadline=None, database=None)
+    @given(data=st.data())
+    def all_examples(data: st.DataObject) -> None:
+        for problem in case(Draw(data)):
+            added = set(left(build_vjp(problem.model))) - set(left(problem.model))
+            assert {each.split()[0] for each in added} <= LEAVE_A_GPU.get(op_type, set())
+
+    all_examples()
+
+
+@EVERY_CASE
 def test_rule_agrees_with_central_differences(op_type: str, case: Case):
     @settings(max_examples=DRAWS.get(op_type, 20), derandomize=True, deadline=None, database=None)
     @given(data=st.data())
@@ -1376,3 +1396,22 @@ def test_guided_backpropagation_is_as_written_by_hand(rng: np.random.Generator):
 def test_guided_backpropagation_needs_a_rectifier():
     with pytest.raises(GradientError, match="there are none here"):
         build_vjp(single("Sigmoid", (3,)), only_rectified=True)
+
+
+def test_control_nodes_that_would_leave_a_gpu_are_counted():
+    kinds = {"of": TensorProto.FLOAT, "whole": TensorProto.INT64}
+    inputs = [helper.make_tensor_value_info(name, kind, [2, 3]) for name, kind in kinds.items()]
+    nodes = [
+        node("Relu", ["of"], ["a"]),
+        node("Mish", ["a"], ["b"]),
+        node("Mish", ["b"], ["c"]),
+        node("Neg", ["whole"], ["d"]),
+        node("Abs", ["d"], ["e"]),
+        node("ReduceMean", ["e"], ["f"], keepdims=0),
+        node("Gelu", ["c"], ["g"], domain="com.microsoft"),
+    ]
+    made = helper.make_graph(nodes, "g", inputs, [helper.make_tensor_value_info("g", TensorProto.FLOAT, None)])
+    model = helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    )
+    assert left(model) == {"Mish of float": 2, "ReduceMean of int64": 1, "Gelu of float": 1}
