@@ -25,7 +25,7 @@ from onnx_evidence.intake.codes import unsigned
 from onnx_evidence.intake.deployed_file import DeployedFile
 from onnx_evidence.intake.proof import CODES, FULL, HALF, arithmetic_of
 from onnx_evidence.preprocessing.contract import Preprocess
-from onnx_evidence.sessions.runtime import Session, settle_device
+from onnx_evidence.sessions import Session, settle_device
 from tests import tiny
 
 node = helper.make_node

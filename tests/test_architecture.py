@@ -38,6 +38,7 @@ HOMES = {
         "cuts.parts",
         "deployed",
         "evaluation.randomise",
+        "graphs.apart",
         "graphs.fields",
         "graphs.net",
         "graphs.nodes",

@@ -22,7 +22,7 @@ from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import ModelError
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.intake.branches import settle_branches
-from onnx_evidence.sessions.runtime import EndlessError, Session, settle_device
+from onnx_evidence.sessions import EndlessError, Session, settle_device
 from tests.tiny import PREPROCESS, classifier
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL

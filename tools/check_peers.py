@@ -28,6 +28,7 @@ from onnx_evidence.evidence.attribution import grad_cam, grad_cam_plus_plus, lay
 from onnx_evidence.evidence.odds import LN2
 from onnx_evidence.evidence.path import integrate
 from onnx_evidence.evidence.score import Score
+from onnx_evidence.graphs import with_weights
 from onnx_evidence.types import AnyArray, FloatArray, Gradient
 
 _PICTURES = 2
@@ -104,7 +105,7 @@ def peer_maps(net: Any, layer: Any, x: AnyArray, target: int) -> tuple[Maps, Any
 def same_features(deployed: DeployedModel, x: AnyArray, features: AnyArray) -> Cut:
     """The cut whose features are those of the layer."""
     cuts = [cut for cut in deployed.graph.cuts if cut.shape == features.shape]
-    probe = deployed.graph.whole()
+    probe = with_weights(deployed.graph.whole())
     probe.graph.output.extend(helper.make_tensor_value_info(cut.name, TensorProto.FLOAT, None) for cut in cuts)
     found = session(probe).run(None, {deployed.model.input_name: x[None]})[1:]
     misses = [float(np.abs(each[0] - features).max() / np.abs(features).max()) for each in found]

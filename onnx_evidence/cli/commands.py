@@ -38,6 +38,7 @@ from onnx_evidence.evaluation import (
     walk_photograph,
 )
 from onnx_evidence.files import check_folder, check_replaced, check_writable, finite_json, write_atomic
+from onnx_evidence.graphs import with_weights
 from onnx_evidence.intake import look
 from onnx_evidence.methods import QUALITIES, TOP, fit_background, is_background, save_background
 from onnx_evidence.pictures import list_images
@@ -285,7 +286,7 @@ def gradient(model: Path, out: Path, layer: str | None, opening: Opening) -> Non
     deployed = opened(model, opening)
     cut = deployed.graph.find(layer or deployed.model.input_name)
     backward = build_vjp(deployed.graph.tail(cut), rest=True)
-    write_atomic(out, lambda stream: stream.write(backward.SerializeToString()))
+    write_atomic(out, lambda stream: stream.write(with_weights(backward).SerializeToString()))
     click.echo(f"{out}: {len(backward.graph.node)} nodes, from {cut.name!r} to the logits and back")
 
 

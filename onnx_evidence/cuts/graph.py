@@ -306,15 +306,18 @@ class Graph:
         return None if cut.name == self.model.input_name else self.head(cut), self.tail(cut)
 
     def head(self, *cuts: Cut) -> onnx.ModelProto:
-        """The model from the input to the features at some cuts inside, in the order given."""
+        """The model from the input to the features at some cuts inside, in the order given; see `whole`."""
         return part(self, self._source, [_end(cut) for cut in cuts])
 
     def tail(self, cut: Cut) -> onnx.ModelProto:
-        """The model from a cut to the logits."""
+        """The model from a cut to the logits; see `whole`."""
         return part(self, _end(cut), [End(self.model.logits_name)])
 
     def whole(self) -> onnx.ModelProto:
-        """The model from input to logits."""
+        """The model from input to logits.
+
+        Weights may be held apart, to be read by sessions of this package alone: `graphs.with_weights` puts them in.
+        """
         return part(self, self._source, [End(self.model.logits_name)])
 
     @property

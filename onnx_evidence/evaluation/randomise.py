@@ -17,6 +17,7 @@ from onnx_evidence.cuts import Graph
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import ModelError
 from onnx_evidence.evidence import generator, key_of
+from onnx_evidence.graphs import array_of
 from onnx_evidence.types import AnyArray
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
@@ -130,7 +131,7 @@ def _follow(graph: Graph, name: str, axis: int) -> tuple[str, int] | None:
         return None
     axis %= len(values.dims)
     # A kernel whose entries are all equal, as in upsampling, stays: nothing was learnt there, and no order changes it.
-    units = _by_unit(numpy_helper.to_array(values), axis)
+    units = _by_unit(array_of(values), axis)
     return (name, axis) if bool((units != units[:, :1]).any()) else None
 
 

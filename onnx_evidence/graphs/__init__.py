@@ -1,9 +1,10 @@
 """ONNX graphs, read and edited by one object: nodes, shapes, what their axes mean, and how far their cells look.
 
-Imported by: axes, counting, cuts, deployed, intake, sessions, vjp.
+Imported by: axes, cli, counting, cuts, deployed, evaluation, intake, sessions, vjp.
 """
 
 from onnx_evidence.graphs import reach
+from onnx_evidence.graphs.apart import array_of, held_of, hold_apart, is_held, with_weights
 from onnx_evidence.graphs.fields import (
     ACTIVATIONS,
     CONVOLUTIONS,
@@ -74,6 +75,7 @@ __all__ = [
     "Shape",
     "TensorInfo",
     "agreed",
+    "array_of",
     "asked_sides",
     "attributes_of",
     "bodies",
@@ -81,10 +83,13 @@ __all__ = [
     "channels",
     "evaluate",
     "fits",
+    "held_of",
+    "hold_apart",
     "hollow",
     "image_layout",
     "infer",
     "infer_with_values",
+    "is_held",
     "is_placed",
     "is_standard",
     "kernel_of",
@@ -103,4 +108,5 @@ __all__ = [
     "tensors_of",
     "type_name",
     "with_outputs",
+    "with_weights",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnx_evidence.graphs.apart import array_of
 from onnx_evidence.graphs.nodes import bodies, node_inputs, opset_of
 from onnx_evidence.types import AnyArray
 
@@ -88,7 +89,7 @@ class Net:
     def array(self, name: str) -> AnyArray | None:
         """The value of a constant; None where a tensor is none."""
         tensor = self.constants.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
+        return None if tensor is None else array_of(tensor)
 
     def ancestors(
         self, *names: str, stop: Iterable[str] = (), is_leaf: Callable[[onnx.NodeProto], bool] = _never

@@ -120,7 +120,7 @@ class Answers:
         model = self._model
         if device is None or tensor not in model.own:
             return None
-        return DeployedFile(model.path, model.data, model.entry, tensor, device, rows=model.rows)
+        return DeployedFile(model.path, model.data, model.entry, tensor, device, rows=model.rows, outputs=model.outputs)
 
     def of(self, inputs: Features) -> Answer:
         """What the file says of one picture, run alone.

@@ -16,18 +16,26 @@ class DeployedFile:
     """One tensor of the file, as plain ONNX Runtime computes it.
 
     It takes ``rows`` pictures at once, by default any number. Nothing of the file is changed: it is opened from its
-    bytes, with the runtime's own optimisations, and only asked for one of its outputs. A tensor that is none is made a
-    further output, which may keep the runtime from fusing operators around it, and is as near as one gets. Weights that
-    the file refers to are found in the folder of ``path``. `ModelError` if ONNX Runtime cannot run the file,
-    `DeviceError` if not on the device.
+    bytes, with the runtime's own optimisations, and only asked for one of its ``outputs``. A tensor that is none is
+    made a further output, which may keep the runtime from fusing operators around it, and is as near as one gets.
+    Weights that the file refers to are found in the folder of ``path``. `ModelError` if ONNX Runtime cannot run the
+    file, `DeviceError` if not on the device.
     """
 
     def __init__(
-        self, path: Path, data: bytes, entry: Entry, tensor: str, device: Device, *, rows: int | None = None
+        self,
+        path: Path,
+        data: bytes,
+        entry: Entry,
+        tensor: str,
+        device: Device,
+        *,
+        rows: int | None = None,
+        outputs: frozenset[str],
     ) -> None:
         self.path, self.tensor, self._entry = path, tensor, entry
         try:
-            bytes_ = _with_output(data, tensor)
+            bytes_ = data if tensor in outputs else _with_output(data, tensor)
             self._session = Session(bytes_, device, batch=rows, folder=path.parent, outputs=[tensor], part="file")
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
@@ -44,10 +52,8 @@ class DeployedFile:
 
 
 def _with_output(data: bytes, tensor: str) -> bytes:
-    """The file; with a further output only where the tensor is none."""
+    """The file with a further output."""
     proto = onnx.load_model_from_string(data)
-    if any(value.name == tensor for value in proto.graph.output):
-        return data
     # Without a type: ONNX Runtime infers it.
     proto.graph.output.append(onnx.ValueInfoProto(name=tensor))
     return bytes(proto.SerializeToString())

@@ -22,6 +22,7 @@ from onnx_evidence.intake.read import metadata_of, read_file
 from onnx_evidence.intake.take_in import take_in
 from onnx_evidence.intake.winners import class_names
 from onnx_evidence.preprocessing import Preprocess, find_preprocess
+from onnx_evidence.types import AnyArray
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Model:
         The files of weights beside it, as they were when they were read; see `check_unchanged`.
     data : bytes
         The file's bytes, as it is deployed.
+    outputs : frozenset of str
+        The file's own outputs.
+    held : sequence of ndarray
+        Large weights, which ``proto`` and whatever is made of it refer to.
     proto : onnx.ModelProto
         The canonical graph, see `intake.take_in`. Weights may be references to files beside the model, which
         `sessions.Session` finds in the ``folder`` of ``path``.
@@ -94,6 +99,8 @@ class Model:
     sha256: str
     beside: Sequence[Weights] = field(repr=False)
     data: bytes = field(repr=False)
+    outputs: frozenset[str] = field(repr=False)
+    held: Sequence[AnyArray] = field(repr=False)
     proto: onnx.ModelProto = field(repr=False)
     tensors: dict[str, TensorInfo] = field(repr=False)
     opset: int
@@ -203,6 +210,8 @@ def load_model(
         sha256=file.sha256,
         beside=file.beside,
         data=file.data,
+        outputs=file.outputs,
+        held=file.held,
         proto=proto,
         tensors=tensors,
         opset=net.opset,

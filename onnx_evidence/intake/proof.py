@@ -113,7 +113,7 @@ def prove(
     """
     tolerance = arithmetic.tolerance
     why = "" if arithmetic == FULL else f" ({arithmetic.name}: {tolerance:g} allowed)"
-    as_deployed = DeployedFile(file.path, file.data, entry, target, _CPU, rows=rows)
+    as_deployed = DeployedFile(file.path, file.data, entry, target, _CPU, rows=rows, outputs=file.outputs)
     told = _told_apart(lambda given: _flat(as_deployed.run(given)), entry, rows + freed, tolerance)
     if told is None:
         return Proof(float("inf"), tolerance, 0.0, "the file gives no finite scores for pictures of noise")

@@ -7,7 +7,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from onnx_evidence.graphs import Net, TensorInfo, node_inputs
+from onnx_evidence.graphs import Net, TensorInfo, array_of, is_held, node_inputs
 
 # Products, by the inputs of which one zero is enough; what comes after them is added.
 _PRODUCTS: dict[str, int] = {
@@ -85,11 +85,11 @@ class _Zeros:
 
 def _is_zero(tensor: onnx.TensorProto, point: onnx.TensorProto | None = None) -> bool:
     """Whether all numbers are zero, or the zero point; False where they are not at hand."""
-    if uses_external_data(tensor) or tensor.data_type == onnx.TensorProto.STRING:
+    if (uses_external_data(tensor) and not is_held(tensor)) or tensor.data_type == onnx.TensorProto.STRING:
         return False
     if point is None and tensor.HasField("raw_data") and any(tensor.raw_data[:_ENOUGH]):
         return False
-    values = numpy_helper.to_array(tensor)
+    values = array_of(tensor)
     if point is None:
         return bool(values.size) and not np.any(values)
     zero = numpy_helper.to_array(point)

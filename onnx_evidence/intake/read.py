@@ -14,7 +14,7 @@ from onnx import checker, external_data_helper, numpy_helper
 
 from onnx_evidence.counting import MAX_WORK, refuse_endless
 from onnx_evidence.errors import ModelError, one_line
-from onnx_evidence.graphs import Net, tensors_of, type_name
+from onnx_evidence.graphs import Net, hold_apart, tensors_of, type_name
 from onnx_evidence.intake.external import (
     INLINE_LIMIT,
     Weights,
@@ -25,6 +25,7 @@ from onnx_evidence.intake.external import (
     without_outside,
 )
 from onnx_evidence.intake.trial import name_strays, put_right, runtime_refusal
+from onnx_evidence.types import AnyArray
 
 # Attributes that count cells.
 _STEPS = frozenset({"strides", "dilations", "kernel_shape"})
@@ -51,6 +52,10 @@ class File(NamedTuple):
         The files of weights beside it.
     max_work : int
         Multiply-adds that it may take for a picture.
+    outputs : frozenset of str
+        Its outputs, as it is deployed.
+    held : sequence of ndarray
+        Large weights, which ``proto`` refers to.
     """
 
     path: Path
@@ -60,6 +65,8 @@ class File(NamedTuple):
     objection: str | None = None
     beside: Sequence[Weights] = ()
     max_work: int = MAX_WORK
+    outputs: frozenset[str] = frozenset()
+    held: Sequence[AnyArray] = ()
 
 
 def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -> File:
@@ -119,7 +126,9 @@ def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -
         raise ModelError(f"{path}: cannot read the weights beside it: {error.strerror or error}") from error
     # What was read is what was hashed.
     check_unchanged(path, beside)
-    return File(path, data, proto, sha256, objection, tuple(beside), max_work)
+    outputs = frozenset(value.name for value in proto.graph.output)
+    proto, held = hold_apart(proto)
+    return File(path, data, proto, sha256, objection, tuple(beside), max_work, outputs, held)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from onnx.external_data_helper import uses_external_data
 
 from onnx_evidence.errors import DeviceError, ModelError, one_line
 from onnx_evidence.files import available_threads
+from onnx_evidence.graphs import held_of
 from onnx_evidence.sessions.bfloat16 import needs_care, run_with_care
 from onnx_evidence.sessions.device import FATAL, Device, opened
 from onnx_evidence.sessions.kernels import why_not, without_source
@@ -45,9 +46,9 @@ def _options(threads: int, folder: Path | None, *, share: bool, keep: bool) -> o
     options.enable_cpu_mem_arena = keep
     if folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
-        if share:
-            # Weights beside the model are mapped, and shared by all sessions: packed anew each would copy them.
-            options.add_session_config_entry("session.disable_prepacking", "1")
+    if share:
+        # Weights beside the graph are shared by all sessions: packed anew each would copy them.
+        options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = FATAL
     options.intra_op_num_threads = threads
     # Threads that spin after a run slow numpy's own threads down many times.
@@ -64,12 +65,20 @@ def _open(
     keep: bool = True,
     profile: str = "",
 ) -> ort.InferenceSession:
+    held: dict[str, ort.OrtValue] = {}
     if isinstance(model, bytes):
-        data, place = model, folder
+        data, place, beside = model, folder, False
     else:
-        data = model.SerializeToString()
-        place = folder if any(map(uses_external_data, model.graph.initializer)) else None
-    options = _options(threads or available_threads(), place, share=data is not model, keep=keep)
+        model, weights = held_of(model)
+        data, beside = model.SerializeToString(), any(map(uses_external_data, model.graph.initializer))
+        place = folder if beside else None
+        # Their memory, not a copy.
+        held = {name: ort.OrtValue.ortvalue_from_numpy(values) for name, values in weights.items()}
+    options = _options(threads or available_threads(), place, share=beside, keep=keep)
+    if held:
+        options.add_external_initializers(list(held), list(held.values()))
+        for name, values in held.items() if device.plain else ():
+            options.add_initializer(name, values)  # read where they are; another device needs its own copy
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     try:
@@ -81,6 +90,7 @@ def _open(
         raise ModelError(f"ONNX Runtime cannot run the model: {why_not(graph, error, device.name)}") from error
     # Its copy of the graph and all weights, kept for falling back to another device, which is refused here.
     session._model_bytes = None
+    session._held = held  # the session reads there
     return session
 
 
