@@ -6,6 +6,7 @@ In a graph such a weight refers to data outside, at a place that is no file's na
 from collections.abc import Sequence
 from itertools import count
 from math import prod
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import onnx
@@ -16,6 +17,7 @@ from onnx_evidence.errors import ModelError
 from onnx_evidence.graphs.nodes import node_inputs
 from onnx_evidence.types import AnyArray
 
+M = TypeVar("M", onnx.ModelProto, onnx.GraphProto)
 # Bytes of a weight, and of all such of a model, from which on they are held apart.
 _LARGE, _MANY = 1 << 20, 1 << 26
 _KINDS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
@@ -48,22 +50,25 @@ def hold_apart(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, Sequence[AnyArr
             held.append(numpy_helper.to_array(tensor))
             tensor = _reference(tensor, held[-1])
         tensors.append(tensor)
-    graph = proto.graph
-    bare = helper.make_graph(
-        graph.node,
-        graph.name,
-        graph.input,
-        graph.output,
-        tensors,
-        value_info=graph.value_info,
-        sparse_initializer=graph.sparse_initializer,
-    )
-    light = helper.make_model(
-        bare, opset_imports=proto.opset_import, ir_version=proto.ir_version, functions=proto.functions
-    )
-    light.metadata_props.extend(proto.metadata_props)
-    light.producer_name, light.producer_version = proto.producer_name, proto.producer_version
+    light = _copied(proto, but="graph")
+    light.graph.CopyFrom(_copied(proto.graph, but="initializer"))
+    light.graph.initializer.extend(tensors)
     return light, tuple(held)
+
+
+def _copied(message: M, but: str) -> M:
+    """A message without one of its fields."""
+    found = type(message)()
+    for field, value in message.ListFields():
+        if field.name == but:
+            continue
+        if hasattr(value, "extend"):
+            getattr(found, field.name).extend(value)
+        elif hasattr(value, "CopyFrom"):
+            getattr(found, field.name).CopyFrom(value)
+        else:
+            setattr(found, field.name, value)
+    return found
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:
