@@ -23,7 +23,7 @@ from onnx_evidence.counting import MAX_WORK
 from onnx_evidence.cuts import Cut, Graph, are_read, certify, measure_field, measured_together, unmeasured
 from onnx_evidence.errors import DataError, GradientError, ModelError, SettingError, TargetError
 from onnx_evidence.evidence import OPEN, CellField, ClassKind, input_field
-from onnx_evidence.files import Cache, describe_machine
+from onnx_evidence.files import NOTHING_KEPT, Cache, describe_machine
 from onnx_evidence.graphs import bytes_at_once
 from onnx_evidence.intake import (
     CODES,
@@ -262,13 +262,17 @@ class DeployedModel:
         if not isinstance(cache, bool):
             raise SettingError(f"cache {cache!r}: give True or False")
         given, most = given_preprocess(preprocess), _most_work(max_work)
-        self.model = load_model(Path(path), given, output=output, classes=classes, max_work=most)
+        self.device = settle_device(device, providers)
+
+        def cached(sha256: str) -> Cache:
+            return Cache(self._measured_by(sha256)) if cache else NOTHING_KEPT
+
+        self.model = load_model(Path(path), given, output=output, classes=classes, max_work=most, cached=cached)
         self.graph = Graph(self.model)
         names = given_labels(labels) if labels is not None else self.model.labels
         self.labels = name_both(names) if self.model.binary else names
         self.labels_file = Path(labels) if isinstance(labels, str | os.PathLike) else None
-        self.device = settle_device(device, providers)
-        self._cache = Cache(self._measured_by if cache else None)
+        self._cache = cached(self.model.sha256)
         self._fields: dict[tuple[str, bytes, bytes], CellField] = {}
         self._read: dict[str, bool] = {}
         self._heads: dict[str, Head] = {}
@@ -390,15 +394,14 @@ class DeployedModel:
         twin.graph, twin._has_file = graph, False
         # What is measured, tried or opened of other weights stays with them.
         twin._fields, twin._read, twin._heads = dict(self._fields), {}, {}
-        twin._cache = Cache(None)
+        twin._cache = NOTHING_KEPT
         twin._parts, twin._asked = _Parts(self.model, graph, self.device), None
         return twin
 
-    @property
-    def _measured_by(self) -> dict[str, Any]:
-        """What all that is measured of the model depends on."""
+    def _measured_by(self, sha256: str) -> dict[str, Any]:
+        """What all that is measured of a model depends on."""
         return {
-            "model": self.model.sha256,
+            "model": sha256,
             "machine": describe_machine(gpu=self.device.nvidia),
             "device": self.device.name,
             "versions": {
@@ -590,7 +593,7 @@ class DeployedModel:
             return unmeasured(size, cut.grid, cut.field, "", how=OPEN)
         key = cut.name, source.low.tobytes(), source.high.tobytes()
         # What one picture spans is hardly ever spanned again.
-        cache = self._cache if source.preprocess is not None else Cache(None)
+        cache = self._cache if source.preprocess is not None else NOTHING_KEPT
         asked = {"field": cut.name, "grid": cut.grid, "size": size, "range": source.to_plain()}
         if key not in self._fields and (kept := CellField.from_plain(cache.get(asked), size, cut.grid)):
             self._fields[key] = kept

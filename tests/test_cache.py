@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -14,6 +15,8 @@ from onnx import numpy_helper
 from onnx_evidence import DeployedModel, Explainer, SettingError, deployed
 from onnx_evidence.evidence import AxisField, CellField
 from onnx_evidence.files import Cache
+from onnx_evidence.intake import take_in
+from onnx_evidence.intake.alone import Alone
 from tests import tiny
 from tests.batch import call, manifest, write_pictures
 
@@ -22,11 +25,11 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the user's cache folder
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Grows with every field that is measured and every cut that is tried."""
+    """Grows with every field that is measured, and every cut and every model that is tried."""
     done: list[str] = []
 
-    def counting(name: str) -> Callable[..., object]:
-        original = getattr(deployed, name)
+    def counting(home: ModuleType, name: str) -> Callable[..., object]:
+        original = getattr(home, name)
 
         def counted(*arguments: object, **keywords: object) -> object:
             done.append(name)
@@ -34,8 +37,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return counted
 
-    for name in ("measure_field", "are_read"):
-        monkeypatch.setattr(deployed, name, counting(name))
+    for home, name in ((deployed, "measure_field"), (deployed, "are_read"), (take_in, "why_alone")):
+        monkeypatch.setattr(home, name, counting(home, name))
     return done
 
 
@@ -51,7 +54,7 @@ def explained(model: Path, picture: np.ndarray, **given: object) -> np.ndarray:
 
 def test_the_second_opening_measures_nothing_and_gives_the_same_map(tiny_model, picture, measured, caches):
     first = explained(tiny_model, picture)
-    assert {"measure_field", "are_read"} <= set(measured)
+    assert {"measure_field", "are_read", "why_alone"} <= set(measured)
     assert {each.suffix for each in caches.iterdir()} == {".json"}
     measured.clear()
     np.testing.assert_array_equal(explained(tiny_model, picture), first)
@@ -129,6 +132,9 @@ def _spoiled(data: bytes) -> list[bytes]:
             {"axes": answer["axes"]},
         ):
             wrong.append({**line, "answer": field})
+    elif isinstance(answer, list):
+        texts = ("yes", 1, True, None, {}, ["words"], ["words", 1], [1, True], ["words", True, "more"])
+        wrong += [{**line, "answer": each} for each in texts]
     else:
         wrong += [{**line, "answer": "yes"}, {**line, "answer": 1}]
     texts = [json.dumps(each).encode() for each in wrong]
@@ -182,7 +188,22 @@ def test_what_single_pictures_span_is_not_kept(tmp_path, measured, caches, rng):
         with Explainer(model, device="cpu", preprocess="preprocessed") as explainer:
             explainer.explain(tmp_path / "input.npy", target=1)
         assert "measure_field" in measured
-    assert all("read" in json.loads(path.read_bytes())["to"]["question"] for path in caches.iterdir())
+    kept = [json.loads(path.read_bytes())["to"]["question"] for path in caches.iterdir()]
+    assert all("read" in each or "alone" in each for each in kept)
+
+
+def test_why_pictures_run_one_by_one_is_kept_word_for_word(tmp_path, measured, monkeypatch):
+    """With the graph that it was tried on: another layout, output or range is asked about anew."""
+    model = tiny.save(tiny.classifier(), tmp_path / "model.onnx")
+    why = Alone("they meet", tried=True)
+    monkeypatch.setattr(take_in, "why_alone", lambda subject: measured.append("tried") or why)
+    found = [(each.model.batch, each.model.changes) for each in (DeployedModel(model), DeployedModel(model))]
+    assert found[0] == found[1] == (1, (*found[0][1][:-1], "one picture at a time: they meet"))
+    assert measured == ["tried"]
+    DeployedModel(model, preprocess={"size": (32, 32), "scale": 1 / 255, "mean": (0.1,) * 3, "std": (0.7,) * 3})
+    assert measured == ["tried"] * 2
+    DeployedModel(model, cache=False)
+    assert measured == ["tried"] * 3
 
 
 def test_verify_measures_again_what_may_have_been_kept_wrongly(tiny_model, caches, tmp_path):

@@ -5,7 +5,7 @@ Imported by: batch, cli, deployed, evaluation, intake, methods, pictures, prepro
 
 from onnx_evidence.files import machine
 from onnx_evidence.files.arrays import MOST_BYTES, Head, heads_of, pack_arrays, unpack_arrays
-from onnx_evidence.files.cache import Cache
+from onnx_evidence.files.cache import NOTHING_KEPT, Cache
 from onnx_evidence.files.inside import MOST, open_inside, open_regular, sha256_of
 from onnx_evidence.files.machine import available_threads, count_gpus, describe_machine, thread_share
 from onnx_evidence.files.replacing import check_replaced
@@ -30,6 +30,7 @@ from onnx_evidence.files.walking import below, leads_into
 __all__ = [
     "MOST",
     "MOST_BYTES",
+    "NOTHING_KEPT",
     "PARTIAL",
     "Cache",
     "Head",

@@ -61,6 +61,9 @@ class Cache:
         return json.loads(json_line({"of": self._of, "question": question}))
 
 
+NOTHING_KEPT = Cache(None)
+
+
 def _place(asked: Any) -> Path:
     """Where an answer is kept; OSError where there is no such place."""
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """The deployed file: load, check, and find out what it takes, what it gives and what it calls its classes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import onnx
 from onnx_evidence.counting import MAX_WORK
 from onnx_evidence.errors import ModelError
 from onnx_evidence.evidence import ClassKind
+from onnx_evidence.files import NOTHING_KEPT, Cache
 from onnx_evidence.graphs import Net, TensorInfo
 from onnx_evidence.intake.entry import Entry
 from onnx_evidence.intake.external import INLINE_LIMIT, Weights, check_unchanged
@@ -147,6 +148,7 @@ def load_model(
     layout: str | None = None,
     inline_limit: int = INLINE_LIMIT,
     max_work: int = MAX_WORK,
+    cached: Callable[[str], Cache] = lambda sha256: NOTHING_KEPT,
 ) -> Model:
     """Read and check a model.
 
@@ -169,6 +171,8 @@ def load_model(
         Bytes of weights beside the file that are read; where there are more they stay where they are.
     max_work : int
         Multiply-adds that the model may take for a picture, see `intake.work`.
+    cached : callable
+        What was found out of a model before, by its SHA-256.
 
     Returns
     -------
@@ -185,6 +189,7 @@ def load_model(
         If ``classes`` is unknown, or contradicts the graph.
     """
     file = read_file(path, inline_limit, max_work)
+    file = file._replace(cache=cached(file.sha256))
     metadata = metadata_of(file.proto)
     beside = find_preprocess(preprocess, metadata, path, peek(file.proto, path))
     taken = take_in(file, beside.preprocess, layout=layout, output=output)

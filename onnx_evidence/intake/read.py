@@ -14,6 +14,7 @@ from onnx import checker, external_data_helper, numpy_helper
 
 from onnx_evidence.counting import MAX_WORK, refuse_endless
 from onnx_evidence.errors import ModelError, one_line
+from onnx_evidence.files import NOTHING_KEPT, Cache
 from onnx_evidence.graphs import Net, hold_apart, tensors_of, type_name
 from onnx_evidence.intake.external import (
     INLINE_LIMIT,
@@ -56,6 +57,8 @@ class File(NamedTuple):
         Its outputs, as it is deployed.
     held : sequence of ndarray
         Large weights, which ``proto`` refers to.
+    cache : Cache
+        What was found out of it by trying, before.
     """
 
     path: Path
@@ -67,6 +70,7 @@ class File(NamedTuple):
     max_work: int = MAX_WORK
     outputs: frozenset[str] = frozenset()
     held: Sequence[AnyArray] = ()
+    cache: Cache = NOTHING_KEPT
 
 
 def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -> File:

@@ -175,9 +175,18 @@ def _settle_batch(taken: TakenIn, file: File) -> None:
 
 
 def _why_alone(taken: TakenIn, file: File) -> Alone | None:
-    return why_alone(
-        Subject(file, taken.proto, taken.tensors, taken.entry, taken.scores, taken.batch, taken.arithmetic)
-    )
+    entry = taken.entry
+    # All that the graph was made canonical by, and what it was made then.
+    asked = {
+        "alone": [entry.name, entry.layout, entry.elem_type, entry.shape, taken.scores, taken.batch, taken.changes],
+        "ranges": [each.to_plain() for each in entry.ranges],
+    }
+    kept = file.cache.get(asked)
+    if kept == [] or (isinstance(kept, list) and [type(each) for each in kept] == [str, bool]):
+        return Alone(*kept) if kept else None
+    found = why_alone(Subject(file, taken.proto, taken.tensors, entry, taken.scores, taken.batch, taken.arithmetic))
+    file.cache.put(asked, list(found or ()))
+    return found
 
 
 def _with_free_batch(taken: TakenIn, file: File) -> FreedBatch | None:
