@@ -316,14 +316,15 @@ class Family:
     make: Callable[[], nn.Module]
     epochs: int
     rate: float
+    taught: bool = False
 
 
 FAMILIES = {
     "plain": Family(plain, 12, 1e-3),
     "resnet": Family(resnet, 10, 3e-3),
     "depthwise": Family(depthwise, 10, 3e-3),
-    "convnext": Family(convnext, 16, 2e-3),
-    "vit": Family(partial(_ViT, 8, 64, 6, 4), 24, 1.5e-3),
-    "swin": Family(_Swin, 18, 1.5e-3),
-    "mixer": Family(partial(_Mixer, 8, 64, 6), 24, 1.5e-3),
+    "convnext": Family(convnext, 12, 2e-3, taught=True),
+    "vit": Family(partial(_ViT, 8, 64, 6, 4), 14, 1.5e-3, taught=True),
+    "swin": Family(_Swin, 12, 1.5e-3, taught=True),
+    "mixer": Family(partial(_Mixer, 8, 64, 6), 14, 1.5e-3, taught=True),
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
@@ -22,6 +23,9 @@ from parts.scenes.scene import CLASSES, GREY, GRID, HELD_OUT, SIDE, AnyArray, dr
 TRAINED_ON = 20_000
 LOST_PART = 0.12
 _BATCH = 64
+# What networks of tokens learn from: another network's answers beside the classes.
+_TEACHER = Path(__file__).parents[3] / "models" / "scenes" / "resnet-half.onnx"
+_TAUGHT, _SOFT = 0.7, 2.0
 # Pixels that a batch is moved by at most, along either axis.
 _MOVED = 6
 _ASKED = 1000
@@ -63,7 +67,28 @@ def moved(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return wide[:, :, row : row + SIDE, column : column + SIDE]
 
 
-def train(net: torch.nn.Module, pictures: AnyArray, labels: AnyArray, epochs: int, rate: float) -> None:
+class Teacher:
+    """A trained network whose answers are learnt beside the classes, by which attention learns from far fewer pictures.
+
+    Softened cross-entropy as in Hinton, Vinyals and Dean (2015), eq. 1; a convolutional teacher of transformers as in
+    Touvron et al. (DeiT, 2021).
+    """
+
+    def __init__(self) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(_TEACHER.read_bytes(), options)
+
+    def loss(self, batch: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """How far answers (N, K) are from the teacher's."""
+        (answers,) = self._session.run(None, {"input": batch.contiguous().numpy()})
+        wanted = (torch.from_numpy(answers) / _SOFT).softmax(1)
+        return _SOFT**2 * functional.cross_entropy(logits / _SOFT, wanted)
+
+
+def train(
+    net: torch.nn.Module, pictures: AnyArray, labels: AnyArray, epochs: int, rate: float, teacher: Teacher | None
+) -> None:
     """Train it."""
     generator = torch.Generator().manual_seed(0)
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.02)
@@ -80,6 +105,8 @@ def train(net: torch.nn.Module, pictures: AnyArray, labels: AnyArray, epochs: in
             with torch.autocast("cpu", torch.bfloat16, enabled=half):  # many times slower where it is emulated
                 logits = net(batch).float()
             loss = functional.cross_entropy(logits, torch.from_numpy(labels[chosen]), label_smoothing=0.02)
+            if teacher is not None:
+                loss = (1 - _TAUGHT) * loss + _TAUGHT * teacher.loss(batch, logits)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -157,7 +184,7 @@ def main(family: str, out: Path) -> None:
     torch.set_num_threads(1)  # cores that are shared wait for each other
     row = FAMILIES[family]
     net, start = row.make(), time.perf_counter()
-    train(net, pictures, labels, row.epochs, row.rate)
+    train(net, pictures, labels, row.epochs, row.rate, Teacher() if row.taught else None)
     about = {
         "family": family,
         "parameters": sum(weights.numel() for weights in net.parameters()),
