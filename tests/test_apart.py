@@ -2,6 +2,8 @@
 
 import ctypes
 import gc
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -154,3 +156,21 @@ def test_weights_of_half_precision_and_in_loops_are_found(low, tmp_path):
 def test_tiny_models_of_the_tests_are_not_held(tiny_model):
     assert tiny.classifier().ByteSize() < apart._MANY
     assert DeployedModel(tiny_model, cache=False).model.held == ()
+
+
+def test_no_other_process_takes_its_own_weights_for_these(low):
+    """Places of weights are of one process's one weight: a graph that is sent elsewhere is refused there."""
+    lights = [hold_apart(product("a"))[0] for _ in range(2)]
+    places = {light.graph.initializer[0].external_data[0].value for light in lights}
+    assert len(places) == 2
+    light, _held = hold_apart(product("a"))
+    script = (
+        "import sys, onnx, onnx_evidence.graphs.apart as apart\n"
+        "from tests.test_apart import product\n"
+        "apart._LARGE, apart._MANY = 1024, 1\n"
+        "kept = [apart.hold_apart(product('a')) for _ in range(50)]\n"
+        "apart.held_of(onnx.ModelProto.FromString(sys.stdin.buffer.read()))"
+    )
+    told = subprocess.run([sys.executable, "-c", script], input=light.SerializeToString(), capture_output=True)
+    assert told.returncode != 0
+    assert b"weight 'a' is gone with the model that it is of" in told.stderr

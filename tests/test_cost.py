@@ -105,8 +105,24 @@ def test_a_model_of_fixed_batch_has_no_batches_to_choose():
     assert cost._batches(fixed, np.ones((1, 3), np.float32)) == {}
 
 
-@pytest.mark.parametrize(("alone", "factor"), [(40.0, 1.0), (20.0, 0.5), (50.0, 1.0)])
-def test_workers_save_what_threads_of_one_process_lose(alone, factor):
-    """Two threads that are no quicker than one: two processes take half of the time; else there is nothing to gain."""
-    assert cost._forecast(2.0, 10, {"1": alone, "2": 20.0}) == {"1": 20.0, "2": 20.0 * factor}
-    assert cost._forecast(2.0, 10, {}) == {"1": 20.0}
+@pytest.mark.parametrize(
+    ("alone", "seconds"),
+    [
+        (20.0, 10.0),  # two threads are no quicker than one: two processes halve everything
+        (40.0, 16.0),  # twice as quick: they halve what is no run of the model
+        (50.0, 16.0),
+        (5.0, 10.0),  # slower than one, which is chance
+    ],
+)
+def test_workers_save_what_threads_of_one_process_lose(alone, seconds):
+    """Of two seconds 1.2 are runs of the model."""
+    parts = (0.1, 0.2, 0.3, 0.7, 0.2, 0.4, 0.1)
+    runs = [cost._Run(dict(zip(cost.STAGES, parts, strict=True)), 1.0, 5)] * 3
+    found = cost._forecast(runs, 10, {"1": alone, "2": 20.0})
+    assert found == {"1": pytest.approx(20.0), "2": pytest.approx(seconds)}
+    assert cost._forecast(runs, 10, {}) == {"1": pytest.approx(20.0)}
+
+
+def test_bench_makes_the_input_itself_where_nothing_is_done_to_pictures(tiny_model):
+    found = measure_cost(tiny_model, None, {"preprocess": "preprocessed"}, ["fast"], repeats=1, pictures=1)
+    assert found["qualities"]["fast"]["ms"] > 0

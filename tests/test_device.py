@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
+from onnx import TensorProto, helper
 
 from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.cli import main
@@ -208,6 +209,12 @@ def test_providers_are_read_with_their_options(given, options):
     assert read_provider(str(found)) == found
 
 
+def test_pairs_of_name_and_options_are_taken_as_they_are():
+    """With commas and equal signs that text has no way to write."""
+    options = {"k": "a,device_type=GPU", "load": '{"CPU":{"A":"x","B":"y=z"}}'}
+    assert dict(read_provider((GHOST, options)).options) == options
+
+
 @pytest.mark.parametrize(
     "given",
     ["", ":a=b", f"{GHOST}:a", f"{GHOST}:=b", f"{GHOST}:a=", 7, (GHOST,), (GHOST, 3), (GHOST, {"a": ""})],
@@ -238,6 +245,10 @@ def test_providers_are_offered_nodes_in_the_order_given_and_the_cpu_last(ghost):
         ("cpu", [GHOST], SettingError, "device 'cpu' and providers are two answers to one question"),
         ("auto", [GHOST, GHOST], SettingError, "is given twice"),
         ("auto", GHOST, SettingError, "give a list of them"),
+        ("auto", None, SettingError, "providers None: give a list of them"),
+        ("auto", 5, SettingError, "providers 5: give a list of them"),
+        ("auto", [f"{GHOST}:a=1,a=2"], SettingError, "an option is there twice"),
+        ("auto", [f"{CPU_PROVIDER}:a=1"], SettingError, "has no options: leave them out"),
         ("auto", ["ghost"], DeviceError, f"provider 'ghost' is none that the installed onnxruntime has: {GHOST}, CPU"),
     ],
 )
@@ -298,3 +309,21 @@ def test_header_inspection_and_receipt_name_provider_and_nodes_elsewhere(ghost, 
     )
     both = run(main, ["inspect", str(tiny_model), "--provider", GHOST, "--device", "cpu"])
     assert (both.exit_code, "two answers to one question" in both.output) == (2, True)
+
+
+def test_what_is_typed_wrongly_says_nothing_against_a_receipt(ghost, tiny_model, tmp_path):
+    run, pictures = CliRunner().invoke, write_pictures(tmp_path / "pictures", 1)
+    out = str(tmp_path / "out")
+    assert run(main, ["explain", str(tiny_model), str(pictures), "-o", out, "--no-figures", "-q"]).exit_code == 0
+    for wrong in (["--provider", f"{GHOST}:x"], ["--provider", GHOST, "--device", "cpu"], ["--provider", GHOST] * 2):
+        found = run(main, ["verify", out, *wrong])
+        assert (found.exit_code, "verdict" in found.output) == (2, False)
+
+
+def test_counting_nodes_takes_what_a_session_takes(ghost):
+    """bfloat16, which numpy does not have."""
+    kind = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
+    model = one_node(helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT))
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
+    found = ran_on(model, settle_device("auto", [GHOST]), [np.ones((1, 3), kind)])
+    assert found == {CPU_PROVIDER: {"Cast": 1}}

@@ -69,6 +69,7 @@ from onnx_evidence.cli.options_methods import given, method_options, setting_opt
 from onnx_evidence.errors import DataError, StoreError
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import check_replaced, finite_json, json_line, shown
+from onnx_evidence.sessions import settle_device
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -249,6 +250,7 @@ def verify(
     or there is no map.
     """
     set_verbosity(quiet, verbose)
+    settle_device(device, providers)  # what is typed wrongly says nothing against a receipt
     find = finder(folder, images)
     hidden = quiet or as_json
     with ExitStack() as held:

@@ -240,9 +240,10 @@ def cost_table(report: dict[str, Any]) -> str:
     share = report["rate"] / report["rate_of_convolution"]
     rows = list(report["qualities"].values())
     lines = [
-        f"device {report['device']}, {several(report['threads'], 'thread')}; opened in {report['opening_ms']:.0f} ms",
-        f"a plain pass: {report['plain_ms']:.1f} ms for {report['multiply_adds'] / 1e6:.0f} million multiply-adds: "
-        f"{report['rate'] / 1e9:.1f} x 10^9 a second, {share:.0%} of what one large convolution gets here",
+        f"device {report['device']}, {several(report['threads'], 'thread')}{_elsewhere(report['elsewhere'])}",
+        f"opened in {report['opening_ms']:.0f} ms",
+        f"a plain pass: {report['plain_ms']:.1f} ms for {report['multiply_adds'] / 1e6:.3g} million multiply-adds: "
+        f"{report['rate'] / 1e9:.3g} x 10^9 a second, {share:.0%} of what one large convolution gets here",
         "",
         f"{'ms per map':22}{''.join(f'{quality:>18}' for quality in report['qualities'])}",
     ]

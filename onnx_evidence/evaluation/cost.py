@@ -17,6 +17,7 @@ from onnx_evidence.evidence import generator, natural_noise
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import available_threads
 from onnx_evidence.pictures import Photograph
+from onnx_evidence.preprocessing import MARGIN
 from onnx_evidence.results import write_figure
 from onnx_evidence.sessions import Session, convolution_rate, watched
 from onnx_evidence.types import Features, Pixels
@@ -33,6 +34,8 @@ STAGES = {
     "drawing": "figure",
     "packing": "map as .npz",
 }
+# Of these, what ONNX Runtime does.
+_INSIDE = ("file", "head", "steps")
 _BATCHES = (1, 4, 16)
 _PLAIN = 3
 
@@ -104,11 +107,11 @@ def measure_cost(
                 runs[quality] += [run] * (number > 0)  # the first warms up
                 done(1)
         plain = median(run.plain for each in runs.values() for run in each)
-        seconds = {quality: median(run.seconds for run in each) for quality, each in runs.items()}
         threads = _threads(deployed, inputs)
         return {
             "model": str(path),
             "device": deployed.device.name,
+            "elsewhere": deployed.elsewhere,
             "threads": available_threads(),
             "opening_ms": opened * 1000,
             "plain_ms": plain * 1000,
@@ -123,13 +126,16 @@ def measure_cost(
             "batches_ms": _batches(deployed, inputs),
             "threads_ms": threads,
             "pictures": pictures,
-            "forecast": {quality: _forecast(each, pictures, threads) for quality, each in seconds.items()},
+            "forecast": {quality: _forecast(each, pictures, threads) for quality, each in runs.items()},
         }
 
 
-def _noise(deployed: DeployedModel) -> Pixels:
-    """A smooth picture of the input's size."""
-    shares = np.clip(0.5 + natural_noise((3, *deployed.model.input_shape[1:]), generator(0)), 0, 1)
+def _noise(deployed: DeployedModel) -> Pixels | Features:
+    """A smooth picture of the input's size, or the input itself where nothing is done to pictures."""
+    size = deployed.model.input_shape[1:]
+    if deployed.preprocess.color == "INPUT":
+        return deployed.model.entry.ranges[0].noise(size, 0, margin=MARGIN)
+    shares = np.clip(0.5 + natural_noise((3, *size), generator(0)), 0, 1)
     return np.asarray(255 * shares.transpose(1, 2, 0), np.uint8)
 
 
@@ -192,11 +198,14 @@ def _plain(session: Session, batch: Features) -> float:
     return median(_timed(lambda: session.run(batch))[0] for _ in range(_PLAIN))
 
 
-def _forecast(seconds: float, pictures: int, threads: dict[str, float]) -> dict[str, float]:
+def _forecast(runs: Sequence[_Run], pictures: int, threads: dict[str, float]) -> dict[str, float]:
     """Seconds for so many pictures: by one process, and at best by one for every processor (``--workers``)."""
-    found = {"1": seconds * pictures}
+    whole = median(run.seconds for run in runs)
+    found = {"1": whole * pictures}
     if threads:
+        inside = median(sum(run.stages[name] for name in _INSIDE) for run in runs)
         count = max(threads, key=int)
-        # What threads of one process lose by waiting for each other, processes do not.
-        found[count] = min(1.0, threads["1"] / threads[count] / int(count)) * found["1"]
+        # What threads of one process lose by waiting for each other, processes do not; all else has one thread.
+        lost = min(1.0, max(1 / int(count), threads["1"] / threads[count] / int(count)))
+        found[count] = (inside * lost + (whole - inside) / int(count)) * pictures
     return found

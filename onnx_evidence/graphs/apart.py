@@ -4,9 +4,9 @@ In a graph such a weight refers to data outside, at a place that is no file's na
 """
 
 from collections.abc import Sequence
-from itertools import count
 from math import prod
 from typing import TypeVar
+from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import onnx
@@ -23,7 +23,6 @@ _LARGE, _MANY = 1 << 20, 1 << 26
 _KINDS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 _PLACE = "onnx_evidence/held"
 _HELD = WeakValueDictionary[str, AnyArray]()
-_NUMBERS = count()
 
 
 def hold_apart(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, Sequence[AnyArray]]:
@@ -80,7 +79,7 @@ def _bytes(tensor: onnx.TensorProto) -> int:
 
 
 def _reference(tensor: onnx.TensorProto, values: AnyArray) -> onnx.TensorProto:
-    place = f"{_PLACE}/{next(_NUMBERS)}"
+    place = f"{_PLACE}/{uuid4().hex}"  # of no other weight, in whatever process
     _HELD[place] = values
     found = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     found.data_location = TensorProto.EXTERNAL

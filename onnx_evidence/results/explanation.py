@@ -329,7 +329,7 @@ class Explanation:
             Bits at the ends of the colour bar; by default the largest magnitude in this map.
         again : bool
             Whether the figure of an earlier call may be drawn on again, which is quicker: for one that is written at
-            once, as it shows another map after the next call.
+            once, as it shows another map after the next call, and keeps what else is drawn on it.
 
         Returns
         -------

@@ -7,7 +7,7 @@ import contextlib
 import ctypes
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -94,27 +94,35 @@ class Device:
 def read_provider(given: ProviderLike) -> Provider:
     """A provider from NAME[:key=value,...], or from ONNX Runtime's own pair of name and options.
 
-    What has no '=' belongs to the value before its comma, as in ``device_type=HETERO:GPU,CPU``. SettingError if it is
-    neither.
+    In text what has no '=' belongs to the value before its comma, as in ``device_type=HETERO:GPU,CPU``. SettingError if
+    it is neither, or an option is there twice.
     """
-    if not isinstance(given, str):
+    if isinstance(given, str):
+        name, _, text = given.partition(":")
+        options = [each.partition("=")[::2] for each in _split(text)]
+    else:
         try:
             name, pairs = given
-            words = ",".join(f"{key}={value}" for key, value in pairs.items())
+            options = [(str(key), str(value)) for key, value in pairs.items()]
         except (TypeError, ValueError, AttributeError):
             raise SettingError(f"provider {given!r}: {_FORM}, or a name with a dict of options") from None
-        return read_provider(f"{name}:{words}")
-    name, _, text = given.partition(":")
+    found = Provider(str(name).strip(), tuple((key.strip(), value.strip()) for key, value in options))
+    if not found.name or not all(key and value for key, value in found.options):
+        raise SettingError(f"provider {given!r}: {_FORM}")
+    if len(dict(found.options)) < len(found.options):
+        raise SettingError(f"provider {given!r}: an option is there twice: give it once")
+    return found
+
+
+def _split(text: str) -> list[str]:
+    """Options of a text, each with all that follows it up to the next."""
     options: list[str] = []
     for part in text.split(",") if text else ():
         if "=" in part or not options:
             options.append(part)
         else:
             options[-1] += f",{part}"
-    split = [each.partition("=") for each in options]
-    if not name.strip() or not all(key.strip() and value.strip() for key, _, value in split):
-        raise SettingError(f"provider {given!r}: {_FORM}")
-    return Provider(name.strip(), tuple((key.strip(), value.strip()) for key, _, value in split))
+    return options
 
 
 def settle_device(requested: str, providers: Sequence[ProviderLike] = ()) -> Device:
@@ -141,6 +149,8 @@ def settle_device(requested: str, providers: Sequence[ProviderLike] = ()) -> Dev
     """
     if requested not in DEVICES:
         raise SettingError(f"device {requested!r} is unknown: take one of {', '.join(DEVICES)}")
+    if providers is None or not isinstance(providers, Iterable):
+        raise SettingError(f"providers {providers!r}: give a list of them")
     if providers:
         return _settle_providers(requested, providers)
     if requested == "cpu":
@@ -167,8 +177,10 @@ def _settle_providers(requested: str, given: Sequence[ProviderLike]) -> Device:
             raise SettingError(f"provider {name!r} is given twice: give it once")
     if names == [_CPU] and not wanted[0].options:
         return Device("cpu", "asked for")
+    if _CPU in names and wanted[names.index(_CPU)].options:
+        raise SettingError(f"provider {_CPU!r} has no options: leave them out")
     device = Device(" then ".join(map(str, wanted)), "asked for", wanted)
-    if missing := _why_not(device):
+    if missing := (_why_no_cuda() if names[0] == _CUDA else None) or _why_not(device):
         raise DeviceError(f"{device.name} does not work here: {missing}; see the provider's own options")
     return device
 
@@ -199,7 +211,7 @@ def _why_not(device: Device) -> str | None:
     try:
         opened(_identity(), options, device)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime raises many types here; each means: not that one
-        return one_line(error)
+        return without_source(one_line(error))
     return None
 
 

@@ -9,7 +9,7 @@ from onnx_evidence.errors import one_line
 from onnx_evidence.graphs import is_standard, kind_of, opset_of, type_name
 
 # A place in ONNX Runtime's source, with the signature of a function, before what it has to say.
-_SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])")
+_SOURCE = re.compile(r"/onnxruntime(?:_src)?/\S+:\d+ .*?\) (?=[A-Z])")
 # Opsets below have few kernels.
 OLDEST = 7
 _NO_NUMBERS = frozenset({TensorProto.UNDEFINED, TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING})

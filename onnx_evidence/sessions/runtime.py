@@ -265,7 +265,9 @@ def ran_on(
     with tempfile.TemporaryDirectory() as place:
         session = _open(model, device, None, folder, profile=str(Path(place) / "run"))
         try:
-            session.run(None, dict(zip([each.name for each in session.get_inputs()], batches, strict=True)))
+            run = partial(run_with_care, session) if needs_care(session) else session.run
+            with _limited(len(batches[0]) if _has_loop(model) else None) as limits:
+                run(None, dict(zip([each.name for each in session.get_inputs()], batches, strict=True)), limits)
         except Exception as error:
             raise ModelError(
                 f"ONNX Runtime failed while running the model: {without_source(one_line(error))}"
