@@ -17,6 +17,7 @@ from onnx_evidence.cli.inspection import inspect_model
 from onnx_evidence.cuts.certificate import certify
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import CutError
+from onnx_evidence.graphs import with_weights
 from tests.test_graph import separating
 
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -177,7 +178,7 @@ def test_tail_of_head_is_the_model_at_every_cut(name: str, tmp_path: Path):
     x, other = pictures()
     assert len(graph.cuts) == CUTS[name]
     # The features at all cuts from one run of the whole model.
-    probe = graph.whole()
+    probe = with_weights(graph.whole())
     names = [cut.name for cut in graph.cuts[1:]]
     probe.graph.output.extend(helper.make_tensor_value_info(cut, TensorProto.FLOAT, None) for cut in names)
     weights = large_weights(probe)
@@ -189,7 +190,7 @@ def test_tail_of_head_is_the_model_at_every_cut(name: str, tmp_path: Path):
         "a deaf model would prove nothing"
     )
     for cut in graph.cuts:
-        tail = graph.split(cut)[1]
+        tail = with_weights(graph.split(cut)[1])
         (found,) = run(tail, cut.name, features[cut.name], weights)
         assert np.abs(found.ravel() - logits).max() <= TOLERANCE * largest, cut.name
     for layer in inspect_model(deployed)["auto"]:

@@ -301,7 +301,7 @@ class Graph:
         head : onnx.ModelProto or None
             Input to features; None at the input itself.
         tail : onnx.ModelProto
-            Features to logits. ``tail(head(x))`` equals the logits of ``model(x)``.
+            Features to logits. ``tail(head(x))`` equals the logits of ``model(x)``. Weights of both as `whole` says.
         """
         return None if cut.name == self.model.input_name else self.head(cut), self.tail(cut)
 
