@@ -291,8 +291,8 @@ def _draw(axes: Any, family: str, lines: Sequence[dict[str, Any]], name: str) ->
     if others:
         axes.scatter(*zip(*others.values(), strict=True), s=14, c="0.45", label="others")
     for number, row in enumerate(sorted(_ahead(points) & others.keys(), key=others.__getitem__)):
-        place = (6, -10 - 9 * number)
-        axes.annotate(row, others[row], fontsize=7, xytext=place, textcoords="offset points", arrowprops=_ARROW)
+        place = (0.3, 0.42 - 0.05 * number)  # one below the other, where few points are
+        axes.annotate(row, others[row], fontsize=7, xytext=place, textcoords="axes fraction", arrowprops=_ARROW)
     axes.set_xscale("log")
     axes.set(title=family, xlabel="plain forward passes", ylabel="relevance gain" if name == "srg" else name)
     axes.legend(fontsize=7, loc="lower right")
