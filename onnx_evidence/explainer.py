@@ -151,7 +151,7 @@ class Explainer:
                 max_work=max_work,
                 cache=cache,
             )
-        elif (preprocess, labels, device, tuple(providers), output, classes, max_work, cache) != _OF_THE_MODEL:
+        elif (preprocess, labels, device, providers or (), output, classes, max_work, cache) != _OF_THE_MODEL:
             raise SettingError(
                 "a model that is open has its preprocess, labels, device, providers, output, classes, max_work and "
                 "cache: give them to DeployedModel"

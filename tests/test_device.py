@@ -288,6 +288,8 @@ def test_a_model_says_which_of_its_nodes_its_provider_did_not_run(ghost, tiny_mo
         assert usual.elsewhere is None
     with pytest.raises(SettingError, match="has its preprocess, labels, device, providers"):
         Explainer(DeployedModel(tiny_model), providers=[GHOST])
+    with pytest.raises(SettingError, match="has its preprocess, labels, device, providers"):
+        Explainer(DeployedModel(tiny_model), providers=5)
 
 
 def test_header_inspection_and_receipt_name_provider_and_nodes_elsewhere(ghost, tiny_model, tmp_path):

@@ -3,7 +3,7 @@
 In a graph such a weight refers to data outside, at a place that is no file's name; sessions are given its numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import TypeVar
 from uuid import uuid4
@@ -49,10 +49,15 @@ def hold_apart(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, Sequence[AnyArr
             held.append(numpy_helper.to_array(tensor))
             tensor = _reference(tensor, held[-1])
         tensors.append(tensor)
-    light = _copied(proto, but="graph")
-    light.graph.CopyFrom(_copied(proto.graph, but="initializer"))
-    light.graph.initializer.extend(tensors)
-    return light, tuple(held)
+    return _with_initializers(proto, tensors), tuple(held)
+
+
+def _with_initializers(proto: onnx.ModelProto, tensors: Iterable[onnx.TensorProto]) -> onnx.ModelProto:
+    """A copy of a model with other initializers; its own are not copied."""
+    found = _copied(proto, but="graph")
+    found.graph.CopyFrom(_copied(proto.graph, but="initializer"))
+    found.graph.initializer.extend(tensors)
+    return found
 
 
 def _copied(message: M, but: str) -> M:
@@ -125,11 +130,8 @@ def held_of(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, AnyArray
     read = {name for node in model.graph.node for name in node_inputs(node)}
     read.update(value.name for value in model.graph.output)
     if not held.keys() <= read:
-        model = onnx.ModelProto.FromString(model.SerializeToString())
         kept = [each for each in model.graph.initializer if each.name not in held or each.name in read]
-        kept = [onnx.TensorProto.FromString(each.SerializeToString()) for each in kept]
-        del model.graph.initializer[:]
-        model.graph.initializer.extend(kept)
+        model = _with_initializers(model, kept)
     return model, {name: array_of(tensor) for name, tensor in held.items() if name in read}
 
 

@@ -175,10 +175,10 @@ def _settle_providers(requested: str, given: Sequence[ProviderLike]) -> Device:
             raise DeviceError(f"provider {name!r} is none that the installed onnxruntime has: {', '.join(there)}")
         if names.count(name) > 1:
             raise SettingError(f"provider {name!r} is given twice: give it once")
-    if names == [_CPU] and not wanted[0].options:
-        return Device("cpu", "asked for")
-    if _CPU in names and wanted[names.index(_CPU)].options:
+    if any(each.name == _CPU and each.options for each in wanted):
         raise SettingError(f"provider {_CPU!r} has no options: leave them out")
+    if names == [_CPU]:
+        return Device("cpu", "asked for")
     device = Device(" then ".join(map(str, wanted)), "asked for", wanted)
     if missing := (_why_no_cuda() if names[0] == _CUDA else None) or _why_not(device):
         raise DeviceError(f"{device.name} does not work here: {missing}; see the provider's own options")
