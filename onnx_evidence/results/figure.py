@@ -3,7 +3,7 @@
 import threading
 import warnings
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -122,8 +122,10 @@ def draw(explanation: "Explanation", limit: float | None = None, *, again: bool 
     # Below very tall pictures the bar is so short that its numbers stand out at its sides.
     placed = not explanation.sampled and height <= _TALL * width
     # What is laid out, or drawn beside a standard error, is not taken back so easily.
-    fresh = partial(_Sheet.made, 3 + explanation.sampled, "none" if placed else "compressed")
-    sheet = _kept.sheet if again and placed else fresh()
+    if again and placed:
+        sheet = _kept.sheet
+    else:
+        sheet = _Sheet.made(3 + explanation.sampled, "none" if placed else "compressed")
     sheet.place((height, width), explanation.placement.seen())
     titles, label = _fill(sheet, explanation, limit or float(np.abs(explanation.shown).max()) or 1.0)
     if placed:

@@ -217,9 +217,7 @@ class Session:
                     f"a Loop of the model had not ended after {_patience(len(batches[0])):g} s: the picture decides "
                     "how often it turns, so it may never end; export the model with a largest number of turns"
                 ) from error
-            raise ModelError(
-                f"ONNX Runtime failed while running the model: {without_source(one_line(error))}"
-            ) from error
+            raise _failed(error) from error
         for result in results:
             rows = len(result) if np.ndim(result) else "no"
             if rows != len(batches[0]) == 1 and np.ndim(result) == 1:
@@ -269,9 +267,7 @@ def ran_on(
             with _limited(len(batches[0]) if _has_loop(model) else None) as limits:
                 run(None, dict(zip([each.name for each in session.get_inputs()], batches, strict=True)), limits)
         except Exception as error:
-            raise ModelError(
-                f"ONNX Runtime failed while running the model: {without_source(one_line(error))}"
-            ) from error
+            raise _failed(error) from error
         finally:
             written = Path(session.end_profiling())
         events = json.loads(written.read_text(encoding="utf-8"))
@@ -281,6 +277,10 @@ def ran_on(
             operators = found.setdefault(provider, {})
             operators[event["args"]["op_name"]] = operators.get(event["args"]["op_name"], 0) + 1
     return found
+
+
+def _failed(error: Exception) -> ModelError:
+    return ModelError(f"ONNX Runtime failed while running the model: {without_source(one_line(error))}")
 
 
 def _has_loop(model: onnx.ModelProto | bytes) -> bool:
