@@ -61,7 +61,7 @@ from onnx_evidence.sessions import (
     settle_device,
 )
 from onnx_evidence.types import AnyArray, Features, FloatArray, Gradient, Head, Predict, ProviderLike
-from onnx_evidence.vjp import build_vjp, missing_rules
+from onnx_evidence.vjp import GRADIENT, build_vjp, missing_rules
 
 log = logging.getLogger(__name__)
 
@@ -652,15 +652,15 @@ class DeployedModel:
             self._cache.put(asked, self._read[cut.name])
         return self._read[cut.name]
 
-    def gradient(self, cut: Cut, *, only_rectified: bool = False) -> Gradient:
+    def gradient(self, cut: Cut, *, rules: str = GRADIENT) -> Gradient:
         """The backward graph of the tail, ready to run; 0 by channels that hold tokens which are no cells.
 
         Parameters
         ----------
         cut : Cut
             One of the graph's.
-        only_rectified : bool
-            Guided backpropagation; see `vjp.build_vjp`.
+        rules : str
+            What cotangents mean; see `vjp.build_vjp`.
 
         Returns
         -------
@@ -673,18 +673,18 @@ class DeployedModel:
         ModelError, DeviceError
             As `head`.
         """
-        return self._backward(cut, only_rectified)
+        return self._backward(cut, rules)
 
-    def tail_of_gradient(self, cut: Cut, *, only_rectified: bool = False) -> Predict:
+    def tail_of_gradient(self, cut: Cut, *, rules: str = GRADIENT) -> Predict:
         """As `tail`, but by the graph of `gradient`, for those who need that one anyway."""
-        backward = self._backward(cut, only_rectified)
+        backward = self._backward(cut, rules)
         return lambda batch: backward.logits(batch, self.classes)
 
-    def _backward(self, cut: Cut, only_rectified: bool) -> Differentiator:
+    def _backward(self, cut: Cut, rules: str) -> Differentiator:
         def make() -> onnx.ModelProto:
-            return build_vjp(unsigned(self.graph.tail(cut)), rest=True, only_rectified=only_rectified)
+            return build_vjp(unsigned(self.graph.tail(cut)), rest=True, rules=rules)
 
-        return self._differentiator(("gradient", cut.name, only_rectified), make, cut.kept)
+        return self._differentiator(("gradient", cut.name, rules), make, cut.kept)
 
     def _differentiator(
         self, key: tuple[object, ...], make: Callable[[], onnx.ModelProto], kept: int = 0

@@ -90,7 +90,7 @@ class Explainer:
         As in `DeployedModel`.
     **settings
         The other fields of `methods.Settings`: method, window, stride, samples, background, statistic, score,
-        steps, completeness, project, batch_size, seed, laplace, tolerance, quality, combine.
+        steps, completeness, project, batch_size, seed, laplace, tolerance, quality, combine, rules.
 
     Attributes
     ----------

@@ -88,6 +88,7 @@ HOMES = {
         "vjp.modern",
         "vjp.normalization",
         "vjp.pooling",
+        "vjp.relevance",
         "vjp.reduction",
         "vjp.sampling",
         "vjp.shaping",

@@ -179,6 +179,16 @@ def test_gradient_times_input_is_a_slope_along_each_pixel(deployed, picture, twi
     np.testing.assert_array_equal(seen.values, seen.grids[0])
 
 
+def test_relevance_is_gradient_times_input_behind_rectifiers(deployed, picture):
+    """Networks of convolutions, batch normalisation and Relu have no node whose rule is another."""
+    for rules in ("conservative", "attnlrp"):
+        seen = explain(deployed, picture, "relevance", rules=rules)
+        np.testing.assert_array_equal(seen.values, explain(deployed, picture, "gradient-x-input").values)
+    inside = explain(deployed, picture, "relevance", layer="block.add")
+    np.testing.assert_array_equal(inside.grids[0], explain(deployed, picture, "hirescam", layer="block.add").grids[0])
+    assert inside.values.sum() == pytest.approx(inside.grids[0].sum(), rel=1e-4)
+
+
 @pytest.mark.parametrize("layer", ["block.add", "deep.add"])
 def test_grad_cam_pools_slopes_and_hirescam_does_not(layer, deployed, picture, twin, inputs):
     features = twin.forward(inputs[None])[layer][0]

@@ -185,7 +185,17 @@ def test_features_are_the_tokens_and_editing_cells_edits_their_tokens_alone(open
 
 @pytest.mark.parametrize(
     "method",
-    ["integrated", "window", "taylor-evidence", "hirescam", "rise", "recipro-cam", "ablation-cam", "score-cam"],
+    [
+        "integrated",
+        "window",
+        "taylor-evidence",
+        "relevance",
+        "hirescam",
+        "rise",
+        "recipro-cam",
+        "ablation-cam",
+        "score-cam",
+    ],
 )
 def test_every_family_of_methods_leaves_the_class_token_as_it_is(method: str, opened, monkeypatch: pytest.MonkeyPatch):
     model = opened("vit")

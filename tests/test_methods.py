@@ -175,6 +175,7 @@ TRIED: dict[str, list[Any]] = {
     "project": ["field", "backward", "magic"],
     "quality": ["fast", "default", "best", "magic"],
     "combine": ["agreement", "mean", "magic"],
+    "rules": ["conservative", "attnlrp", "gradient"],
 }
 
 
@@ -244,7 +245,7 @@ def test_options_are_listed_in_order():
         listed
         == (
             "method quality layers window stride samples background statistic score steps completeness project "
-            "tolerance laplace combine batch_size seed"
+            "tolerance laplace combine rules batch_size seed"
         ).split()
     )
 
@@ -281,10 +282,10 @@ def test_finished_work_is_known_by_what_it_was_known_by():
         "settings": {**asdict(settings), "preprocess": {"size": [224, 224]}},
     }
     assert fingerprint.digest_of_entry(entry) == DIGEST
-    for name in set(OPTIONS) - {"quality", "layers", "background", "batch_size", "combine"}:
+    for name in set(OPTIONS) - {"quality", "layers", "background", "batch_size", "combine", "rules"}:
         other = {**entry, "settings": {**entry["settings"], name: "another"}}
         assert fingerprint.digest_of_entry(other) != DIGEST, name
-    for name in ("quality", "layers", "background", "batch_size", "combine"):
+    for name in ("quality", "layers", "background", "batch_size", "combine", "rules"):
         other = {**entry, "settings": {**entry["settings"], name: "another"}}
         assert fingerprint.digest_of_entry(other) == DIGEST, name
     # Receipts list settings in this order; new ones go to the end.
@@ -292,7 +293,7 @@ def test_finished_work_is_known_by_what_it_was_known_by():
         list(asdict(settings))
         == (
             "method layers window stride samples background statistic score steps completeness project batch_size seed "
-            "laplace tolerance quality combine"
+            "laplace tolerance quality combine rules"
         ).split()
     )
     paths = {**entry, "settings": {**entry["settings"], "method": "integrated"}}

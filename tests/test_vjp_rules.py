@@ -1389,13 +1389,13 @@ def test_guided_backpropagation_is_as_written_by_hand(rng: np.random.Generator):
     at_a = np.maximum(np.einsum("oi,nohw->nihw", v, at_c), 0) * (a > 0)
     expected = np.einsum("oi,nohw->nihw", u, at_a)
     feeds = {"x": x, "cotangent": cotangent}
-    np.testing.assert_allclose(reference(build_vjp(model, only_rectified=True))(feeds)[0], expected)
+    np.testing.assert_allclose(reference(build_vjp(model, rules="guided"))(feeds)[0], expected)
     assert np.abs(reference(build_vjp(model))(feeds)[0] - expected).max() > 0.1
 
 
 def test_guided_backpropagation_needs_a_rectifier():
     with pytest.raises(GradientError, match="there are none here"):
-        build_vjp(single("Sigmoid", (3,)), only_rectified=True)
+        build_vjp(single("Sigmoid", (3,)), rules="guided")
 
 
 def test_control_nodes_that_would_leave_a_gpu_are_counted():

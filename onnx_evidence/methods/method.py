@@ -83,7 +83,7 @@ class Method(ABC):
             One of its leaves, if it cannot be had at this cut.
         """
 
-    def tail(self, deployed: DeployedModel, cut: Cut) -> Predict | None:
+    def tail(self, deployed: DeployedModel, cut: Cut, settings: Settings) -> Predict | None:
         """The tail, on a session that its engine needs itself; None where that is the tail's own."""
         return None
 

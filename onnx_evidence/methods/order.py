@@ -209,7 +209,7 @@ class OrderMethod(Method):
                 "zero, blur or blur+mean"
             )
 
-    def tail(self, deployed: DeployedModel, cut: Cut) -> Predict:
+    def tail(self, deployed: DeployedModel, cut: Cut, settings: Settings) -> Predict:
         """That of the gradient."""
         return deployed.tail_of_gradient(cut)
 

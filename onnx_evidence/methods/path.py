@@ -113,7 +113,7 @@ class PathMethod(Method):
                 f"samples {settings.samples} of what? Paths draw pictures from --background FOLDER alone"
             )
 
-    def tail(self, deployed: DeployedModel, cut: Cut) -> Predict:
+    def tail(self, deployed: DeployedModel, cut: Cut, settings: Settings) -> Predict:
         """That of the gradient."""
         return deployed.tail_of_gradient(cut)
 

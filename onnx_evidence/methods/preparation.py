@@ -114,7 +114,7 @@ def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepar
         with heads.remembering():
             engines = _engines(deployed, settings, file, heads)
             inside = [cut for cut in heads.cuts if cut.op_type != "Input"]
-            unread = frozenset(cut.name for cut in inside if not _is_read(deployed, method, heads, cut))
+            unread = frozenset(cut.name for cut in inside if not _is_read(deployed, settings, heads, cut))
     chosen = settings.layers in ((AUTO,), (DEEP,))
     return Prepared(
         settings,
@@ -174,14 +174,14 @@ def _cuts(deployed: DeployedModel, method: Method, settings: Settings) -> list[C
     # What is likely to be chosen is opened together, before any of it is tried.
     heads = deployed.heads(choose())
     with heads.remembering():
-        return choose(is_read=lambda cut: _is_read(deployed, method, heads, cut))
+        return choose(is_read=lambda cut: _is_read(deployed, settings, heads, cut))
 
 
-def _is_read(deployed: DeployedModel, method: Method, heads: Heads, cut: Cut) -> bool:
+def _is_read(deployed: DeployedModel, settings: Settings, heads: Heads, cut: Cut) -> bool:
     """Whether a cut is read, tried on sessions that the method's engine needs itself."""
-    tail = None
+    method, tail = method_of(settings), None
     with suppress(GradientError):  # then another method is taken, or the engine says so
-        tail = method.tail(deployed, cut)
+        tail = method.tail(deployed, cut, settings)
     return deployed.is_read(cut, heads if cut in heads.cuts else None, tail)
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, NamedTuple, TypedDict, get_args, get_type_hin
 from onnx_evidence.cuts import AUTO, DEEP
 from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import FIRST_STEPS, MOST_SAMPLES, SCORES
+from onnx_evidence.vjp import RELEVANCE
 
 # Backgrounds that need no file.
 MEAN, ZERO, BLUR = "mean", "zero", "blur"
@@ -92,7 +93,7 @@ class Option:
     decides : bool
         Whether finished work is known by its value: by that of what decides a map, unless something else tells it.
     before : str or None
-        What held before there was the setting, where that was not its default: what receipts without it mean.
+        What held before there was the setting: what receipts without it mean.
     unused : int or None
         Its former default, which is in receipts of methods that have no use for it.
     kinds : tuple of type
@@ -258,6 +259,16 @@ class Settings:
             before=PLAIN_MEAN,
         ),
     ] = AGREEMENT
+    rules: Annotated[
+        str,
+        Option(
+            "Rules that hand relevance back: with the weights of attention held (Ali et al. 2022), or sharing it with "
+            "what they weigh (Achtibat et al. 2024).",
+            after="combine",
+            choices=RELEVANCE,
+            before=RELEVANCE[0],
+        ),
+    ] = RELEVANCE[0]
 
     def settled(self, given: Collection[str] = ()) -> "Settings":
         """With what the quality stands for filled in.
@@ -320,6 +331,7 @@ class Keywords(TypedDict, total=False):
     tolerance: float | None
     quality: str
     combine: str
+    rules: str
 
 
 def _options() -> dict[str, Option]:

@@ -15,6 +15,7 @@ from onnx_evidence.methods.method import ARBITRARY, Method
 from onnx_evidence.methods.settings import Settings
 from onnx_evidence.methods.site import Site
 from onnx_evidence.types import Features, FloatArray, Gradient, Predict
+from onnx_evidence.vjp import GRADIENT, GUIDED
 
 # The map from features and gradient.
 Formula = Callable[[Features, Features], FloatArray]
@@ -99,14 +100,18 @@ class SlopeMethod(Method):
         From features and gradient, (C, A, B) each, to the map, (A, B).
     noisy : bool
         Whether the gradient is the mean over noisy pictures.
-    only_rectified : bool
-        Whether cotangents pass rectifiers only where they are positive.
+    rules : str
+        Of the backward graph, where they are no setting; see `vjp.build_vjp`.
     """
 
     formula: Formula
     noisy: bool = False
-    only_rectified: bool = False
+    rules: str = GRADIENT
     uses: frozenset[str] = _USES
+
+    def rules_of(self, settings: Settings) -> str:
+        """Rules of the backward graph."""
+        return settings.rules if "rules" in self.uses else self.rules
 
     @property
     def removes(self) -> bool:
@@ -121,14 +126,14 @@ class SlopeMethod(Method):
         """What features are held against, if anything."""
         return super().replacement(settings) if self.removes else "nothing, as none are removed"
 
-    def tail(self, deployed: DeployedModel, cut: Cut) -> Predict:
+    def tail(self, deployed: DeployedModel, cut: Cut, settings: Settings) -> Predict:
         """That of the gradient."""
-        return deployed.tail_of_gradient(cut, only_rectified=self.only_rectified)
+        return deployed.tail_of_gradient(cut, rules=self.rules_of(settings))
 
     def prepare(self, site: Site) -> SlopeEngine:
         """Open the gradient of the tail."""
         deployed, cut = site.deployed, site.cut
-        gradient = deployed.gradient(cut, only_rectified=self.only_rectified)
+        gradient = deployed.gradient(cut, rules=self.rules_of(site.settings))
         start, field = site.baselines(), site.field()
         return SlopeEngine(cut, deployed.certify, field, site.settings, self, gradient, start, site.samples)
 
@@ -157,7 +162,7 @@ METHODS = (
         "input",
         _SLOPE,
         formula=_size,
-        only_rectified=True,
+        rules=GUIDED,
     ),
     SlopeMethod("gradient-x-input", "gradient times pixels", "input", formula=_PRODUCT),
     SlopeMethod(
@@ -166,6 +171,13 @@ METHODS = (
         "cuts",
         formula=_PRODUCT,
         uses=_USES | {"background", "statistic"},
+    ),
+    SlopeMethod(
+        "relevance",
+        "relevance handed back by rules in place of derivatives (LRP; Ali 2022, Achtibat 2024)",
+        "either",
+        formula=_PRODUCT,
+        uses=_USES | {"rules"},
     ),
     SlopeMethod("hirescam", "gradient times features (Draelos 2020)", "last", formula=_PRODUCT),
     SlopeMethod(

@@ -13,7 +13,7 @@ from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp.elementwise import Rule
 from onnx_evidence.vjp.modern import modern
 from onnx_evidence.vjp.step import Step
-from onnx_evidence.vjp.table import RECTIFIERS, RULES, guided
+from onnx_evidence.vjp.table import CHANGED, GRADIENT, GUIDED, RULES
 from onnx_evidence.vjp.tape import FLOATS, Tape, Value
 from onnx_evidence.vjp.written import NAMED
 
@@ -32,7 +32,7 @@ _MOVES = frozenset(
 )
 
 
-def build_vjp(model: onnx.ModelProto, *, rest: bool = False, only_rectified: bool = False) -> onnx.ModelProto:
+def build_vjp(model: onnx.ModelProto, *, rest: bool = False, rules: str = GRADIENT) -> onnx.ModelProto:
     """The backward model of a forward model: its vector-Jacobian product.
 
     Inputs of the result: the forward model's own input x (N, ...), and ``cotangent`` v (N, K), one number per
@@ -50,8 +50,9 @@ def build_vjp(model: onnx.ModelProto, *, rest: bool = False, only_rectified: boo
         One float input and one float output with the batch in front; opset 7 or newer.
     rest : bool
         Whether the result has the input ``rest``.
-    only_rectified : bool
-        Guided backpropagation (Springenberg et al. 2014): negative cotangents stop at rectifiers. No gradient.
+    rules : {'gradient', 'guided', 'attnlrp', 'conservative'}
+        What cotangents mean: derivatives; guided backpropagation's (Springenberg et al. 2014), of which negative ones
+        stop at rectifiers; or relevance (`vjp.relevance`), which is ``gradient`` times x.
 
     Returns
     -------
@@ -67,7 +68,7 @@ def build_vjp(model: onnx.ModelProto, *, rest: bool = False, only_rectified: boo
     forward = modern(model)
     source, target = forward.graph.input[0], forward.graph.output[0]
     size = source.type.tensor_type.shape.dim[0].dim_value or None
-    sweep = _Sweep(Net(forward), only_rectified)
+    sweep = _Sweep(Net(forward), rules)
     sweep.check()
     tape, net = sweep.tape, sweep.tape.net
     names = [net.fresh(name) for name in ("cotangent", "rest", "gradient", "value")]
@@ -102,16 +103,16 @@ def missing_rules(model: onnx.ModelProto) -> list[str]:
     list of str
         Empty where `build_vjp` has every rule.
     """
-    return _Sweep(Net(modern(model)), only_rectified=False).missing
+    return _Sweep(Net(modern(model))).missing
 
 
 class _Sweep:
     """Finds what needs a cotangent going forward, and applies the rules going back."""
 
-    def __init__(self, net: Net, only_rectified: bool) -> None:
+    def __init__(self, net: Net, rules: str = GRADIENT) -> None:
         source, self.target = net.graph.input[0].name, net.graph.output[0].name
-        self.tape = Tape(net, *_facts(net), _moved(net.nodes, source))
-        self.only_rectified = only_rectified
+        self.tape = Tape(net, *_facts(net), _moved(net.nodes, source), net.reached(source))
+        self.rules, self.changed = rules, CHANGED[rules]
         self.nodes = net.needed(self.target, stop={source})
         self.wanted = self._descend(source)
 
@@ -147,7 +148,7 @@ class _Sweep:
         """Raise an error if the sweep cannot go all the way back."""
         if self.missing:
             raise GradientError(f"no backward rule for {', '.join(self.missing)}")
-        if self.only_rectified and not any(node.op_type in RECTIFIERS for node in self.nodes):
+        if self.rules == GUIDED and not any(kind_of(node) in self.changed for node in self.nodes):
             raise GradientError("guided backpropagation changes rectifiers (Relu, Clip), and there are none here")
 
     def back(self, source: str, target: str, seed: Value) -> Value:
@@ -164,10 +165,8 @@ class _Sweep:
         return gradient
 
     def _apply(self, node: onnx.NodeProto, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
-        rule = _rule(node)
+        rule = self.changed.get(kind_of(node)) or _rule(node)
         assert rule is not None  # `missing` is empty
-        if self.only_rectified and node.op_type in RECTIFIERS:
-            rule = guided(rule)
         try:
             wanted = [name in self.wanted for name in node.input]
             codes = [name for name in node.input if name in self.wanted and not self._is_float(name)]

@@ -76,16 +76,22 @@ def mish(step: Step) -> Value:
     return gate + step.x * (1 - gate * gate) * step.x.op("Sigmoid")
 
 
-def gelu(step: Step) -> Value:
-    """Derivative of both forms of Gelu."""
+def gelu_gate(step: Step) -> Value:
+    """What both forms of Gelu multiply ``x`` by."""
     x = step.x
     if step.attribute("approximate", "none") == "tanh":
         inner = (x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)
+        return (1 + inner.op("Tanh")) * 0.5
+    return ((x * math.sqrt(0.5)).op("Erf") + 1) * 0.5
+
+
+def gelu(step: Step) -> Value:
+    """Derivative of both forms of Gelu."""
+    x, gate = step.x, gelu_gate(step)
+    if step.attribute("approximate", "none") == "tanh":
         slope = (1 + x * x * (3 * 0.044715)) * math.sqrt(2 / math.pi)
-        gate = inner.op("Tanh")
-        return (1 + gate) * 0.5 + x * (1 - gate * gate) * slope * 0.5
-    cumulative = ((x * math.sqrt(0.5)).op("Erf") + 1) * 0.5
-    return cumulative + x * (x * x * -0.5).op("Exp") * (1 / math.sqrt(2 * math.pi))
+        return gate + x * gate * (1 - gate) * slope * 2.0
+    return gate + x * (x * x * -0.5).op("Exp") * (1 / math.sqrt(2 * math.pi))
 
 
 def multiply(step: Step) -> list[Value | None]:

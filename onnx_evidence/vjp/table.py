@@ -8,6 +8,7 @@ from onnx_evidence.vjp import (
     normalization,
     pooling,
     reduction,
+    relevance,
     sampling,
     shaping,
 )
@@ -27,9 +28,6 @@ RULES: dict[str, Rule] = {
     **attention.RULES,
 }
 
-# What guided backpropagation (Springenberg 2014) changes: cotangents pass a rectifier where they are positive.
-RECTIFIERS = frozenset({"Relu", "Clip"})
-
 
 def guided(rule: Rule) -> Rule:
     """A rectifier's rule, changed as guided backpropagation does: negative cotangents stop there."""
@@ -38,3 +36,14 @@ def guided(rule: Rule) -> Rule:
         return [None if each is None else each.op("Relu") for each in rule(step)]
 
     return changed
+
+
+GRADIENT, GUIDED = "gradient", "guided"
+RELEVANCE = CONSERVATIVE, ATTNLRP = "conservative", "attnlrp"
+# What takes the place of other rules, by the name of all that are in use then.
+CHANGED: dict[str, dict[str, Rule]] = {
+    GRADIENT: {},
+    GUIDED: {name: guided(RULES[name]) for name in ("Relu", "Clip")},
+    ATTNLRP: relevance.ATTNLRP,
+    CONSERVATIVE: relevance.CONSERVATIVE,
+}

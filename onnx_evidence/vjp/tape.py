@@ -1,6 +1,6 @@
 """What rules write with: values of the backward graph with arithmetic, and facts about the forward graph."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -23,7 +23,7 @@ class Tape:
     """A backward graph, as it is written behind its forward graph ``net``, whose model is left as it is.
 
     ``values`` are the forward graph's constants known when the graph is built: initializers, folded shapes; ``given``
-    is its input, and what only holds the input's values in another order or type.
+    is its input, and what only holds the input's values in another order or type; ``moving`` is what depends on it.
     """
 
     def __init__(
@@ -32,8 +32,9 @@ class Tape:
         tensors: Mapping[str, TensorInfo],
         values: Mapping[str, AnyArray],
         given: frozenset[str] = frozenset(),
+        moving: Collection[str] = (),
     ) -> None:
-        self.net, self.tensors, self.values, self.given = net, tensors, values, given
+        self.net, self.tensors, self.values, self.given, self.moving = net, tensors, values, given, moving
         self._count = 0
         self._by_content: dict[bytes, Value] = {}
 
