@@ -61,7 +61,7 @@ from onnx_evidence.sessions import (
     settle_device,
 )
 from onnx_evidence.types import AnyArray, Features, FloatArray, Gradient, Head, Predict, ProviderLike
-from onnx_evidence.vjp import GRADIENT, build_vjp, missing_rules
+from onnx_evidence.vjp import GRADIENT, build_vjp, missing_rules, normalises
 
 log = logging.getLogger(__name__)
 
@@ -699,6 +699,11 @@ class DeployedModel:
         """The backward graph of the head, for linear forms of the features; see `gradient`."""
         key = ("gradient of head", cut.name)
         return self._differentiator(key, lambda: build_vjp(unsigned(self.graph.head(cut))))
+
+    @cached_property
+    def normalises(self) -> bool:
+        """Whether the model normalises tokens, behind which relevance tells what gradients do not."""
+        return normalises(self.graph.net, self.graph.data)
 
     def missing_rules(self, layer: str) -> list[str]:
         """What keeps the backward graph behind the cut of that name from being built; empty where nothing does."""

@@ -18,10 +18,10 @@ from onnx_evidence.counting import MAX_WORK
 from onnx_evidence.cuts import AUTO
 from onnx_evidence.deployed import DeployedModel, Heads
 from onnx_evidence.errors import CutError, ModelError, SettingError
-from onnx_evidence.evidence import Budget, agreement, combined_freedom, heard, key_of
+from onnx_evidence.evidence import Budget, agreement, combined_freedom, heard, held_against, key_of
 from onnx_evidence.intake import Answer
 from onnx_evidence.methods import (
-    AGREEMENT,
+    PLAIN_MEAN,
     TOP,
     TOP_CLASSES,
     CutMap,
@@ -361,12 +361,12 @@ class Explainer:
         """The mean over cuts of their maps in input pixels, or what they agree on, its standard error and freedom."""
         silent = tuple(dead or not each.cells.any() for dead, each in zip(unread, maps, strict=True))
         spoken = heard(maps, silent)
-        weight = self._weight(spoken)
-        values = (np.mean([each.values for each in spoken], axis=0) * weight).astype(np.float32)
+        mean, weight, share = self._weighed(maps, spoken)
+        values = (mean * weight).astype(np.float32)
         variances = np.stack([each.variance for each in spoken])
         # The same draws at every cut err alike: their errors add up, which bounds that of the mean.
         total = np.sqrt(variances).sum(axis=0) if spoken[0].alike else np.sqrt(variances.sum(axis=0))
-        error = (total / len(spoken) * weight).astype(np.float32)
+        error = (total / len(spoken) * weight * share).astype(np.float32)
         return Combined(
             values=values,
             stderr=error,
@@ -377,8 +377,15 @@ class Explainer:
             silent=silent if any(silent) else (),
         )
 
-    def _weight(self, maps: Sequence[CutMap]) -> FloatArray | float:
-        """What the mean of the maps is multiplied with."""
-        if self.settings.combine != AGREEMENT or "combine" not in self.method.uses:
-            return 1.0
-        return agreement([one for each in maps if each.estimates is not None for one in each.estimates])
+    def _weighed(
+        self, maps: Sequence[CutMap], spoken: Sequence[CutMap]
+    ) -> tuple[FloatArray, FloatArray | float, float]:
+        """The mean of the maps, what it is multiplied with, and how much of it they are themselves."""
+        mean = np.mean([each.values for each in spoken], axis=0)
+        if self.settings.combine == PLAIN_MEAN or "combine" not in self.method.uses:
+            return mean, 1.0, 1.0
+        estimates = [one for each in spoken if each.estimates is not None for one in each.estimates]
+        beside = next((each.beside for each in maps if each.beside is not None), None)
+        if beside is None:
+            return mean, agreement(estimates), 1.0
+        return held_against(estimates, beside, len(estimates) // len(spoken))  # one more cut, as it were

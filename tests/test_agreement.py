@@ -1,17 +1,21 @@
 """Maps of the same evidence become one: against a slow twin, its sums, and what it must not do."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from parts.scenes.scene import HELD_OUT, draw_scene, render
 
-from onnx_evidence import Explainer, SettingError
-from onnx_evidence.evidence import agreement
+from onnx_evidence import DeployedModel, Explainer, SettingError, explainer
+from onnx_evidence.evidence import agreement, held_against
 from onnx_evidence.types import FloatArray
 from tests import oracles
 
+SCENES = Path(__file__).parent.parent / "models" / "scenes"
 ANY = hnp.arrays(
     np.float64,
     st.tuples(st.integers(1, 6), st.just(4), st.just(3)),
@@ -54,6 +58,48 @@ def test_what_speaks_for_and_against_keeps_its_sum_and_its_sign(maps: FloatArray
         kept, before = (np.where(sign * each > 0, each, 0).sum() for each in (found, mean))
         np.testing.assert_allclose(kept, before, rtol=1e-6, atol=1e-9)
     assert not found[mean == 0].any()
+
+
+def held_by_hand(maps: FloatArray, beside: FloatArray, count: int) -> FloatArray:
+    """The map, by `by_hand`: the other as some maps more, and sums as they are without it."""
+    alone = maps.mean(axis=0)
+    scaled = beside * np.abs(alone).sum() / np.abs(beside).sum()
+    every = np.concatenate([maps, np.repeat(scaled[None], count, axis=0)])
+    found = every.mean(axis=0) * by_hand(every)
+    for sign in (1, -1):
+        part = sign * found > 0
+        found[part] *= alone[sign * alone > 0].sum() / found[part].sum()
+    return found
+
+
+def test_a_map_in_no_bits_moves_bits_and_makes_none(rng):
+    for count in (1, 2):
+        maps = rng.normal(size=(4, 5, 7)) + rng.normal(size=(5, 7))
+        beside = rng.normal(size=(5, 7)) * 1e6
+        mean, weight, share = held_against([*maps], beside, count)
+        np.testing.assert_allclose(mean * weight, held_by_hand(maps, beside, count), rtol=1e-10)
+        assert share == 4 / (4 + count)
+        assert not np.allclose(mean * weight, maps.mean(axis=0) * agreement([*maps]), rtol=0.1)  # the control
+
+
+@given(maps=ANY, unit=st.sampled_from([1e-100, 1.0, 1e100]), seed=st.integers(0, 99))
+def test_sums_are_kept_beside_any_other_map_in_any_unit(maps: FloatArray, unit: float, seed: int):
+    beside = np.random.default_rng(seed).normal(size=maps.shape[1:])
+    mean, weight, _ = held_against([*maps], beside * unit, 2)
+    alone = maps.mean(axis=0)
+    for sign in (1, -1):
+        kept, before = (np.where(sign * each > 0, each, 0).sum() for each in (mean * weight, alone))
+        np.testing.assert_allclose(kept, before, rtol=1e-6, atol=1e-9)
+    again = held_against([*maps], beside, 2)
+    np.testing.assert_allclose(mean * weight, again[0] * again[1], rtol=1e-6, atol=1e-6)
+
+
+def test_a_map_that_says_nothing_or_nothing_of_a_sign_is_left_aside(rng):
+    maps = np.abs(rng.normal(size=(3, 5, 7)))
+    for beside in (np.zeros((5, 7)), -1e3 * maps.sum(axis=0)):
+        mean, weight, share = held_against([*maps], beside, 9)
+        np.testing.assert_array_equal(mean * weight, maps.mean(axis=0) * agreement([*maps]))
+        assert share == 1
 
 
 @given(maps=ANY, unit=st.sampled_from([1e-170, 1e-30, 1e30, 1e150]))
@@ -123,3 +169,63 @@ def test_errors_are_weighed_as_their_bits_are(tiny_model, picture, tmp_path):
 def test_methods_whose_maps_are_not_combined_refuse_to_be_told_how(method, tiny_model):
     with pytest.raises(SettingError, match="has no use for --combine"):
         Explainer(tiny_model, method=method, combine="mean")
+
+
+# Beside relevance, on a trained ViT.
+
+
+@pytest.fixture(scope="module")
+def attending() -> DeployedModel:
+    return DeployedModel(SCENES / "vit-half.onnx", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def scene() -> np.ndarray:
+    return render(draw_scene(HELD_OUT + 40_000))
+
+
+def test_where_tokens_are_normalised_maps_are_held_against_relevance(attending, scene, tmp_path):
+    opened = Explainer(attending)
+    assert opened.settings.combine == "relevance"
+    cuts = [engine.cut.name for engine in opened.engines]
+    singles = np.stack(
+        [
+            Explainer(attending, layer=cut, background=background, combine="mean").explain(scene, target=1).values
+            for cut in cuts
+            for background in ("blur", "mean")
+        ]
+    ).astype(np.float64)
+    pixels = Explainer(attending, method="relevance").explain(scene, target=1).values.astype(np.float64)
+    smooth = cv2.GaussianBlur(pixels, (0, 0), 96 / 48)
+    mean, weight, _ = held_against([*singles], smooth, 2)
+    seen = opened.explain(scene, target=1)
+    np.testing.assert_allclose(seen.values, mean * weight, atol=1e-4 * np.abs(seen.values).max())
+    assert opened.rows() == Explainer(attending, combine="agreement").rows() + 1
+    # The controls: without it, and by other rules.
+    for other in ({"combine": "agreement"}, {"rules": "attnlrp"}):
+        values = Explainer(attending, **other).explain(scene, target=1).values
+        assert np.abs(values - seen.values).max() > 0.05 * np.abs(seen.values).max()
+        assert values.sum() == pytest.approx(seen.values.sum(), rel=1e-3)
+
+
+def test_where_none_are_they_are_not_unless_that_is_asked_for(scene):
+    with DeployedModel(SCENES / "resnet-half.onnx", device="cpu") as deployed:
+        assert Explainer(deployed).settings.combine == "agreement"
+        plain, asked = (
+            Explainer(deployed, combine=each).explain(scene, target=1).values for each in ("agreement", "relevance")
+        )
+        assert np.abs(plain - asked).max() > 0.01 * np.abs(plain).max()
+
+
+def test_errors_are_those_of_the_share_of_the_maps(attending, scene, tmp_path, monkeypatch):
+    """Relevance has none: what it makes of a pixel takes nothing from, and adds nothing to, the error of the rest."""
+    told = []
+    monkeypatch.setattr(explainer, "held_against", lambda *given: told.append(held_against(*given)) or told[-1])
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.rot90(scene, number + 1))
+    how = {"background": str(tmp_path), "samples": 3}
+    plain, held = (Explainer(attending, combine=each, **how).explain(scene) for each in ("mean", "relevance"))
+    ((_, weight, share),) = told
+    assert share == 6 / (6 + 3)  # two cuts of three pictures, and one more
+    np.testing.assert_allclose(held.stderr, plain.stderr * weight * share, rtol=1e-5, atol=1e-9)
+    assert weight.std() > 0.1  # the control

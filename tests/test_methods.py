@@ -23,6 +23,7 @@ from onnx_evidence.cli.batch import explain, verify
 from onnx_evidence.cli.commands import background, evaluate, sanity
 from onnx_evidence.cli.options_methods import setting_option
 from onnx_evidence.methods import settings as module
+from onnx_evidence.methods import settings_of_receipt
 from onnx_evidence.methods.settings import OPTIONS, Keywords, Settings
 from onnx_evidence.methods.table import METHODS
 
@@ -174,7 +175,7 @@ TRIED: dict[str, list[Any]] = {
     "score": ["log-odds", "logit", "magic"],
     "project": ["field", "backward", "magic"],
     "quality": ["fast", "default", "best", "magic"],
-    "combine": ["agreement", "mean", "magic"],
+    "combine": ["auto", "agreement", "mean", "relevance", "magic"],
     "rules": ["conservative", "attnlrp", "gradient"],
 }
 
@@ -301,6 +302,12 @@ def test_finished_work_is_known_by_what_it_was_known_by():
     before = {**paths, "settings": {name: value for name, value in mean["settings"].items() if name != "combine"}}
     assert fingerprint.digest_of_entry(mean) == fingerprint.digest_of_entry(before)
     assert fingerprint.digest_of_entry(paths) != fingerprint.digest_of_entry(mean)
+    # Of methods that combine nothing receipts have the former default.
+    former = {**entry, "settings": {**entry["settings"], "combine": "agreement"}}
+    assert fingerprint.digest_of_entry(former) == DIGEST
+    assert "combine" not in settings_of_receipt("window", {"combine": "agreement"})
+    assert settings_of_receipt("integrated", {"combine": "agreement"})["combine"] == "agreement"
+    assert settings_of_receipt("integrated", {})["combine"] == "mean"
     # Nor does a window know steps, whichever their default was.
     for other, same in ((entry, True), (paths, False)):
         former = {**other, "settings": {**other["settings"], "steps": 9}}

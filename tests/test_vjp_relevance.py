@@ -12,7 +12,8 @@ from parts.scenes.scene import draw_scene, render
 
 from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.evidence import LN2
-from onnx_evidence.vjp import build_vjp
+from onnx_evidence.graphs import Net
+from onnx_evidence.vjp import build_vjp, normalises
 from tests.vjp_oracles import graph, node, reference, runtime, single
 
 ROOT = Path(__file__).parent.parent
@@ -283,6 +284,24 @@ def test_a_divisor_alone_keeps_its_derivative(rng):
     model = single("Div", (3,), np.ones(3), "x")
     x, cotangent = rng.uniform(1, 2, (1, 3)), rng.normal(size=(1, 3))
     np.testing.assert_allclose(relevance(model, x, "attnlrp", cotangent), -cotangent / x)
+
+
+def normalised(model: onnx.ModelProto) -> bool:
+    net = Net(model)
+    return normalises(net, net.reached("x"))
+
+
+def test_normalisation_of_tokens_is_known_in_both_spellings(rng):
+    told = {name: graph(make(), weights(rng), (TOKENS, WIDTH), opset=20) for name, make in NETWORKS.items()}
+    told |= {"written": graph(written_norm("x", "y"), weights(rng), (TOKENS, WIDTH))}
+    told |= {"node": single("LayerNormalization", (4,), "x", np.ones(4))}
+    told |= {"attention": graph(attention(), weights(rng), (TOKENS, WIDTH))}
+    told |= {"batches": single("BatchNormalization", (2, 3), "x", *(np.ones(2) for _ in range(4)))}
+    told |= {
+        "constant root": single("Div", (3,), "x", "r", before=[node("Sqrt", ["c"], ["r"])], weights={"c": np.ones(3)})
+    }
+    found = {name: normalised(model) for name, model in told.items()}
+    assert {name for name, each in found.items() if each} == {"block", "written", "node"}
 
 
 def test_rectifiers_need_no_other_rule(rng):

@@ -4,7 +4,7 @@ Imported by: batch, cli, cuts, deployed, evaluation, explainer, intake, methods,
 """
 
 from onnx_evidence.evidence import attribution, masks
-from onnx_evidence.evidence.agreement import agreement
+from onnx_evidence.evidence.agreement import agreement, held_against
 from onnx_evidence.evidence.background import Background, BackgroundFitter, default_patch
 from onnx_evidence.evidence.class_kind import CLASS_KINDS, EXCLUSIVE, INDEPENDENT, ClassKind
 from onnx_evidence.evidence.difference import Draws, WindowEvidence, check_samples, remove_windows, window_evidence
@@ -82,6 +82,7 @@ __all__ = [
     "generator",
     "half_width",
     "heard",
+    "held_against",
     "input_field",
     "integrate",
     "integrate_all",

@@ -10,6 +10,9 @@ where s^2 is the variance between the maps, mean over all pixels. The first fact
 0 where they cancel; the second is the shrinkage of a Wiener filter, one half where the mean stands out by two standard
 deviations. The positive and the negative part are then scaled back to the sums that they had in the mean: no bit is
 lost, for or against, they move to where the maps agree. (Measured in docs/faithfulness.md.)
+
+A map that says where evidence is, but not in bits (relevance), may stand beside them, for as many maps as a cut has.
+It is scaled to the size of the mean and takes part in all of this; how many bits there are the others alone say.
 """
 
 from collections.abc import Iterable, Sequence
@@ -49,6 +52,41 @@ def agreement(maps: Sequence[FloatArray]) -> FloatArray:
         weighed = float((mean * weight)[part].sum())
         weight[part] = weight[part] * (float(mean[part].sum()) / weighed) if weighed else 1.0
     return weight
+
+
+def held_against(maps: Sequence[FloatArray], beside: FloatArray, count: int) -> tuple[FloatArray, FloatArray, float]:
+    """The mean of maps of the same evidence and of another that is not in bits, and what it is multiplied with.
+
+    Parameters
+    ----------
+    maps : sequence of ndarray of float64, shape (H, W)
+        As in `agreement`.
+    beside : ndarray of float64, shape (H, W)
+        In any unit; positive speaks for the class.
+    count : int
+        Of how many maps it has the weight.
+
+    Returns
+    -------
+    mean : ndarray of float64, shape (H, W)
+        Over all.
+    weight : ndarray of float64, shape (H, W)
+        At least 0. The mean, multiplied with it, has the sums of positive and of negative values of the mean of the
+        maps alone.
+    share : float
+        How much the maps make of the mean; 1 where the other says nothing, or nothing of a sign that they have.
+    """
+    alone = _mean(maps)
+    total = float(np.abs(beside).sum())
+    scaled = beside * (float(np.abs(alone).sum()) / total) if total else beside
+    every = [*maps, *[scaled] * count]
+    mean, weight = _mean(every), agreement(every)
+    for part, bits in ((mean > 0, alone[alone > 0]), (mean < 0, alone[alone < 0])):
+        kept, wanted = float((mean * weight)[part].sum()), float(bits.sum())
+        if (not kept and wanted) or not total:
+            return alone, agreement(maps), 1.0
+        weight[part] = weight[part] * (wanted / kept if kept else 1.0)
+    return mean, weight, len(maps) / len(every)
 
 
 def _mean(maps: Iterable[FloatArray]) -> FloatArray:

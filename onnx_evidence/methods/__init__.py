@@ -12,9 +12,9 @@ from onnx_evidence.methods.preparation import prepare
 from onnx_evidence.methods.questions import TOP, ask, check_targets, listed
 from onnx_evidence.methods.record import TOP_CLASSES, fixed_record, make_record
 from onnx_evidence.methods.settings import (
-    AGREEMENT,
     DEFAULT_METHOD,
     OPTIONS,
+    PLAIN_MEAN,
     QUALITIES,
     Keywords,
     Option,
@@ -23,11 +23,11 @@ from onnx_evidence.methods.settings import (
 from onnx_evidence.methods.table import FALLBACK_METHODS, METHODS
 
 __all__ = [
-    "AGREEMENT",
     "DEFAULT_METHOD",
     "FALLBACK_METHODS",
     "METHODS",
     "OPTIONS",
+    "PLAIN_MEAN",
     "QUALITIES",
     "TOP",
     "TOP_CLASSES",

@@ -107,6 +107,8 @@ class CutMap:
         What the manifest says of the draws for this picture; plain values.
     estimates : ndarray of float64, shape (M, H, W), or None
         What `values` is the mean of, one for each background; None where it is no mean of such.
+    beside : ndarray of float64, shape (H, W), or None
+        What says where evidence is, but not in bits, where the maps are held against it.
     """
 
     cells: FloatArray
@@ -120,6 +122,7 @@ class CutMap:
     looks: int = 1
     sampling: dict[str, Any] = field(default_factory=dict)
     estimates: FloatArray | None = None
+    beside: FloatArray | None = None
 
 
 @dataclass(frozen=True)

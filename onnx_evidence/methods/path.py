@@ -24,6 +24,7 @@ from onnx_evidence.evidence import PathEvidence, Score, average, integrate, inte
 from onnx_evidence.methods.baselines import Baselines, blurred_picture
 from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
 from onnx_evidence.methods.method import Method
+from onnx_evidence.methods.relevance import PixelRelevance
 from onnx_evidence.methods.settings import BOTH, PROJECTIONS, ZERO, Settings
 from onnx_evidence.methods.site import Site
 from onnx_evidence.types import FloatArray, Gradient, Predict
@@ -43,17 +44,20 @@ class PathEngine(Engine):
         Of the head, where evidence is carried to pixels through it and not through the measured fields.
     drawn : bool
         Whether several baselines are a sample of others, so that their mean has an error.
+    beside : PixelRelevance or None
+        What the maps of all cuts are held against, at one of them.
     """
 
     gradient: Gradient
     baselines: Baselines
     head: Gradient | None = None
     drawn: bool = True
+    beside: PixelRelevance | None = None
 
     @property
     def copies(self) -> int:
         """Steps of a path that needs no more than the first ones."""
-        return self.settings.steps
+        return self.settings.steps + (self.beside is not None)
 
     def explain(self, view: View, questions: Sequence[Question], progress: Progress) -> list[CutMap]:
         """One path per question and baseline; see `methods.engine.Engine`."""
@@ -71,7 +75,9 @@ class PathEngine(Engine):
             variance = _squared_error(carried if self.drawn else carried[:1])
             rounding = view.rounding(question, mean.logits)
             told = mean.cells, values, variance, budget, certificate, rounding
-            maps.append(CutMap(*told, alike=True, freedom=freedom, estimates=carried))
+            beside = None if self.beside is None else self.beside(view, score)
+            progress(self.beside is not None)
+            maps.append(CutMap(*told, alike=True, freedom=freedom, estimates=carried, beside=beside))
         return maps
 
     def _to_pixels(self, view: View, evidence: PathEvidence) -> FloatArray:
@@ -124,7 +130,7 @@ class PathMethod(Method):
         head = None if settings.project == PROJECTIONS[0] else deployed.head_gradient(cut)
         # Two backgrounds that are always the same two are no sample.
         drawn = site.stand_in != BOTH
-        return PathEngine(cut, deployed.certify, field, settings, gradient, starts, head, drawn)
+        return PathEngine(cut, deployed.certify, field, settings, gradient, starts, head, drawn, site.beside())
 
 
 INTEGRATED = PathMethod(
@@ -132,7 +138,7 @@ INTEGRATED = PathMethod(
     "evidence integrated along paths in hidden features; adds up",
     "cuts",
     background=BOTH,
-    uses=PathMethod.uses | {"combine"},
+    uses=PathMethod.uses | {"combine", "rules"},
 )
 INTEGRATED_GRADIENTS = PathMethod(
     "integrated-gradients", "the same path in pixels (Sundararajan 2017)", "input", background=ZERO

@@ -15,7 +15,7 @@ from onnx_evidence.methods.background_file import BackgroundFile, load_backgroun
 from onnx_evidence.methods.choice import check_settings, method_of
 from onnx_evidence.methods.engine import Engine, Question, View, placed
 from onnx_evidence.methods.method import Method
-from onnx_evidence.methods.settings import DEFAULT_METHOD, Settings
+from onnx_evidence.methods.settings import AGREEMENT, DEFAULT_METHOD, WITH_RELEVANCE, Settings
 from onnx_evidence.methods.site import EvidenceMap, Site
 from onnx_evidence.methods.table import FALLBACK_METHODS
 from onnx_evidence.pictures import list_images
@@ -110,6 +110,7 @@ def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepar
     if path is not None and not path.is_dir():
         file = load_background(path, deployed.model.sha256, deployed.preprocess.model_dump_json())
     with deployed.shared():
+        settings = _combined(deployed, method, settings)
         heads = deployed.heads(_cuts(deployed, method, settings))
         with heads.remembering():
             engines = _engines(deployed, settings, file, heads)
@@ -127,6 +128,14 @@ def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepar
         why_shallow(heads.cuts, deployed.graph.cuts, deployed.graph.lost) if chosen else None,
         unread,
     )
+
+
+def _combined(deployed: DeployedModel, method: Method, settings: Settings) -> Settings:
+    """With how maps are combined settled, where there is a choice: relevance where it can be told, and is worth it."""
+    if settings.combine != AUTO or "combine" not in method.uses:
+        return settings
+    told = deployed.normalises and not deployed.missing_rules(deployed.model.input_name)
+    return replace(settings, combine=WITH_RELEVANCE if told else AGREEMENT)
 
 
 def _folder_sha256(folder: Path | None) -> str | None:

@@ -23,7 +23,7 @@ MEAN, ZERO, BLUR = "mean", "zero", "blur"
 BOTH = f"{BLUR}+{MEAN}"
 STATISTICS = ("position", "channel", "conditional")
 PROJECTIONS = ("field", "backward")
-AGREEMENT, PLAIN_MEAN = COMBINATIONS = ("agreement", "mean")
+AGREEMENT, PLAIN_MEAN, WITH_RELEVANCE = "agreement", "mean", "relevance"
 
 DEFAULT_METHOD = "integrated"
 # Points on the curve of faithfulness over time, and the settings behind each (docs/faithfulness.md).
@@ -94,7 +94,7 @@ class Option:
         Whether finished work is known by its value: by that of what decides a map, unless something else tells it.
     before : str or None
         What held before there was the setting: what receipts without it mean.
-    unused : int or None
+    unused : int or str or None
         Its former default, which is in receipts of methods that have no use for it.
     kinds : tuple of type
         What its value may be, as its annotation has it.
@@ -112,7 +112,7 @@ class Option:
     for_all: bool = False
     decides: bool = True
     before: str | None = None
-    unused: int | None = None
+    unused: int | str | None = None
     kinds: tuple[Any, ...] = ()
 
     def plain(self, name: str, value: Any) -> Any:
@@ -252,13 +252,15 @@ class Settings:
     combine: Annotated[
         str,
         Option(
-            "How maps of several cuts and backgrounds become one: their mean, or that concentrated where they agree; "
-            "both keep the bits for and against.",
+            "How maps of several cuts and backgrounds become one: their mean; that concentrated where they agree; or "
+            "where relevance (see --rules) agrees with them, too. All keep the bits for and against. auto: relevance "
+            "where the model has layer normalisation, else agreement.",
             after="project",
-            choices=COMBINATIONS,
+            choices=(AUTO, AGREEMENT, PLAIN_MEAN, WITH_RELEVANCE),
             before=PLAIN_MEAN,
+            unused=AGREEMENT,
         ),
-    ] = AGREEMENT
+    ] = AUTO
     rules: Annotated[
         str,
         Option(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from onnx_evidence.cuts import Cut
@@ -12,7 +13,8 @@ from onnx_evidence.methods.background_file import BackgroundFile
 from onnx_evidence.methods.baselines import Baselines
 from onnx_evidence.methods.engine import Question, View
 from onnx_evidence.methods.kept import KeepingSampler, keeping
-from onnx_evidence.methods.settings import BLUR, BOTH, MEAN, ZERO, Settings
+from onnx_evidence.methods.relevance import PixelRelevance
+from onnx_evidence.methods.settings import BLUR, BOTH, MEAN, WITH_RELEVANCE, ZERO, Settings
 from onnx_evidence.pictures import list_images
 from onnx_evidence.types import FloatArray, Head
 
@@ -67,6 +69,14 @@ class Site:
             return ZeroSampler() if self.stand_in == ZERO else MeanSampler()
         header, background = self.file.for_cut(self.cut.name, self.stand_in)
         return ConditionalSampler(background, header.window)
+
+    def beside(self) -> PixelRelevance | None:
+        """What maps of all cuts are held against, if they are combined like that; the first cut has it for all."""
+        if self.settings.combine != WITH_RELEVANCE or self.cut != self.heads.cuts[0]:
+            return None
+        whole = self.deployed.graph.find(self.deployed.model.input_name)
+        gradient = self.deployed.gradient(whole, rules=self.settings.rules)
+        return PixelRelevance(gradient, partial(self.deployed.certify, whole))
 
     def baselines(self) -> Baselines:
         """The features with everything removed."""

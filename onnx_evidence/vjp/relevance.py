@@ -13,40 +13,66 @@ a node are given adds up to what its output had, but for what biases take (Bach 
 that no relevance goes by way of queries and keys (Ali et al., eq. 7): then nothing is gained or lost by softmax.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from onnx import TensorProto
 
 from onnx_evidence.errors import GradientError
+from onnx_evidence.graphs import Net
 from onnx_evidence.vjp import attention, elementwise, linear, normalization
 from onnx_evidence.vjp.elementwise import Rule
 from onnx_evidence.vjp.step import Step
-from onnx_evidence.vjp.tape import Tape, Value
+from onnx_evidence.vjp.tape import Value
 
 # Functions whose values say how much of something else passes, or what it is divided by.
 _GATES = frozenset("Sigmoid HardSigmoid Tanh Erf Softsign Clip Reciprocal".split())
+# The weights of attention.
+_WEIGHTS = frozenset({"Softmax"})
+# What tokens are normalised by: as one node, and the root of what is divided by, where it is written out.
+_TOKEN_NORMS = frozenset({"LayerNormalization", "RMSNormalization"})
+_SPREADS = frozenset({"Sqrt"})
 # What their values may go through on the way.
 _THROUGH = frozenset("Add Sub Mul Div Cast Identity Dropout Reshape Squeeze Unsqueeze Flatten Transpose Expand".split())
 
 
-def is_gate(tape: Tape, name: str, gates: frozenset[str] = _GATES) -> bool:
-    """Whether a tensor is a gate's value, scaled and shifted by constants at most."""
-    while (node := tape.net.producer.get(name)) is not None and node.op_type in _THROUGH:
-        moving = [each for each in node.input if each in tape.moving]
-        if len(moving) != 1:
+def comes_from(net: Net, moving: Collection[str], name: str, kinds: frozenset[str]) -> bool:
+    """Whether a tensor is made by a node of some kinds, and only scaled and shifted by what is not ``moving`` since."""
+    while (node := net.producer.get(name)) is not None and node.op_type in _THROUGH:
+        read = [each for each in node.input if each in moving]
+        if len(read) != 1:
             return False
-        name = moving[0]
-    return node is not None and node.op_type in gates
+        name = read[0]
+    return node is not None and node.op_type in kinds
+
+
+def normalises(net: Net, moving: Collection[str]) -> bool:
+    """Whether somewhere in a graph tokens are normalised: divided by a spread of theirs, as LayerNormalization does.
+
+    Parameters
+    ----------
+    net : Net
+        The graph.
+    moving : collection of str
+        Tensors that depend on the picture.
+
+    Returns
+    -------
+    bool
+    """
+    divisors = [node.input[-1] for node in net.nodes if node.op_type in ("Div", "Reciprocal")]
+    written = any(name in moving and comes_from(net, moving, name, _SPREADS) for name in divisors)
+    return written or any(node.op_type in _TOKEN_NORMS for node in net.nodes)
 
 
 def shared(rule: Rule, gates: frozenset[str] = _GATES) -> Rule:
     """A product's rule: factors that depend on the picture share evenly, but for gates."""
 
     def changed(step: Step) -> list[Value | None]:
-        moving = [index for index, wanted in enumerate(step.wanted) if wanted]
-        signals = [index for index in moving if not is_gate(step.tape, step.node.input[index], gates)] or moving
-        shares = [1 / len(signals) if index in signals else 0.0 for index in range(len(step.node.input))]
+        tape, names = step.tape, step.node.input
+        among = [index for index, wanted in enumerate(step.wanted) if wanted]
+        signals = [index for index in among if not comes_from(tape.net, tape.moving, names[index], gates)] or among
+        shares = [1 / len(signals) if index in signals else 0.0 for index in range(len(names))]
         return [_scaled(value, share) for value, share in zip(rule(step), shares, strict=True)]
 
     return changed
@@ -120,4 +146,4 @@ def _rules(gates: frozenset[str], shares: tuple[float, float, float]) -> dict[st
 
 
 ATTNLRP = _rules(_GATES, (0.25, 0.25, 0.5))
-CONSERVATIVE = _rules(_GATES | {"Softmax"}, (0.0, 0.0, 1.0))
+CONSERVATIVE = _rules(_GATES | _WEIGHTS, (0.0, 0.0, 1.0))

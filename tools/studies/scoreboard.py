@@ -74,6 +74,10 @@ _ROWS: dict[str, Callable[[DeployedModel], Mapper]] = {
         for name in ("window", "occlusion", "grad-cam", "hirescam", "layercam", "grad-cam++", "ablation-cam")
     },
     "taylor-evidence": _explained(method="taylor-evidence"),
+    **{f"relevance, {rules}": _explained(method="relevance", rules=rules) for rules in ("conservative", "attnlrp")},
+    "relevance, smoothed": _smoothed(method="relevance"),
+    "default, no relevance": _explained(combine="agreement"),
+    "fast, no relevance": _explained(quality="fast", combine="agreement"),
     **{
         f"{name}, smoothed": _smoothed(method=name)
         for name in ("gradient", "smoothgrad", "gradient-x-input", "integrated-gradients")
@@ -88,6 +92,7 @@ _GROUPS = {
     "slow": ("RISE, 4000",),
     "slowest": ("RISE, 8000",),
     "family": ("hirescam", "layercam", "grad-cam++", "ablation-cam", "taylor-evidence"),
+    "relevance": tuple(name for name in _ROWS if "relevance" in name),
     "pixels": tuple(name for name in _ROWS if name.endswith("smoothed")),
     "frontier": (*(name for name in _ROWS if name.startswith("integrated, ")), "RISE, 25", "RISE, 100", "RISE, 400"),
 }
