@@ -13,7 +13,7 @@ from parts.cuda_kernels import left
 
 from onnx_evidence.errors import GradientError
 from onnx_evidence.evidence.odds import log_probabilities
-from onnx_evidence.vjp import build_vjp, missing_rules
+from onnx_evidence.vjp import GRADIENT, RELEVANCE, build_vjp, missing_rules
 from onnx_evidence.vjp.elementwise import Rule
 from onnx_evidence.vjp.step import Step
 from onnx_evidence.vjp.table import RULES
@@ -1071,8 +1071,9 @@ def test_no_rule_takes_a_model_off_the_gpu(op_type: str, case: Case):
     @given(data=st.data())
     def all_examples(data: st.DataObject) -> None:
         for problem in case(Draw(data)):
-            added = set(left(build_vjp(problem.model))) - set(left(problem.model))
-            assert {each.split()[0] for each in added} <= LEAVE_A_GPU.get(op_type, set())
+            for rules in (GRADIENT, *RELEVANCE):
+                added = set(left(build_vjp(problem.model, rules=rules))) - set(left(problem.model))
+                assert {each.split()[0] for each in added} <= LEAVE_A_GPU.get(op_type, set()), rules
 
     all_examples()
 

@@ -14,7 +14,7 @@ from parts.cuda_kernels import left, typed
 from onnx_evidence import DeployedModel, EvidenceError
 from onnx_evidence.cuts import AUTO, resolve_layers
 from onnx_evidence.intake import unsigned
-from onnx_evidence.vjp import build_vjp
+from onnx_evidence.vjp import RELEVANCE, build_vjp
 
 
 def _words(found: dict[str, int]) -> str:
@@ -36,6 +36,8 @@ def main(models: tuple[Path, ...]) -> None:
                 backward = [
                     build_vjp(unsigned(deployed.graph.tail(deployed.graph.find(name))), rest=True) for name in names
                 ]
+                if deployed.normalises:  # what their maps are held against
+                    backward.append(build_vjp(unsigned(whole), rest=True, rules=RELEVANCE[0]))
         except EvidenceError as error:
             click.echo(f"| {path.stem} | refused: {error} | | |")
             continue
@@ -46,7 +48,7 @@ def main(models: tuple[Path, ...]) -> None:
         new += len(set(together) - set(own))
         sizes = f"{min(len(each.graph.node) for each in backward)} to {max(len(each.graph.node) for each in backward)}"
         click.echo(
-            f"| {path.stem} | {len(whole.graph.node)}, {_words(own)} | {len(names)} | {sizes}, {_words(together)} |"
+            f"| {path.stem} | {len(whole.graph.node)}, {_words(own)} | {len(backward)} | {sizes}, {_words(together)} |"
         )
         for graph in backward:
             _note(kinds, graph)
