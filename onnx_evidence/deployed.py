@@ -703,7 +703,7 @@ class DeployedModel:
     @cached_property
     def normalises(self) -> bool:
         """Whether the model normalises tokens, behind which relevance tells what gradients do not."""
-        return normalises(self.graph.net, self.graph.data)
+        return normalises(self.graph.net, self.graph.data, self.graph.shapes)
 
     def missing_rules(self, layer: str) -> list[str]:
         """What keeps the backward graph behind the cut of that name from being built; empty where nothing does."""

@@ -4,17 +4,21 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from onnx import helper
 from parts.scenes.scene import HELD_OUT, draw_scene, render
 
 from onnx_evidence import DeployedModel, Explainer, SettingError, explainer
 from onnx_evidence.evidence import agreement, held_against
 from onnx_evidence.types import FloatArray
 from tests import oracles
+from tests.tiny_transformers import vit
 
+PREPROCESS = {"size": (48, 48), "scale": 1 / 255, "mean": (0.5,) * 3, "std": (0.25,) * 3}
 SCENES = Path(__file__).parent.parent / "models" / "scenes"
 ANY = hnp.arrays(
     np.float64,
@@ -82,7 +86,7 @@ def test_a_map_in_no_bits_moves_bits_and_makes_none(rng):
         assert not np.allclose(mean * weight, maps.mean(axis=0) * agreement([*maps]), rtol=0.1)  # the control
 
 
-@given(maps=ANY, unit=st.sampled_from([1e-100, 1.0, 1e100]), seed=st.integers(0, 99))
+@given(maps=ANY, unit=st.sampled_from([1e-300, 1.0, 1e300]), seed=st.integers(0, 99))
 def test_sums_are_kept_beside_any_other_map_in_any_unit(maps: FloatArray, unit: float, seed: int):
     beside = np.random.default_rng(seed).normal(size=maps.shape[1:])
     mean, weight, _ = held_against([*maps], beside * unit, 2)
@@ -99,6 +103,14 @@ def test_a_map_that_says_nothing_or_nothing_of_a_sign_is_left_aside(rng):
     for beside in (np.zeros((5, 7)), -1e3 * maps.sum(axis=0)):
         mean, weight, share = held_against([*maps], beside, 9)
         np.testing.assert_array_equal(mean * weight, maps.mean(axis=0) * agreement([*maps]))
+        assert share == 1
+
+
+def test_a_map_that_says_the_contrary_piles_no_bits_on_what_rounding_left(rng):
+    maps = rng.normal(size=(1, 20, 20))
+    for factor in (-1.0, -0.999, -1e200):
+        mean, weight, share = held_against([*maps], maps[0] * factor, 1)
+        np.testing.assert_array_equal(mean * weight, maps[0])
         assert share == 1
 
 
@@ -184,7 +196,7 @@ def scene() -> np.ndarray:
     return render(draw_scene(HELD_OUT + 40_000))
 
 
-def test_where_tokens_are_normalised_maps_are_held_against_relevance(attending, scene, tmp_path):
+def test_where_tokens_are_normalised_maps_are_held_against_relevance(attending, scene):
     opened = Explainer(attending)
     assert opened.settings.combine == "relevance"
     cuts = [engine.cut.name for engine in opened.engines]
@@ -229,3 +241,36 @@ def test_errors_are_those_of_the_share_of_the_maps(attending, scene, tmp_path, m
     assert share == 6 / (6 + 3)  # two cuts of three pictures, and one more
     np.testing.assert_allclose(held.stderr, plain.stderr * weight * share, rtol=1e-5, atol=1e-9)
     assert weight.std() > 0.1  # the control
+
+
+def stepped(tmp_path: Path) -> Path:
+    """A ViT whose pixels are rounded first: no gradient reaches them, while all cuts inside have one."""
+    model = vit()
+    for each in model.graph.node:
+        each.input[:] = ["whole" if name == "input" else name for name in each.input]
+    model.graph.node.insert(0, helper.make_node("Round", ["input"], ["whole"]))
+    path = tmp_path / "stepped.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_paths_stay_what_they_are_where_relevance_does_not_reach_the_pixels(tmp_path):
+    path = stepped(tmp_path)
+    with Explainer(path, preprocess=PREPROCESS) as opened:
+        assert (opened.settings.method, opened.settings.combine) == ("integrated", "agreement")
+    with pytest.raises(SettingError, match=r"combine 'relevance' needs a gradient.*take --combine agreement"):
+        Explainer(path, preprocess=PREPROCESS, combine="relevance")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"rules": "attnlrp", "combine": "mean"}, "which --combine mean leaves aside"),
+        ({"rules": "attnlrp"}, "held against by default: take --combine relevance"),
+        ({"rules": "attnlrp", "method": "hirescam"}, "has no use for --rules"),
+        ({"rules": "gradient"}, "take one of conservative, attnlrp"),
+    ],
+)
+def test_rules_that_nothing_goes_by_are_refused(options, complaint, tiny_model):
+    with pytest.raises(SettingError, match=complaint):
+        Explainer(tiny_model, **options)

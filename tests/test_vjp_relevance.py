@@ -12,7 +12,7 @@ from parts.scenes.scene import draw_scene, render
 
 from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.evidence import LN2
-from onnx_evidence.graphs import Net
+from onnx_evidence.graphs import Net, infer_with_values
 from onnx_evidence.vjp import build_vjp, normalises
 from tests.vjp_oracles import graph, node, reference, runtime, single
 
@@ -288,7 +288,8 @@ def test_a_divisor_alone_keeps_its_derivative(rng):
 
 def normalised(model: onnx.ModelProto) -> bool:
     net = Net(model)
-    return normalises(net, net.reached("x"))
+    tensors, _ = infer_with_values(model, "x", None)
+    return normalises(net, net.reached("x"), {name: info.shape for name, info in tensors.items()})
 
 
 def test_normalisation_of_tokens_is_known_in_both_spellings(rng):
@@ -302,6 +303,124 @@ def test_normalisation_of_tokens_is_known_in_both_spellings(rng):
     }
     found = {name: normalised(model) for name, model in told.items()}
     assert {name for name, each in found.items() if each} == {"block", "written", "node"}
+
+
+def handed(nodes: list[onnx.NodeProto], rng: np.random.Generator, rules: str = "attnlrp", **more: np.ndarray):
+    """Relevance of all tokens, the weights, the tokens, and the cotangent, of nodes from 'x' to 'y'."""
+    w = {**weights(rng), **more}
+    x, cotangent = rng.normal(size=(1, TOKENS, WIDTH)), rng.normal(size=(1, TOKENS * WIDTH))
+    found = relevance(graph(nodes, w, (TOKENS, WIDTH), opset=20), x, rules, cotangent)
+    return found, w, x, cotangent.reshape(x.shape)
+
+
+SPREAD = [
+    node("Mul", ["x", "x"], ["sq"]),
+    node("ReduceMean", ["sq", "last"], ["mean"]),
+    node("Add", ["mean", "small"], ["v"]),
+    node("Sqrt", ["v"], ["spread"]),
+]
+INVERSES = {
+    "quotient": [node("Div", ["x", "spread"], ["y"])],
+    "one by": [node("Div", ["one", "spread"], ["inverse"]), node("Mul", ["x", "inverse"], ["y"])],
+    "reciprocal": [node("Reciprocal", ["spread"], ["inverse"]), node("Mul", ["x", "inverse"], ["y"])],
+    "power": [node("Pow", ["v", "minus"], ["inverse"]), node("Mul", ["inverse", "x"], ["y"])],
+}
+
+
+@pytest.mark.parametrize("name", INVERSES)
+def test_a_spread_is_held_however_it_is_divided_by(name, rng):
+    found, _, x, g = handed([*SPREAD, *INVERSES[name]], rng, minus=np.asarray(-0.5))
+    np.testing.assert_allclose(found, x * g / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-5))
+    assert normalised(graph([*SPREAD, *INVERSES[name]], {**weights(rng), "minus": np.asarray(-0.5)}, (TOKENS, WIDTH)))
+
+
+def test_a_gate_is_known_behind_shapes_that_are_asked_for(rng):
+    """``sigmoid(...).expand_as(x)``, as torch writes it."""
+    nodes = [
+        node("ReduceMean", ["x", "first"], ["pooled"]),
+        node("Sigmoid", ["pooled"], ["gate"]),
+        node("Shape", ["x"], ["shape"]),
+        node("Expand", ["gate", "shape"], ["wide"]),
+        node("Mul", ["x", "wide"], ["y"]),
+    ]
+    found, _, x, g = handed(nodes, rng, first=np.array([1]))
+    np.testing.assert_allclose(found, x * g / (1 + np.exp(-x.mean(axis=1, keepdims=True))))
+
+
+def test_a_gate_is_known_behind_its_codes(rng):
+    """Of a quantised model, whose gates are rounded to steps of 1/256."""
+    nodes = [
+        node("MatMul", ["x", "w1"], ["a"]),
+        node("Sigmoid", ["a"], ["s"]),
+        node("QuantizeLinear", ["s", "step", "zero"], ["code"]),
+        node("DequantizeLinear", ["code", "step", "zero"], ["gate"]),
+        node("Mul", ["x", "gate"], ["y"]),
+    ]
+    given = {**weights(rng), "step": np.asarray(1 / 256), "zero": np.zeros((), np.uint8)}
+    model = graph(nodes, given, (TOKENS, WIDTH), dtype=np.float32)
+    x = rng.normal(size=(1, TOKENS, WIDTH)).astype(np.float32)
+    cotangent = rng.normal(size=(1, TOKENS * WIDTH)).astype(np.float32)
+    gradient, _ = runtime(build_vjp(model, rules="attnlrp"))({"x": x, "cotangent": cotangent})
+    gate = 1 / (1 + np.exp(-(x @ given["w1"])))
+    np.testing.assert_allclose(gradient, cotangent.reshape(x.shape) * gate, atol=4 / 256)
+
+
+def test_of_two_gates_the_one_that_may_be_a_signal_gets_all(rng):
+    nodes = [
+        node("MatMul", ["x", "w1"], ["a"]),
+        node("MatMul", ["x", "w2"], ["b"]),
+        node("Tanh", ["a"], ["t"]),
+        node("Sigmoid", ["b"], ["s"]),
+        node("Mul", ["t", "s"], ["y"]),
+    ]
+    found, w, x, g = handed(nodes, rng)
+    a = x @ w["w1"]
+    back = g / (1 + np.exp(-(x @ w["w2"]))) * np.tanh(a) / a
+    np.testing.assert_allclose(found, x * (back @ w["w1"].T))
+
+
+def test_a_bias_of_a_product_is_no_factor(rng):
+    model = single("Gemm", (3,), "x", np.eye(3) * 2, "x")
+    x, cotangent = rng.normal(size=(1, 3)), rng.normal(size=(1, 3))
+    np.testing.assert_allclose(relevance(model, x, "attnlrp", cotangent), 3 * x * cotangent)
+
+
+@pytest.mark.parametrize(("op_type", "inputs"), [("Sqrt", ["x"]), ("Pow", ["x", np.array(0.45)])])
+def test_roots_hand_back_what_they_were_given_and_nothing_at_zero(op_type, inputs, rng):
+    model = single(op_type, (4,), *inputs)
+    x, cotangent = np.array([[0.0, 0.5, 2.0, 3.0]]), rng.normal(size=(1, 4))
+    (y,) = reference(model)({"x": x})
+    np.testing.assert_allclose(relevance(model, x, "attnlrp", cotangent), y * cotangent)
+
+
+@pytest.mark.parametrize("rules", BOTH)
+@pytest.mark.parametrize("constant", ["q", "v"])
+def test_attention_from_learned_tokens_is_the_same_in_one_node(constant, rules, rng):
+    """Queries of a pooling head, or values, may be weights of the model."""
+    made = {name: node("MatMul", ["x", weight], [name]) for name, weight in (("q", "w1"), ("k", "w2"), ("v", "w3"))}
+    begin = [each for name, each in made.items() if name != constant]
+    written = [
+        node("Transpose", ["k"], ["kt"], perm=[0, 2, 1]),
+        node("MatMul", ["q", "kt"], ["scores"]),
+        node("Softmax", ["scores"], ["shares"], axis=-1),
+        node("MatMul", ["shares", "v"], ["y"]),
+    ]
+    fused = [
+        *(node("Unsqueeze", [name, "first"], [f"{name}4"]) for name in "qkv"),
+        node("Attention", ["q4", "k4", "v4"], ["mixed"], scale=1.0),
+        node("Squeeze", ["mixed", "first"], ["y"]),
+    ]
+    w = {**weights(rng), constant: rng.normal(size=(1, TOKENS, WIDTH)), "first": np.array([1])}
+    x = rng.normal(size=(1, TOKENS, WIDTH)).astype(np.float32)
+    cotangent = rng.normal(size=(1, TOKENS * WIDTH)).astype(np.float32)
+    one, other = (
+        runtime(build_vjp(graph([*begin, *end], w, (TOKENS, WIDTH), opset=23, dtype=np.float32), rules=rules))(
+            {"x": x, "cotangent": cotangent}
+        )[0]
+        for end in (written, fused)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    assert np.abs(one).max() > 0.1
 
 
 def test_rectifiers_need_no_other_rule(rng):

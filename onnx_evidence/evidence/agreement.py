@@ -23,6 +23,8 @@ from onnx_evidence.types import FloatArray
 
 # Standard deviations between the maps that a pixel has to stand out by to keep half of its bits.
 _STANDS_OUT = 2.0
+# Share of the bits below which another map is taken to contradict.
+_CONTRADICTED = 0.1
 
 
 def agreement(maps: Sequence[FloatArray]) -> FloatArray:
@@ -74,17 +76,20 @@ def held_against(maps: Sequence[FloatArray], beside: FloatArray, count: int) -> 
         At least 0. The mean, multiplied with it, has the sums of positive and of negative values of the mean of the
         maps alone.
     share : float
-        How much the maps make of the mean; 1 where the other says nothing, or nothing of a sign that they have.
+        How much the maps make of the mean; 1 where the other says nothing, or the contrary: of the bits for, or
+        against, less than a tenth would be left in the mean to be scaled up.
     """
-    alone = _mean(maps)
-    total = float(np.abs(beside).sum())
-    scaled = beside * (float(np.abs(alone).sum()) / total) if total else beside
-    every = [*maps, *[scaled] * count]
+    alone, largest = _mean(maps), float(np.abs(beside).max())
+    aside = alone, agreement(maps), 1.0
+    if not largest:
+        return aside
+    shape = beside / largest
+    every = [*maps, *[shape * (float(np.abs(alone).sum()) / float(np.abs(shape).sum()))] * count]
     mean, weight = _mean(every), agreement(every)
     for part, bits in ((mean > 0, alone[alone > 0]), (mean < 0, alone[alone < 0])):
         kept, wanted = float((mean * weight)[part].sum()), float(bits.sum())
-        if (not kept and wanted) or not total:
-            return alone, agreement(maps), 1.0
+        if abs(kept) < _CONTRADICTED * abs(wanted):
+            return aside
         weight[part] = weight[part] * (wanted / kept if kept else 1.0)
     return mean, weight, len(maps) / len(every)
 

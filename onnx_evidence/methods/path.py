@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_evidence.cuts import Cut
+from onnx_evidence.cuts import AUTO, Cut
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import SettingError
 from onnx_evidence.evidence import PathEvidence, Score, average, integrate, integrate_all
@@ -25,7 +25,7 @@ from onnx_evidence.methods.baselines import Baselines, blurred_picture
 from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
 from onnx_evidence.methods.method import Method
 from onnx_evidence.methods.relevance import PixelRelevance
-from onnx_evidence.methods.settings import BOTH, PROJECTIONS, ZERO, Settings
+from onnx_evidence.methods.settings import BOTH, PROJECTIONS, WITH_RELEVANCE, ZERO, Settings
 from onnx_evidence.methods.site import Site
 from onnx_evidence.types import FloatArray, Gradient, Predict
 
@@ -112,11 +112,16 @@ class PathMethod(Method):
     accounts: bool = True
 
     def refuse(self, settings: Settings) -> None:
-        """Draws of what is no folder."""
+        """Draws of what is no folder; rules of what is not asked for."""
         path = self.background_path(settings)
         if settings.samples is not None and (path is None or not path.is_dir()):
             raise SettingError(
                 f"samples {settings.samples} of what? Paths draw pictures from --background FOLDER alone"
+            )
+        if settings.rules != Settings.rules and settings.combine not in (AUTO, WITH_RELEVANCE):
+            raise SettingError(
+                f"rules {settings.rules!r} are those of relevance, which --combine {settings.combine} leaves "
+                "aside: drop one of them"
             )
 
     def tail(self, deployed: DeployedModel, cut: Cut, settings: Settings) -> Predict:

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx_evidence.cuts import AUTO, DEEP, Cut, IsRead, last_cut, resolve_layers, why_no_grid, why_shallow
 from onnx_evidence.deployed import DeployedModel, Heads
-from onnx_evidence.errors import CutError, DataError, GradientError, one_line
+from onnx_evidence.errors import CutError, DataError, GradientError, SettingError, one_line
 from onnx_evidence.files import open_regular, sha256_of
 from onnx_evidence.methods.background_file import BackgroundFile, load_background
 from onnx_evidence.methods.choice import check_settings, method_of
@@ -134,8 +134,22 @@ def _combined(deployed: DeployedModel, method: Method, settings: Settings) -> Se
     """With how maps are combined settled, where there is a choice: relevance where it can be told, and is worth it."""
     if settings.combine != AUTO or "combine" not in method.uses:
         return settings
-    told = deployed.normalises and not deployed.missing_rules(deployed.model.input_name)
-    return replace(settings, combine=WITH_RELEVANCE if told else AGREEMENT)
+    if deployed.normalises and _has_relevance(deployed, settings):
+        return replace(settings, combine=WITH_RELEVANCE)
+    if settings.rules != Settings.rules:
+        raise SettingError(
+            f"rules {settings.rules!r} are those of relevance, which maps of this model are not held against by "
+            "default: take --combine relevance, or drop --rules"
+        )
+    return replace(settings, combine=AGREEMENT)
+
+
+def _has_relevance(deployed: DeployedModel, settings: Settings) -> bool:
+    try:
+        deployed.gradient(deployed.graph.find(deployed.model.input_name), rules=settings.rules)
+    except GradientError:
+        return False
+    return True
 
 
 def _folder_sha256(folder: Path | None) -> str | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_evidence.errors import CutError, ModelError
 from onnx_evidence.evidence import LN2, Score, attribution
 from onnx_evidence.methods.engine import View
 from onnx_evidence.pictures import blur
@@ -30,9 +31,17 @@ class PixelRelevance:
     certify: Callable[[FloatArray, FloatArray], float]
 
     def __call__(self, view: View, score: Score) -> FloatArray:
-        """Bits per pixel of the input, (H, W), but for what biases take; CutError if the graph is not the file's."""
-        logits, handed = self.gradient(view.inputs[None], score.direction, score.rest)
-        self.certify(logits[0], view.logits)
+        """Bits per pixel of the input, (H, W), but for what biases take.
+
+        ModelError if they are not finite, CutError if the graph is not the file's.
+        """
+        try:
+            logits, handed = self.gradient(view.inputs[None], score.direction, score.rest)
+            self.certify(logits[0], view.logits)
+        except (CutError, ModelError) as error:
+            raise type(error)(
+                f"{error}; this is of relevance: or take --combine agreement, which needs none"
+            ) from error
         pixels = attribution.layer_times_gradient(view.inputs, handed[0]) / LN2
         # By the largest value: the blur is in float32.
         largest = float(np.abs(pixels).max()) or 1.0

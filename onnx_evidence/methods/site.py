@@ -7,6 +7,7 @@ from pathlib import Path
 
 from onnx_evidence.cuts import Cut
 from onnx_evidence.deployed import DeployedModel, Heads
+from onnx_evidence.errors import GradientError, SettingError
 from onnx_evidence.evidence import CellField, ConditionalSampler, MeanSampler, Sampler, ZeroSampler
 from onnx_evidence.methods import baselines
 from onnx_evidence.methods.background_file import BackgroundFile
@@ -75,7 +76,12 @@ class Site:
         if self.settings.combine != WITH_RELEVANCE or self.cut != self.heads.cuts[0]:
             return None
         whole = self.deployed.graph.find(self.deployed.model.input_name)
-        gradient = self.deployed.gradient(whole, rules=self.settings.rules)
+        try:
+            gradient = self.deployed.gradient(whole, rules=self.settings.rules)
+        except GradientError as error:
+            raise SettingError(
+                f"combine {WITH_RELEVANCE!r} needs a gradient of the whole model: {error}: take --combine agreement"
+            ) from error
         return PixelRelevance(gradient, partial(self.deployed.certify, whole))
 
     def baselines(self) -> Baselines:

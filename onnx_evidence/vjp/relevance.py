@@ -13,40 +13,57 @@ a node are given adds up to what its output had, but for what biases take (Bach 
 that no relevance goes by way of queries and keys (Ali et al., eq. 7): then nothing is gained or lost by softmax.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
+import numpy as np
+import onnx
 from onnx import TensorProto
 
 from onnx_evidence.errors import GradientError
 from onnx_evidence.graphs import Net
+from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp import attention, elementwise, linear, normalization
 from onnx_evidence.vjp.elementwise import Rule
 from onnx_evidence.vjp.step import Step
 from onnx_evidence.vjp.tape import Value
 
-# Functions whose values say how much of something else passes, or what it is divided by.
+# Functions whose values say how much of something else passes, or what it is divided by; and those whose values may as
+# well be what passes, where both factors are of these.
 _GATES = frozenset("Sigmoid HardSigmoid Tanh Erf Softsign Clip Reciprocal".split())
+_SIGNALS = frozenset("Tanh Erf Softsign Clip".split())
 # The weights of attention.
 _WEIGHTS = frozenset({"Softmax"})
 # What tokens are normalised by: as one node, and the root of what is divided by, where it is written out.
 _TOKEN_NORMS = frozenset({"LayerNormalization", "RMSNormalization"})
 _SPREADS = frozenset({"Sqrt"})
-# What their values may go through on the way.
-_THROUGH = frozenset("Add Sub Mul Div Cast Identity Dropout Reshape Squeeze Unsqueeze Flatten Transpose Expand".split())
+# What their values may go through on the way; of the latter the first input alone has values.
+_THROUGH = frozenset("Add Sub Mul Div Cast Identity Dropout Flatten Transpose".split())
+_SHAPED = frozenset("Reshape Squeeze Unsqueeze Expand QuantizeLinear DequantizeLinear".split())
 
 
 def comes_from(net: Net, moving: Collection[str], name: str, kinds: frozenset[str]) -> bool:
     """Whether a tensor is made by a node of some kinds, and only scaled and shifted by what is not ``moving`` since."""
-    while (node := net.producer.get(name)) is not None and node.op_type in _THROUGH:
-        read = [each for each in node.input if each in moving]
+    while (node := net.producer.get(name)) is not None and _kind(net, moving, node) in _THROUGH | _SHAPED:
+        inputs = node.input[:1] if node.op_type in _SHAPED else node.input
+        read = [each for each in inputs if each in moving]
         if len(read) != 1:
             return False
         name = read[0]
-    return node is not None and node.op_type in kinds
+    return node is not None and _kind(net, moving, node) in kinds
 
 
-def normalises(net: Net, moving: Collection[str]) -> bool:
+def _kind(net: Net, moving: Collection[str], node: onnx.NodeProto) -> str:
+    """The operator; those that take the reciprocal of what depends on the picture are all called by one name."""
+    if node.op_type == "Div" and node.input[0] not in moving:
+        return "Reciprocal"
+    if node.op_type == "Pow" and node.input[1] not in moving:
+        exponent = net.array(node.input[1])
+        return "Reciprocal" if exponent is not None and exponent.size == 1 and exponent.item() < 0 else "Pow"
+    return node.op_type
+
+
+def normalises(net: Net, moving: Collection[str], shapes: Mapping[str, Sequence[int | None] | None]) -> bool:
     """Whether somewhere in a graph tokens are normalised: divided by a spread of theirs, as LayerNormalization does.
 
     Parameters
@@ -55,38 +72,51 @@ def normalises(net: Net, moving: Collection[str]) -> bool:
         The graph.
     moving : collection of str
         Tensors that depend on the picture.
+    shapes : mapping
+        Of tensors, None for the batch.
 
     Returns
     -------
     bool
     """
-    divisors = [node.input[-1] for node in net.nodes if node.op_type in ("Div", "Reciprocal")]
-    written = any(name in moving and comes_from(net, moving, name, _SPREADS) for name in divisors)
-    return written or any(node.op_type in _TOKEN_NORMS for node in net.nodes)
+
+    def of_tokens(name: str) -> bool:
+        # One number for each, and not one for a picture, or a channel.
+        return name in moving and [*(shapes.get(name) or ())][1:].count(1) == 1
+
+    for node in net.nodes:
+        if node.op_type in _TOKEN_NORMS:
+            return True
+        if node.op_type in ("Div", "Reciprocal"):
+            divisor = node.input[-1]
+            if of_tokens(divisor) and comes_from(net, moving, divisor, _SPREADS):
+                return True
+        if node.op_type == "Pow" and of_tokens(node.input[0]) and _kind(net, moving, node) == "Reciprocal":
+            return True
+    return False
 
 
-def shared(rule: Rule, gates: frozenset[str] = _GATES) -> Rule:
-    """A product's rule: factors that depend on the picture share evenly, but for gates."""
+def shared(rule: Rule, gates: frozenset[str], factors: int | None = None) -> Rule:
+    """A product's rule: of its factors those that depend on the picture share evenly, but for gates."""
 
     def changed(step: Step) -> list[Value | None]:
         tape, names = step.tape, step.node.input
-        among = [index for index, wanted in enumerate(step.wanted) if wanted]
-        signals = [index for index in among if not comes_from(tape.net, tape.moving, names[index], gates)] or among
-        shares = [1 / len(signals) if index in signals else 0.0 for index in range(len(names))]
-        return [_scaled(value, share) for value, share in zip(rule(step), shares, strict=True)]
+        among = [index for index, wanted in enumerate(step.wanted[:factors]) if wanted]
+
+        def others(kinds: frozenset[str]) -> list[int]:
+            return [index for index in among if not comes_from(tape.net, tape.moving, names[index], kinds)]
+
+        signals = others(gates) or others(gates - _SIGNALS) or among
+        return [
+            value if index not in among else _scaled(value, 1 / len(signals) if index in signals else 0.0)
+            for index, value in enumerate(rule(step))
+        ]
 
     return changed
 
 
 def _scaled(value: Value | None, share: float) -> Value | None:
     return None if value is None or not share else value if share == 1 else value * share
-
-
-def gemm(step: Step, gates: frozenset[str] = _GATES) -> list[Value | None]:
-    """Gemm: its bias is added, not multiplied, and gets all of its own."""
-    first, second, *bias = linear.gemm(step)
-    factors = shared(lambda step: [first, second, *[None for _ in bias]], gates)(step)
-    return [*factors[:2], *bias]
 
 
 def divide(step: Step) -> list[Value | None]:
@@ -115,8 +145,33 @@ def clip(step: Step) -> list[Value | None]:
     return secant(elementwise.clip)(step) if around else elementwise.clip(step)
 
 
-def attend(step: Step, shares: tuple[float, float, float]) -> list[Value | None]:
-    """Attention: queries, keys and values get these shares."""
+def rooted(rule: Rule) -> Rule:
+    """The rule of a power with ``f(0) = 0``: ``f(x) / x``, and 0 at 0, where derivatives of roots are infinite."""
+
+    def changed(step: Step) -> list[Value | None]:
+        zero = step.x.op("Equal", step.x.number(0.0), elem_type=TensorProto.BOOL)
+        over = zero.op("Where", step.x.number(1.0), step.x, elem_type=step.x.elem_type)
+        handed = zero.op("Where", step.x.number(0.0), step.g * (step.y / over), elem_type=step.x.elem_type)
+        return [step.like(0, handed)]
+
+    def chosen(step: Step) -> list[Value | None]:
+        exponent = np.atleast_1d(0.5) if step.node.op_type == "Sqrt" else _known(step, 1)
+        return changed(step) if exponent is not None and (exponent > 0).all() else rule(step)
+
+    return chosen
+
+
+def _known(step: Step, index: int) -> AnyArray | None:
+    """The value of an input, if it is a constant."""
+    return step.tape.values.get(step.node.input[index])
+
+
+def attend(step: Step, gates: frozenset[str]) -> list[Value | None]:
+    """Attention: of each of its products the factors that depend on the picture share evenly."""
+    queries, keys, values = step.wanted[:3]
+    of_weights = 1.0 if not values else 0.5 if not gates >= _WEIGHTS else 0.0
+    of_scores = of_weights / max(1, queries + keys)
+    shares = of_scores, of_scores, 1.0 - of_weights if queries or keys else 1.0
     return [_scaled(value, share) for value, share in zip(attention.attention(step), shares, strict=True)]
 
 
@@ -130,20 +185,21 @@ _SELF_GATED: dict[str, _Gated] = {
 }
 
 
-def _rules(gates: frozenset[str], shares: tuple[float, float, float]) -> dict[str, Rule]:
+def _rules(gates: frozenset[str]) -> dict[str, Rule]:
     return {
         **{name: elementwise.unary(gate) for name, gate in _SELF_GATED.items()},
         **{name: secant(elementwise.RULES[name]) for name in ("Elu", "Selu", "Celu", "Tanh", "Softsign", "Erf")},
+        **{name: rooted(elementwise.RULES[name]) for name in ("Sqrt", "Pow")},
         "Clip": clip,
         "Mul": shared(elementwise.multiply, gates),
         "Div": divide,
         "MatMul": shared(linear.matmul, gates),
-        "Gemm": partial(gemm, gates=gates),
+        "Gemm": shared(linear.gemm, gates, factors=2),
         "Einsum": shared(linear.einsum, gates),
-        "Attention": partial(attend, shares=shares),
+        "Attention": partial(attend, gates=gates),
         **normalization.HELD,
     }
 
 
-ATTNLRP = _rules(_GATES, (0.25, 0.25, 0.5))
-CONSERVATIVE = _rules(_GATES | _WEIGHTS, (0.0, 0.0, 1.0))
+ATTNLRP = _rules(_GATES)
+CONSERVATIVE = _rules(_GATES | _WEIGHTS)
