@@ -18,7 +18,7 @@ from onnx_evidence.counting import MAX_WORK
 from onnx_evidence.cuts import AUTO
 from onnx_evidence.deployed import DeployedModel, Heads
 from onnx_evidence.errors import CutError, ModelError, SettingError
-from onnx_evidence.evidence import Budget, agreement, combined_freedom, heard, held_against, key_of
+from onnx_evidence.evidence import Budget, combined_freedom, heard, key_of
 from onnx_evidence.intake import Answer
 from onnx_evidence.methods import (
     PLAIN_MEAN,
@@ -32,6 +32,7 @@ from onnx_evidence.methods import (
     check_finite,
     check_settings,
     check_targets,
+    combined,
     fixed_record,
     listed,
     make_record,
@@ -361,7 +362,8 @@ class Explainer:
         """The mean over cuts of their maps in input pixels, or what they agree on, its standard error and freedom."""
         silent = tuple(dead or not each.cells.any() for dead, each in zip(unread, maps, strict=True))
         spoken = heard(maps, silent)
-        mean, weight, share = self._weighed(maps, spoken)
+        how = self.settings.combine if "combine" in self.method.uses else PLAIN_MEAN
+        mean, weight, share = combined(maps, spoken, how)
         values = (mean * weight).astype(np.float32)
         variances = np.stack([each.variance for each in spoken])
         # The same draws at every cut err alike: their errors add up, which bounds that of the mean.
@@ -376,16 +378,3 @@ class Explainer:
             budgets=tuple(each.budget for each in maps if each.budget is not None),
             silent=silent if any(silent) else (),
         )
-
-    def _weighed(
-        self, maps: Sequence[CutMap], spoken: Sequence[CutMap]
-    ) -> tuple[FloatArray, FloatArray | float, float]:
-        """The mean of the maps, what it is multiplied with, and how much of it they are themselves."""
-        mean = np.mean([each.values for each in spoken], axis=0)
-        if self.settings.combine == PLAIN_MEAN or "combine" not in self.method.uses:
-            return mean, 1.0, 1.0
-        estimates = [one for each in spoken if each.estimates is not None for one in each.estimates]
-        beside = next((each.beside for each in maps if each.beside is not None), None)
-        if beside is None:
-            return mean, agreement(estimates), 1.0
-        return held_against(estimates, beside, len(estimates) // len(spoken))  # one more cut, as it were

@@ -6,14 +6,17 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import helper
 from parts.scenes.scene import HELD_OUT, draw_scene, render
 
-from onnx_evidence import DeployedModel, Explainer, SettingError, explainer
+from onnx_evidence import DeployedModel, Explainer, SettingError
+from onnx_evidence.cli import main
 from onnx_evidence.evidence import agreement, held_against
+from onnx_evidence.methods import combine
 from onnx_evidence.types import FloatArray
 from tests import oracles
 from tests.tiny_transformers import vit
@@ -232,7 +235,7 @@ def test_where_none_are_they_are_not_unless_that_is_asked_for(scene):
 def test_errors_are_those_of_the_share_of_the_maps(attending, scene, tmp_path, monkeypatch):
     """Relevance has none: what it makes of a pixel takes nothing from, and adds nothing to, the error of the rest."""
     told = []
-    monkeypatch.setattr(explainer, "held_against", lambda *given: told.append(held_against(*given)) or told[-1])
+    monkeypatch.setattr(combine, "held_against", lambda *given: told.append(held_against(*given)) or told[-1])
     for number in range(3):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.rot90(scene, number + 1))
     how = {"background": str(tmp_path), "samples": 3}
@@ -274,3 +277,24 @@ def test_paths_stay_what_they_are_where_relevance_does_not_reach_the_pixels(tmp_
 def test_rules_that_nothing_goes_by_are_refused(options, complaint, tiny_model):
     with pytest.raises(SettingError, match=complaint):
         Explainer(tiny_model, **options)
+
+
+def test_people_are_told_that_relevance_has_a_say(scene, tmp_path):
+    picture = tmp_path / "scene.png"
+    cv2.imwrite(str(picture), scene[..., ::-1])
+
+    def explained(*more: str) -> Result:
+        out = str(tmp_path / "out")
+        arguments = ["explain", str(SCENES / "vit-half.onnx"), str(picture), "-o", out, "--no-figures", *more]
+        return CliRunner().invoke(main, [*arguments, "--device", "cpu"])
+
+    done = explained()
+    assert done.exit_code == 0, done.output
+    assert "held against relevance, which says where bits lie (conservative rules; --combine agreement" in done.output
+    for more, said in (
+        (["--combine", "mean"], "combine is relevance there and mean now"),
+        (["--rules", "attnlrp"], ""),
+    ):
+        refused = explained(*more)
+        assert refused.exit_code == 1
+        assert (said or "rules is conservative there and attnlrp now") in refused.output

@@ -11,7 +11,7 @@ from typing import Any
 
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import json_line
-from onnx_evidence.methods import known_by
+from onnx_evidence.methods import OPTIONS, known_by
 
 # Of manifest lines; another one whenever their keys or their meaning change.
 SCHEMA = 3
@@ -79,13 +79,18 @@ def of_work(configuration: str, picture: str, target: int, versus: int | None) -
 
 def differences(there: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between what an output folder holds and what was asked for, such as 'seed is 0 there and 5 now'."""
-    one, other = _flat(there), _flat(now)
+    one, other = _told(_flat(there)), _told(_flat(now))
     names = list(dict.fromkeys([*one, *other]))
     return [
         f"{name} is {_short(one.get(name))} there and {_short(other.get(name))} now"
         for name in names
         if one.get(name) != other.get(name)
     ]
+
+
+def _told(values: dict[str, Any]) -> dict[str, Any]:
+    """With the settings that are left out where they are as before there was a choice."""
+    return {**{name: option.before for name, option in OPTIONS.items() if option.before}, **values}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

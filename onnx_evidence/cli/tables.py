@@ -8,7 +8,7 @@ from onnx_evidence.cuts import PLAIN_AXES
 from onnx_evidence.evidence import CONFIDENCE
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.files import fit, several, shown, visible
-from onnx_evidence.methods import QUALITIES, Header, Settings
+from onnx_evidence.methods import QUALITIES, WITH_RELEVANCE, Header, Settings
 from onnx_evidence.preprocessing import in_words, make_preprocess
 
 # Where cells are put that are not measured.
@@ -25,11 +25,22 @@ def explain_header(explainer: Explainer) -> str:
         f"device: {device.name} ({device.reason}){_elsewhere(explainer.record['elsewhere'])}",
         f"method: {settings.method} ({explainer.reason})",
         f"cuts: {cuts}",
+        *_held(explainer),
         *([f"Warning: {explainer.record['shallow']}"] if explainer.record["shallow"] else []),
         f"removed features are replaced by {explainer.background}{_error_words(explainer)}",
         f"{'image':24} {'class':24} {'p':>8} {'log-odds':>9}  {'strongest for':>28}  {'strongest against':>28}"
         f"{'   for / against / missed' if explainer.method.accounts else ''}",
     )
+
+
+def _held(explainer: Explainer) -> list[str]:
+    """What their maps are held against, where they are."""
+    settings = explainer.settings
+    if settings.combine != WITH_RELEVANCE:
+        return []
+    return [
+        f"held against relevance, which says where bits lie ({settings.rules} rules; --combine agreement leaves it out)"
+    ]
 
 
 def explain_row(entry: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ Imported by: batch, cli, evaluation, explainer.
 from onnx_evidence.methods.background_file import Header, is_background, save_background
 from onnx_evidence.methods.baselines import own_means
 from onnx_evidence.methods.choice import check_settings, known_by, settings_of_receipt
+from onnx_evidence.methods.combine import combined
 from onnx_evidence.methods.engine import CutMap, Question, View, check_finite, placed
 from onnx_evidence.methods.fit import fit_background
 from onnx_evidence.methods.preparation import prepare
@@ -16,6 +17,7 @@ from onnx_evidence.methods.settings import (
     OPTIONS,
     PLAIN_MEAN,
     QUALITIES,
+    WITH_RELEVANCE,
     Keywords,
     Option,
     Settings,
@@ -31,6 +33,7 @@ __all__ = [
     "QUALITIES",
     "TOP",
     "TOP_CLASSES",
+    "WITH_RELEVANCE",
     "CutMap",
     "Header",
     "Keywords",
@@ -42,6 +45,7 @@ __all__ = [
     "check_finite",
     "check_settings",
     "check_targets",
+    "combined",
     "fit_background",
     "fixed_record",
     "is_background",

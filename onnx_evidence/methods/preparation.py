@@ -13,9 +13,10 @@ from onnx_evidence.errors import CutError, DataError, GradientError, SettingErro
 from onnx_evidence.files import open_regular, sha256_of
 from onnx_evidence.methods.background_file import BackgroundFile, load_background
 from onnx_evidence.methods.choice import check_settings, method_of
+from onnx_evidence.methods.combine import combined
 from onnx_evidence.methods.engine import Engine, Question, View, placed
 from onnx_evidence.methods.method import Method
-from onnx_evidence.methods.settings import AGREEMENT, DEFAULT_METHOD, WITH_RELEVANCE, Settings
+from onnx_evidence.methods.settings import AGREEMENT, DEFAULT_METHOD, PLAIN_MEAN, WITH_RELEVANCE, Settings
 from onnx_evidence.methods.site import EvidenceMap, Site
 from onnx_evidence.methods.table import FALLBACK_METHODS
 from onnx_evidence.pictures import list_images
@@ -110,7 +111,7 @@ def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepar
     if path is not None and not path.is_dir():
         file = load_background(path, deployed.model.sha256, deployed.preprocess.model_dump_json())
     with deployed.shared():
-        settings = _combined(deployed, method, settings)
+        settings = _with_combination(deployed, method, settings)
         heads = deployed.heads(_cuts(deployed, method, settings))
         with heads.remembering():
             engines = _engines(deployed, settings, file, heads)
@@ -130,7 +131,7 @@ def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepar
     )
 
 
-def _combined(deployed: DeployedModel, method: Method, settings: Settings) -> Settings:
+def _with_combination(deployed: DeployedModel, method: Method, settings: Settings) -> Settings:
     """With how maps are combined settled, where there is a choice: relevance where it can be told, and is worth it."""
     if settings.combine != AUTO or "combine" not in method.uses:
         return settings
@@ -209,7 +210,9 @@ def _is_read(deployed: DeployedModel, settings: Settings, heads: Heads, cut: Cut
 
 
 def _default_map(deployed: DeployedModel, settings: Settings) -> EvidenceMap:
-    """The mean map of a method, for one that goes on from there."""
+    """The mean map of a method, for one that goes on from there; held against relevance where the default's is."""
+    settings = _with_combination(deployed, method_of(settings), settings)
+    how = settings.combine if settings.combine == WITH_RELEVANCE else PLAIN_MEAN
     heads = deployed.heads(_cuts(deployed, method_of(settings), settings))
     with heads.remembering():
         engines = _engines(deployed, settings, None, heads)
@@ -218,7 +221,8 @@ def _default_map(deployed: DeployedModel, settings: Settings) -> EvidenceMap:
         views = [replace(view, features=features) for features in heads.look(view.inputs)]
         here = placed(engines, lambda cut: deployed.field(cut, view.inputs, heads))
         asked = zip(here, views, strict=True)
-        maps = [engine.explain(each, [question], lambda steps: None)[0].values for engine, each in asked]
-        return np.asarray(np.mean(maps, axis=0))
+        maps = [engine.explain(each, [question], lambda steps: None)[0] for engine, each in asked]
+        mean, weight, _ = combined(maps, maps, how)
+        return np.asarray(mean * weight)
 
     return found

@@ -174,7 +174,7 @@ METHODS = (
     ),
     SlopeMethod(
         "relevance",
-        "relevance handed back by rules in place of derivatives (LRP; Ali 2022, Achtibat 2024)",
+        "relevance handed back by rules in place of derivatives (LRP; AttnLRP is --rules attnlrp)",
         "either",
         formula=_PRODUCT,
         uses=_USES | {"rules"},
