@@ -104,6 +104,8 @@ _LINES = {
     "RISE": tuple(name for name in _ROWS if name.startswith("RISE")),
     "KernelSHAP (captum)": ("captum KernelSHAP of cells, 400", "captum KernelSHAP of cells, 1500"),
 }
+# Points below have no name.
+_WORTH_A_NAME = 0.5
 # From the name of one of the other points to it; those are named that no cheaper one is ahead of.
 _ARROW = {"arrowstyle": "-", "lw": 0.4, "color": "0.6"}
 
@@ -295,10 +297,12 @@ def _draw(axes: Any, family: str, lines: Sequence[dict[str, Any]], name: str) ->
     others = {row: point for row, point in points.items() if not any(row in rows for rows in _LINES.values())}
     if others:
         axes.scatter(*zip(*others.values(), strict=True), s=14, c="0.45", label="others")
-    for number, row in enumerate(sorted(_ahead(points) & others.keys(), key=others.__getitem__)):
+    named = {row: point for row, point in others.items() if row in _ahead(points) and point[1] > _WORTH_A_NAME}
+    for number, row in enumerate(sorted(named, key=named.__getitem__)):
         place = (0.3, 0.42 - 0.05 * number)  # one below the other, where few points are
-        axes.annotate(row, others[row], fontsize=7, xytext=place, textcoords="axes fraction", arrowprops=_ARROW)
+        axes.annotate(row, named[row], fontsize=7, xytext=place, textcoords="axes fraction", arrowprops=_ARROW)
     axes.set_xscale("log")
+    axes.set_ylim(bottom=0)  # what is below is worth less than nothing
     axes.set(title=family, xlabel="plain forward passes", ylabel="relevance gain" if name == "srg" else name)
     axes.legend(fontsize=7, loc="lower right")
     axes.grid(alpha=0.3)
