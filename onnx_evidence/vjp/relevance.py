@@ -4,13 +4,13 @@ With them a tensor times its cotangent is layer-wise relevance propagation, in g
 a node are given adds up to what its output had, but for what biases take (Bach et al. 2015; Ali et al., ICML 2022).
 
 * Activations hand back ``g f(x) / x`` (Achtibat et al. 2024, eq. 9); one written as ``x`` times a gate, its gate.
-* Of a product of two tensors that both depend on the picture each factor gets half (eq. 14 and 15), but a gate, which
-  says how much of the other passes, gets nothing (Arras et al. 2017).
-* Normalisations hold the spread that they divide by (Ali et al., eq. 8), as every quotient holds its divisor.
-* Softmax and all others keep their derivative, the first order of a Taylor series (Achtibat et al., eq. 12).
+* Of a product of two tensors that both depend on the picture each factor gets half (eq. 7 and section 3.3.2), but a
+  gate, which says how much of the other passes, gets nothing (Arras et al. 2017).
+* Normalisations hold the spread that they divide by (section 3.3.3; Ali et al.), as every quotient holds its divisor.
+* Softmax and all others keep their derivative, the first order of a Taylor series (proposition 3.1).
 
 `ATTNLRP` is these, as in Achtibat et al. (ICML 2024). `CONSERVATIVE` takes the weights of attention for gates, too, so
-that no relevance goes by way of queries and keys (Ali et al., eq. 7): then nothing is gained or lost by softmax.
+that no relevance goes by way of queries and keys (CP-LRP, Ali et al.): then softmax adds and takes nothing.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
