@@ -5,12 +5,16 @@ Networks with random weights, which most tests run on, have nothing to find.
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from parts.scenes import judges
 from parts.scenes.scene import HELD_OUT, draw_scene, render
 
 from onnx_evidence import DeployedModel, Explainer
+from onnx_evidence.evaluation.randomise import choose_stages
+from onnx_evidence.evaluation.sanity import check_sanity
+from onnx_evidence.pictures.photograph import Photograph
 
 FOLDER = Path(__file__).parent.parent / "models" / "scenes"
 NETWORKS = sorted(path.name for path in FOLDER.glob("*.onnx"))
@@ -69,3 +73,16 @@ def test_bits_add_up_along_the_curve_of_a_trained_network(deployed, truths):
     # Decisions, unlike those of random weights: most of the evidence is for them.
     assert np.mean([each.with_features - each.without for each in budgets]) > 5
     assert sum(each.supporting for each in budgets) > 2 * sum(-each.opposing for each in budgets)
+
+
+def edges(deployed: DeployedModel, picture: Photograph, target: int) -> np.ndarray:
+    """Draws edges, whatever the model."""
+    return np.abs(cv2.Laplacian(picture.pixels.mean(axis=2), cv2.CV_64F))
+
+
+def test_a_planted_edge_detector_fails_on_every_family(deployed, truths):
+    stages = choose_stages(deployed, [deployed.graph.cuts[1].name])
+    pictures = [truth.case.photograph for truth in truths[:2]]
+    checks = check_sanity(deployed, edges, pictures, stages, draws=1)
+    assert len(checks) >= 9
+    assert [check.name for check in checks if check.passed] == ["blank picture"]
