@@ -18,11 +18,15 @@ from onnx_evidence.pictures.photograph import Photograph
 
 FOLDER = Path(__file__).parent.parent / "models" / "scenes"
 NETWORKS = sorted(path.name for path in FOLDER.glob("*.onnx"))
+# The others are for `make test-long`.
+ALWAYS = ("resnet-half.onnx", "depthwise-half.onnx", "swin-half.onnx", "vit-half.onnx")
 # Seen by no network, and by no study.
 FIRST = HELD_OUT + 30_000
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.long) for name in NETWORKS]
+)
 def deployed(request: pytest.FixtureRequest) -> DeployedModel:
     return DeployedModel(FOLDER / request.param, device="cpu")
 
@@ -33,7 +37,8 @@ def truths(deployed: DeployedModel) -> list[judges.Truth]:
 
 
 def test_there_are_trained_networks():
-    assert "resnet-half.onnx" in NETWORKS
+    assert set(ALWAYS) < set(NETWORKS)
+    assert len(NETWORKS) == 7
 
 
 def test_the_network_has_learned_what_scenes_are(deployed):
