@@ -124,13 +124,20 @@ def divide(step: Step) -> list[Value | None]:
     return [step.like(0, step.g / step.input(1)), None] if step.wanted[0] else elementwise.divide(step)
 
 
+def _over(step: Step, at_zero: Value) -> Value:
+    """``g f(x) / x``, and something else where ``x`` is 0."""
+    zero = step.x.op("Equal", step.x.number(0.0), elem_type=TensorProto.BOOL)
+    divisor = zero.op("Where", step.x.number(1.0), step.x, elem_type=step.x.elem_type)
+    return zero.op("Where", at_zero, step.g * (step.y / divisor), elem_type=step.x.elem_type)
+
+
 def secant(rule: Rule) -> Rule:
     """The rule of an activation with ``f(0) = 0``: ``f(x) / x``, and the derivative at 0."""
 
     def changed(step: Step) -> list[Value | None]:
-        zero = step.x.op("Equal", step.x.number(0.0), elem_type=TensorProto.BOOL)
-        over = zero.op("Where", step.x.number(1.0), step.x, elem_type=step.x.elem_type)
-        return [zero.op("Where", rule(step)[0], step.g * (step.y / over), elem_type=step.x.elem_type)]
+        slope = rule(step)[0]
+        assert slope is not None  # activations have one input
+        return [_over(step, slope)]
 
     return changed
 
@@ -149,16 +156,12 @@ def rooted(rule: Rule) -> Rule:
     """The rule of a power with ``f(0) = 0``: ``f(x) / x``, and 0 at 0, where derivatives of roots are infinite."""
 
     def changed(step: Step) -> list[Value | None]:
-        zero = step.x.op("Equal", step.x.number(0.0), elem_type=TensorProto.BOOL)
-        over = zero.op("Where", step.x.number(1.0), step.x, elem_type=step.x.elem_type)
-        handed = zero.op("Where", step.x.number(0.0), step.g * (step.y / over), elem_type=step.x.elem_type)
-        return [step.like(0, handed)]
-
-    def chosen(step: Step) -> list[Value | None]:
         exponent = np.atleast_1d(0.5) if step.node.op_type == "Sqrt" else _known(step, 1)
-        return changed(step) if exponent is not None and (exponent > 0).all() else rule(step)
+        if exponent is None or not (exponent > 0).all():
+            return rule(step)
+        return [step.like(0, _over(step, step.x.number(0.0)))]
 
-    return chosen
+    return changed
 
 
 def _known(step: Step, index: int) -> AnyArray | None:
