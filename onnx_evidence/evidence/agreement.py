@@ -80,16 +80,15 @@ def held_against(maps: Sequence[FloatArray], beside: FloatArray, count: int) -> 
         against, less than a tenth would be left in the mean to be scaled up.
     """
     alone, largest = _mean(maps), float(np.abs(beside).max())
-    aside = alone, agreement(maps), 1.0
     if not largest:
-        return aside
+        return alone, agreement(maps), 1.0
     shape = beside / largest
     every = [*maps, *[shape * (float(np.abs(alone).sum()) / float(np.abs(shape).sum()))] * count]
     mean, weight = _mean(every), agreement(every)
     for part, bits in ((mean > 0, alone[alone > 0]), (mean < 0, alone[alone < 0])):
         kept, wanted = float((mean * weight)[part].sum()), float(bits.sum())
         if abs(kept) < _CONTRADICTED * abs(wanted):
-            return aside
+            return alone, agreement(maps), 1.0
         weight[part] = weight[part] * (wanted / kept if kept else 1.0)
     return mean, weight, len(maps) / len(every)
 

@@ -297,7 +297,7 @@ def _draw(axes: Any, family: str, lines: Sequence[dict[str, Any]], name: str) ->
     others = {row: point for row, point in points.items() if not any(row in rows for rows in _LINES.values())}
     if others:
         axes.scatter(*zip(*others.values(), strict=True), s=14, c="0.45", label="others")
-    named = {row: point for row, point in others.items() if row in _ahead(points) and point[1] > _WORTH_A_NAME}
+    named = {row: others[row] for row in _ahead(points) & others.keys() if others[row][1] > _WORTH_A_NAME}
     for number, row in enumerate(sorted(named, key=named.__getitem__)):
         place = (0.3, 0.42 - 0.05 * number)  # one below the other, where few points are
         axes.annotate(row, named[row], fontsize=7, xytext=place, textcoords="axes fraction", arrowprops=_ARROW)
