@@ -61,7 +61,7 @@ from onnx_evidence.sessions import (
     settle_device,
 )
 from onnx_evidence.types import AnyArray, Features, FloatArray, Gradient, Head, Predict, ProviderLike
-from onnx_evidence.vjp import GRADIENT, build_vjp, missing_rules, normalises
+from onnx_evidence.vjp import GRADIENT, build_vjp, missing_rules, relevance_tells
 
 log = logging.getLogger(__name__)
 
@@ -701,9 +701,9 @@ class DeployedModel:
         return self._differentiator(key, lambda: build_vjp(unsigned(self.graph.head(cut))))
 
     @cached_property
-    def normalises(self) -> bool:
-        """Whether the model normalises tokens, behind which relevance tells what gradients do not."""
-        return normalises(self.graph.net, self.graph.data, self.graph.shapes)
+    def relevance_tells(self) -> bool:
+        """Whether relevance tells of the model what gradients do not: it normalises tokens, or is smooth."""
+        return relevance_tells(self.graph.net, self.graph.data, self.graph.shapes)
 
     def missing_rules(self, layer: str) -> list[str]:
         """What keeps the backward graph behind the cut of that name from being built; empty where nothing does."""

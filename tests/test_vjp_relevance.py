@@ -13,7 +13,8 @@ from parts.scenes.scene import draw_scene, render
 from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.evidence import LN2
 from onnx_evidence.graphs import Net, infer_with_values
-from onnx_evidence.vjp import build_vjp, normalises
+from onnx_evidence.vjp import build_vjp, relevance_tells
+from onnx_evidence.vjp.relevance import is_smooth, normalises
 from tests.vjp_oracles import graph, node, reference, runtime, single
 
 ROOT = Path(__file__).parent.parent
@@ -303,6 +304,60 @@ def test_normalisation_of_tokens_is_known_in_both_spellings(rng):
     }
     found = {name: normalised(model) for name, model in told.items()}
     assert {name for name, each in found.items() if each} == {"block", "written", "node"}
+
+
+def chain(*steps: tuple[str, str, str]) -> list[onnx.NodeProto]:
+    """Nodes of ('operator', 'its inputs', 'its output')."""
+    return [node(op_type, inputs.split(), [output]) for op_type, inputs, output in steps]
+
+
+SILU = chain(("Sigmoid", "x", "s"), ("Mul", "x s", "y"))
+ERF = chain(("Div", "x two", "a"), ("Erf", "a", "b"), ("Add", "b one", "c"))
+# Squeeze and excitation, whose own activation has a kink.
+SQUEEZED = chain(
+    ("ReduceMean", "x places", "p"),
+    ("Relu", "p", "q"),
+    ("HardSigmoid", "q", "r"),
+    ("Mul", "x r", "z"),
+    ("Sigmoid", "z", "s"),
+)
+SMOOTH = {
+    "SiLU": SILU,
+    "SiLU of what is scaled": chain(("Mul", "x half", "a"), ("Sigmoid", "a", "s"), ("Mul", "s a", "y")),
+    "Swish": chain(("Mul", "x two", "a"), ("Sigmoid", "a", "s"), ("Mul", "x s", "y")),
+    "GELU": [*ERF, *chain(("Mul", "x c", "d"), ("Mul", "d half", "y"))],
+    "GELU, x halved": [*ERF, *chain(("Mul", "x half", "d"), ("Mul", "d c", "y"))],
+    "GELU by tanh": chain(
+        ("Pow", "x two", "a"), ("Mul", "a x", "b"), ("Add", "b x", "c"), ("Tanh", "c", "d"), ("Add", "d one", "e"),
+        ("Mul", "e x", "y"),
+    ),
+    "GELU as a node": chain(("Gelu", "x", "y")),
+    "Mish": chain(("Softplus", "x", "a"), ("Tanh", "a", "b"), ("Mul", "x b", "y")),
+    "Mish as a node": chain(("Mish", "x", "y")),
+    "SiLU behind squeezing": [*SQUEEZED, *chain(("Mul", "z s", "y"))],
+}  # fmt: skip
+NOT_SMOOTH = {
+    "Relu": chain(("Relu", "x", "y")),
+    "SiLU, then Relu": [*SILU[:1], *chain(("Mul", "x s", "z"), ("Relu", "z", "y"))],
+    "gate of something else": chain(("MatMul", "x w1", "a"), ("Sigmoid", "a", "s"), ("Mul", "x s", "y")),
+    "squeezing alone": chain(("ReduceMean", "x places", "p"), ("Sigmoid", "p", "r"), ("Mul", "x r", "y")),
+    "HardSwish": chain(("HardSwish", "x", "y")),
+    "HardSwish, written": chain(("Add", "x two", "a"), ("Clip", "a none one", "b"), ("Mul", "x b", "y")),
+    "square": chain(("Mul", "x x", "y")),
+    "Sigmoid": chain(("Sigmoid", "x", "y")),
+    "by a constant": chain(("Sigmoid", "half", "s"), ("Mul", "x s", "y")),
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH | NOT_SMOOTH)
+def test_activations_that_are_smooth_are_known_in_every_spelling(name, rng):
+    more = weights(rng) | {"none": np.array(0.0), "places": np.array([2, 3])}
+    model = graph((SMOOTH | NOT_SMOOTH)[name], more, (3, TOKENS, WIDTH), opset=22)
+    net = Net(model)
+    tensors, _ = infer_with_values(model, "x", None)
+    shapes = {each: info.shape for each, info in tensors.items()}
+    assert is_smooth(net, net.reached("x"), shapes) == (name in SMOOTH)
+    assert relevance_tells(net, net.reached("x"), shapes) == (name in SMOOTH)
 
 
 def handed(nodes: list[onnx.NodeProto], rng: np.random.Generator, rules: str = "attnlrp", **more: np.ndarray):

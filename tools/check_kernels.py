@@ -36,7 +36,7 @@ def main(models: tuple[Path, ...]) -> None:
                 backward = [
                     build_vjp(unsigned(deployed.graph.tail(deployed.graph.find(name))), rest=True) for name in names
                 ]
-                if deployed.normalises:  # what their maps are held against
+                if deployed.relevance_tells:  # what their maps are held against
                     backward.append(build_vjp(unsigned(whole), rest=True, rules=RELEVANCE[0]))
         except EvidenceError as error:
             click.echo(f"| {path.stem} | refused: {error} | | |")

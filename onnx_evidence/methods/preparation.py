@@ -135,7 +135,7 @@ def _with_combination(deployed: DeployedModel, method: Method, settings: Setting
     """With how maps are combined settled, where there is a choice: relevance where it can be told, and is worth it."""
     if settings.combine != AUTO or "combine" not in method.uses:
         return settings
-    if deployed.normalises and _has_relevance(deployed, settings):
+    if deployed.relevance_tells and _has_relevance(deployed, settings):
         return replace(settings, combine=WITH_RELEVANCE)
     if settings.rules != Settings.rules:
         raise SettingError(

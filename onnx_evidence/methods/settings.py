@@ -254,7 +254,8 @@ class Settings:
         Option(
             "How maps of several cuts and backgrounds become one: their mean; that concentrated where they agree; or "
             "where relevance (see --rules) agrees with them, too, be it one map. All keep the bits for and against. "
-            "auto: relevance where the model has layer normalisation, as transformers have, else agreement.",
+            "auto: relevance where the model has layer normalisation, as transformers have, or activations that are "
+            "all smooth, such as SiLU; else agreement.",
             after="project",
             choices=(AUTO, AGREEMENT, PLAIN_MEAN, WITH_RELEVANCE),
             before=PLAIN_MEAN,

@@ -14,8 +14,8 @@ Imported by: cli, deployed, methods.
 """
 
 from onnx_evidence.vjp.build import build_vjp, missing_rules
-from onnx_evidence.vjp.relevance import normalises
+from onnx_evidence.vjp.relevance import relevance_tells
 from onnx_evidence.vjp.table import GRADIENT, GUIDED, RELEVANCE
 from onnx_evidence.vjp.written import is_backward
 
-__all__ = ["GRADIENT", "GUIDED", "RELEVANCE", "build_vjp", "is_backward", "missing_rules", "normalises"]
+__all__ = ["GRADIENT", "GUIDED", "RELEVANCE", "build_vjp", "is_backward", "missing_rules", "relevance_tells"]

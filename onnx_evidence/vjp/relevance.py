@@ -40,6 +40,13 @@ _SPREADS = frozenset({"Sqrt"})
 # What their values may go through on the way; of the latter the first input alone has values.
 _THROUGH = frozenset("Add Sub Mul Div Cast Identity Dropout Flatten Transpose".split())
 _SHAPED = frozenset("Reshape Squeeze Unsqueeze Expand QuantizeLinear DequantizeLinear".split())
+# Activations that are ``x`` times a gate of ``x`` and smooth: as one node, or gates of those that are written out, and
+# what else may lie between ``x`` and its gate.
+_SMOOTH = frozenset("Gelu Swish Mish".split())
+_SMOOTH_GATES = frozenset("Sigmoid Tanh Erf".split())
+_BETWEEN = _THROUGH | _SHAPED | frozenset("Pow Softplus Exp Log".split())
+# Those that are straight on both sides of a kink.
+_KINKED = frozenset("Relu Clip LeakyRelu PRelu ThresholdedRelu HardSwish HardSigmoid".split())
 
 
 def comes_from(net: Net, moving: Collection[str], name: str, kinds: frozenset[str]) -> bool:
@@ -94,6 +101,89 @@ def normalises(net: Net, moving: Collection[str], shapes: Mapping[str, Sequence[
         if node.op_type == "Pow" and of_tokens(node.input[0]) and _kind(net, moving, node) == "Reciprocal":
             return True
     return False
+
+
+def relevance_tells(net: Net, moving: Collection[str], shapes: Mapping[str, Sequence[int | None] | None]) -> bool:
+    """Whether relevance tells of a model what gradients do not (measured: docs/faithfulness.md).
+
+    Parameters
+    ----------
+    net : Net
+        The graph.
+    moving : collection of str
+        Tensors that depend on the picture.
+    shapes : mapping
+        Of tensors, None for the batch.
+
+    Returns
+    -------
+    bool
+        Where tokens are normalised, or all activations are smooth.
+    """
+    return normalises(net, moving, shapes) or is_smooth(net, moving, shapes)
+
+
+def is_smooth(net: Net, moving: Collection[str], shapes: Mapping[str, Sequence[int | None] | None]) -> bool:
+    """Whether features go through activations of the form ``x`` times a smooth gate of ``x``, and never through kinks.
+
+    Gates of whole channels, which have one position, may have kinks.
+
+    Parameters
+    ----------
+    net : Net
+        The graph.
+    moving : collection of str
+        Tensors that depend on the picture.
+    shapes : mapping
+        Of tensors, None for the batch.
+
+    Returns
+    -------
+    bool
+    """
+    alive = [node for node in net.nodes if any(name in moving for name in node.output)]
+    kinks = any(node.op_type in _KINKED and _has_places(shapes.get(node.output[0])) for node in alive)
+    return not kinks and any(node.op_type in _SMOOTH or _is_gated_by_itself(net, moving, node) for node in alive)
+
+
+def _has_places(shape: Sequence[int | None] | None) -> bool:
+    """Whether a tensor may have more than one position, or token: more than one side that is not 1."""
+    return shape is None or len(shape) - 1 - list(shape[1:]).count(1) > 1
+
+
+def _is_gated_by_itself(net: Net, moving: Collection[str], node: onnx.NodeProto) -> bool:
+    if node.op_type != "Mul" or not all(name in moving for name in node.input):
+        return False
+    first, second = node.input
+    return any(
+        comes_from(net, moving, gate, _SMOOTH_GATES) and _origin(net, moving, other) in _before(net, moving, gate)
+        for gate, other in ((first, second), (second, first))
+    )
+
+
+def _origin(net: Net, moving: Collection[str], name: str) -> str:
+    """What a tensor is, but for being scaled and shifted by what is not ``moving``."""
+    while (node := net.producer.get(name)) is not None and node.op_type in _THROUGH | _SHAPED:
+        read = [each for each in node.input if each in moving]
+        if len(read) != 1:
+            break
+        name = read[0]
+    return name
+
+
+def _before(net: Net, moving: Collection[str], gate: str) -> set[str]:
+    """What a gate is computed from, element by element."""
+    seen: set[str] = set()
+    waiting = [gate]
+    while waiting:
+        name = waiting.pop()
+        node = net.producer.get(name)
+        if name in seen or name not in moving:
+            continue
+        seen.add(name)
+        if node is not None and node.op_type in _BETWEEN | _SMOOTH_GATES:
+            waiting += node.input
+    return seen
 
 
 def shared(rule: Rule, gates: frozenset[str], factors: int | None = None) -> Rule:
