@@ -242,7 +242,7 @@ class Settings:
         str,
         Option(
             "fast: two deep cuts, few steps; default: a cut in every stage; best: 'ordered', which takes some twenty "
-            "times as long as the default, and is no better where the model has layer normalisation.",
+            "times as long as the default, and is no better where that takes relevance (see --combine).",
             after="method",
             choices=tuple(QUALITIES),
             for_all=True,
