@@ -223,7 +223,13 @@ def test_where_tokens_are_normalised_maps_are_held_against_relevance(attending, 
         assert values.sum() == pytest.approx(seen.values.sum(), rel=1e-3)
 
 
-def test_where_none_are_they_are_not_unless_that_is_asked_for(scene):
+@pytest.mark.parametrize("quality", ["fast", "default"])
+def test_so_they_are_where_all_activations_are_smooth(quality):
+    with DeployedModel(SCENES / "depthwise-half.onnx", device="cpu") as deployed:
+        assert Explainer(deployed, quality=quality).settings.combine == "relevance"
+
+
+def test_where_neither_is_so_they_are_not_unless_that_is_asked_for(scene):
     with DeployedModel(SCENES / "resnet-half.onnx", device="cpu") as deployed:
         assert Explainer(deployed).settings.combine == "agreement"
         plain, asked = (
