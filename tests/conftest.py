@@ -9,11 +9,16 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from tests import tiny
 
 # Commands that are started here are buffered, as at a user's: what is left in a buffer may fail as Python ends.
 os.environ.pop("PYTHONUNBUFFERED", None)
+
+# Seconds are those of a shared machine: no example is wrong for being slow.
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
 
 
 # Nothing of the user's is read or written, and what a test finds does not depend on those before it.
