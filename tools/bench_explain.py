@@ -1,37 +1,23 @@
 """Time `explain` on a folder of pictures: the default and `--method window`, in plain forward passes.
 
-Prints ratios taken in one run, each picture's measurements side by side: seconds mean little on a shared machine. The
-pixel-space twin of window removal removes the same number of windows with the same number of samples from the
-picture instead of the features, each window being the pixels that the hidden one stands for, so its passes are
-passes of the whole model.
+Prints ratios taken in one run, each picture's measurements side by side: seconds mean little on a shared machine. What
+removal in pixels takes beside them, `bench_removal.py` tells.
 """
 
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import click
+from parts.measuring import timed
 
 from onnx_evidence import DeployedModel, Explainer
-from onnx_evidence.evidence.difference import remove_windows
-from onnx_evidence.evidence.samplers import MeanSampler
-from onnx_evidence.evidence.windows import Windows
-from onnx_evidence.methods.removal import RemovalEngine
 from onnx_evidence.pictures.photograph import list_images
-from onnx_evidence.sessions import Classifier, watched
-from onnx_evidence.types import Features
+from onnx_evidence.sessions import watched
 
 # Plain forward passes per picture and method.
 _PLAIN = 5
-
-
-class _Repeated(MeanSampler):
-    """The picture's mean, drawn as often as asked: the cost of sampling without its arithmetic."""
-
-    deterministic = False
 
 
 @dataclass
@@ -54,7 +40,7 @@ class _Times:
         self.steps.append(explanation.budget.steps if explanation.budget else self.explainer.rows())
         deployed = self.explainer.deployed
         inputs = deployed.prepare(path)[1][None]
-        self.plain += [_timed(lambda: deployed.session.run(inputs)) for _ in range(_PLAIN)]
+        self.plain += [timed(lambda: deployed.session.run(inputs)) for _ in range(_PLAIN)]
 
     def report(self) -> str:
         """The medians, in words."""
@@ -68,36 +54,6 @@ class _Times:
             f"(from {min(self.steps)} to {max(self.steps)})\n"
             f"  share of the time outside model runs: {statistics.median(self.outside):.1%}"
         )
-
-
-def _timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def _all_in_pixels(explainer: Explainer, inputs: Features) -> None:
-    for engine in _removals(explainer):
-        _in_pixels(explainer, engine, inputs)
-
-
-def _removals(explainer: Explainer) -> list[RemovalEngine]:
-    return [engine for engine in explainer.engines if isinstance(engine, RemovalEngine)]
-
-
-def _in_pixels(explainer: Explainer, engine: RemovalEngine, inputs: Features) -> None:
-    """Remove the same windows with as many samples as ``engine`` does, but from the picture."""
-    size = explainer.deployed.model.input_shape[1:]
-    pitch = [pixels // cells for pixels, cells in zip(size, engine.windows.grid, strict=True)]
-    (height, width), (rows, cols) = engine.windows.size, (engine.windows.rows, engine.windows.cols)
-    windows = Windows(
-        size,
-        (height * pitch[0], width * pitch[1]),
-        tuple(row * pitch[0] for row in rows),
-        tuple(col * pitch[1] for col in cols),
-    )
-    predict = Classifier(explainer.deployed.session)
-    remove_windows(inputs, predict, _Repeated(), windows, [0], samples=engine.samples)
 
 
 @click.command()
@@ -117,20 +73,10 @@ def main(model: Path, folder: Path, background: str, limit: int, device: str) ->
     )
     for times in (default, windows):
         times.explainer.explain(paths[0])  # warm-up
-    ratios = []
     for path in paths:
         default.measure(path)
         windows.measure(path)
-        inputs = deployed.prepare(path)[1]
-        ratios.append(_timed(partial(_all_in_pixels, windows.explainer, inputs)) / windows.seconds[-1])
-    removals = _removals(windows.explainer)
-    copies = sum(engine.copies for engine in removals)
-    tails = sum(engine.copies * engine.cut.tail_share for engine in removals)
-    click.echo(
-        f"{len(paths)} pictures, device {deployed.device.name}\n{default.report()}\n{windows.report()}\n"
-        f"  same windows and samples in pixel space take {statistics.median(ratios):.2f} times as long "
-        f"(multiply-adds alone: {copies / tails:.2f})"
-    )
+    click.echo(f"{len(paths)} pictures, device {deployed.device.name}\n{default.report()}\n{windows.report()}")
 
 
 if __name__ == "__main__":

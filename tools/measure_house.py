@@ -24,7 +24,7 @@ from weakref import WeakSet
 
 import click
 import numpy as np
-from parts.watched import most_held
+from parts.measuring import most_held
 
 PACKAGE = "onnx_evidence"
 # Lines of code that make a block worth naming when they stand twice.

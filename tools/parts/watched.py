@@ -27,15 +27,10 @@ from hypothesis.errors import NoSuchExample
 from hypothesis.strategies import SearchStrategy
 
 from parts.attack.run import used_seconds
+from parts.measuring import most_held
 
 # Seconds of the processor and of the clock, bytes, and cases.
 _SECONDS, _PATIENCE, _BYTES, BLOCK = 10, 60, 2 << 30, 1000
-
-
-def most_held() -> int:
-    """Bytes that this process held at most; what `getrusage` says begins with what its parent held."""
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 class Case(Protocol):
