@@ -7,7 +7,7 @@ tails are most alike, so that one more is one more of the same. Steps are held a
 there are two, from both backgrounds), but in the row of the default, which adds as many as the picture asks for. Which
 classes are asked changes no cost: they are the first ones.
 
-Every map is timed beside three plain passes of the smallest setting, and its cost is told in these. A repeat measures
+Every map is timed between plain passes of the smallest setting, and its cost is told in these. A repeat measures
 everything once, on pictures of its own; each repeat gives an exponent, the slope of log cost against log size by least
 squares. Told are the median and the range of all repeats. An exponent below 1 says that something is done once for
 all; that of the side is 2 where cost grows with the pixels, and the model's own plain pass stands beside it.
@@ -24,8 +24,9 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import click
@@ -35,7 +36,6 @@ from parts.measuring import exponent, most_held, short, table, timed
 
 from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.cuts import Cut
-from onnx_evidence.methods import Settings
 from onnx_evidence.pictures.photograph import list_images
 from onnx_evidence.preprocessing import Preprocess
 
@@ -44,9 +44,7 @@ _CUTS = (1, 2, 3, 4, 6)
 _STEPS = (3, 5, 9, 17, 33)
 _CLASSES = (1, 2, 5, 10)
 _PICTURES = (1, 2, 4, 8, 16)
-# A path ends with its first steps where it may leave nearly all unaccounted.
-_FIRST_STEPS_ALONE = 0.99
-# Plain passes beside every map.
+# Plain passes before every map, and behind it.
 _PLAIN = 3
 
 
@@ -64,19 +62,24 @@ class Growth:
         By size, what is done with pictures.
     plain : callable
         A plain pass of the smallest setting.
+    times : int
+        How often it is done for one number, their median.
     """
 
     name: str
     what: str
     work: Mapping[int, Callable[[Sequence[Path]], object]]
     plain: Callable[[], object]
+    times: int = 1
 
     def costs(self, paths: Sequence[Path]) -> list[float]:
-        """Costs of all sizes in plain passes, each beside its own."""
+        """Costs of all sizes in plain passes, each beside its own: as many before it as behind it."""
         found = []
         for work in self.work.values():
-            unit = statistics.median(timed(self.plain) for _ in range(_PLAIN))
-            found.append(timed(partial(work, paths)) / unit)
+            before = [timed(self.plain) for _ in range(_PLAIN)]
+            taken = statistics.median(timed(partial(work, paths)) for _ in range(self.times))
+            unit = statistics.median(before + [timed(self.plain) for _ in range(_PLAIN)])
+            found.append(taken / unit)
         return found
 
 
@@ -121,6 +124,14 @@ def _neighbours(cuts: Sequence[Cut], grids: Collection[tuple[int, int]], count: 
     return [each.name for each in min(rows, key=lambda row: row[0].tail_share / row[-1].tail_share)]
 
 
+def _with_first_steps(explainer: Explainer) -> Explainer:
+    """With paths that end with their first steps, whatever they leave unaccounted: no setting goes so far."""
+    explainer.engines = [
+        replace(engine, settings=replace(engine.settings, completeness=inf)) for engine in explainer.engines
+    ]
+    return explainer
+
+
 def _plain_pass(deployed: DeployedModel, path: Path) -> Callable[[], object]:
     inputs = deployed.prepare(path)[1][None]
     return lambda: deployed.session.run(inputs)
@@ -138,14 +149,13 @@ def _of_classes(explainer: Explainer, count: int, paths: Sequence[Path]) -> None
 def _growths(deployed: DeployedModel, path: Path, folder: Path) -> Iterator[Growth]:
     """All that grows."""
     plain = _plain_pass(deployed, path)
-    made = partial(Explainer, deployed, completeness=_FIRST_STEPS_ALONE)
-    usual = made()
+    usual = _with_first_steps(Explainer(deployed))
     taken = [engine.cut for engine in usual.engines]
     neighbours = _neighbours(deployed.graph.cuts, {cut.grid for cut in taken}, max(_CUTS))
     yield from _of_sides(deployed, [cut.name for cut in taken], path, folder)
-    by_cuts = {count: made(layer=neighbours[:count]) for count in _CUTS}
+    by_cuts = {count: _with_first_steps(Explainer(deployed, layer=neighbours[:count])) for count in _CUTS}
     yield Growth("cuts", "a map", {size: partial(_one_by_one, each, 1) for size, each in by_cuts.items()}, plain)
-    by_steps = {count: made(steps=count) for count in _STEPS}
+    by_steps = {count: _with_first_steps(Explainer(deployed, steps=count)) for count in _STEPS}
     yield Growth("steps", "a map", {size: partial(_one_by_one, each, 1) for size, each in by_steps.items()}, plain)
     yield Growth("classes", "maps", {count: partial(_of_classes, usual, count) for count in _CLASSES}, plain)
     yield Growth("pictures", "maps", {count: partial(_one_by_one, usual, count) for count in _PICTURES}, plain)
@@ -161,11 +171,14 @@ def _of_sides(deployed: DeployedModel, layer: Sequence[str], path: Path, folder:
     }
     plain = {side: _plain_pass(each, path) for side, each in models.items()}
     unit = plain[min(_SIDES)]
-    for what, share in (("a map", _FIRST_STEPS_ALONE), ("the default", Settings.completeness)):
-        explainers = {side: Explainer(each, layer=layer, completeness=share) for side, each in models.items()}
+    default = {side: Explainer(each, layer=layer) for side, each in models.items()}
+    held = {side: _with_first_steps(Explainer(each, layer=layer)) for side, each in models.items()}
+    for what, explainers in (("a map", held), ("the default", default)):
         work = {side: partial(_one_by_one, each, 1) for side, each in explainers.items()}
         yield Growth("side", what, work, unit)
-    yield Growth("side", "a plain pass", {side: partial(_without, run) for side, run in plain.items()}, unit)
+    yield Growth(
+        "side", "a plain pass", {side: partial(_without, run) for side, run in plain.items()}, unit, times=_PLAIN
+    )
 
 
 def _without(work: Callable[[], object], paths: Sequence[Path]) -> None:
@@ -204,7 +217,7 @@ def _draw(found: Sequence[Found], out: Path) -> None:
 
     names = list(dict.fromkeys(each.growth.name for each in found))
     figure = Figure(figsize=(2.5 * len(names), 2.9), dpi=100, layout="constrained")
-    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    for axis, name in zip(figure.subplots(1, len(names), squeeze=False, sharey=True)[0], names, strict=True):
         for each in (each for each in found if each.growth.name == name):
             sizes = list(each.growth.work)
             low, middle, high = np.quantile(each.costs, [0, 0.5, 1], axis=0)
@@ -216,7 +229,7 @@ def _draw(found: Sequence[Found], out: Path) -> None:
             major_locator=FixedLocator(sizes), minor_locator=NullLocator(), major_formatter=ScalarFormatter()
         )
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, title="exponent", title_fontsize=7)
+        axis.legend(fontsize=7, title="exponent", title_fontsize=7, loc="upper left")
     figure.axes[0].set_ylabel("cost, plain passes")
     figure.savefig(out, metadata={"Software": None})
 
@@ -224,7 +237,7 @@ def _draw(found: Sequence[Found], out: Path) -> None:
 # Memory
 
 
-def _held(model: Path, image: Path, preprocess: str | None, quality: str) -> list[int]:
+def _memory_of(model: Path, image: Path, preprocess: str | None, quality: str) -> list[int]:
     """In a process of its own: bytes held at most when all is imported, when a model is ready, and after a map."""
     found = [most_held()]
     with DeployedModel(model, preprocess=preprocess) as deployed, Explainer(deployed, quality=quality) as explainer:
@@ -305,7 +318,7 @@ def memory(image: Path, models: tuple[Path, ...], preprocess: str | None, qualit
         times: list[list[int]] = []
         for _ in range(repeats):
             with _empty_cache():
-                work = partial(_held, model, image, preprocess, quality)
+                work = partial(_memory_of, model, image, preprocess, quality)
                 times.append([*_alone(work), *_alone(work)])
         most = [f"{max(each) / 1e6:,.0f}" for each in zip(*times, strict=True)]
         rows.append([model.stem, f"{model.stat().st_size / 1e6:,.0f}", *most[:3], *most[4:]])
