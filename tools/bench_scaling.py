@@ -14,7 +14,8 @@ all; that of the side is 2 where cost grows with the pixels, and the model's own
 
 `memory` opens each model in a process of its own, twice: with an empty cache folder, and with that which the first has
 filled. It tells what was held at the most until packages were imported, the model was ready, and one picture was
-explained. Linux alone says that.
+explained, and, for comparison, what ONNX Runtime alone holds to run the file once, in a process with the same imports.
+Linux alone says that.
 """
 
 import multiprocessing
@@ -32,6 +33,7 @@ from pathlib import Path
 import click
 import numpy as np
 import onnx
+import onnxruntime as ort
 from parts.measuring import exponent, most_held, short, table, timed
 
 from onnx_evidence import DeployedModel, Explainer
@@ -247,6 +249,17 @@ def _memory_of(model: Path, image: Path, preprocess: str | None, quality: str) -
     return found
 
 
+def _memory_of_runtime(model: Path) -> list[int]:
+    """In a process of its own: bytes held at most when ONNX Runtime has run the file once, with nothing of ours."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    shape = [side if isinstance(side, int) else 1 for side in given.shape]
+    session.run(None, {given.name: np.zeros(shape, np.float32)})
+    return [most_held()]
+
+
 def _alone(work: Callable[[], list[int]]) -> list[int]:
     """In a process that nothing else has been done in."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -319,10 +332,19 @@ def memory(image: Path, models: tuple[Path, ...], preprocess: str | None, qualit
         for _ in range(repeats):
             with _empty_cache():
                 work = partial(_memory_of, model, image, preprocess, quality)
-                times.append([*_alone(work), *_alone(work)])
+                times.append([*_alone(partial(_memory_of_runtime, model)), *_alone(work), *_alone(work)])
         most = [f"{max(each) / 1e6:,.0f}" for each in zip(*times, strict=True)]
-        rows.append([model.stem, f"{model.stat().st_size / 1e6:,.0f}", *most[:3], *most[4:]])
-    head = ["model", "file, MB", "imported", "ready", "one picture", "ready again", "one picture again"]
+        rows.append([model.stem, f"{model.stat().st_size / 1e6:,.0f}", *most[:4], *most[5:]])
+    head = [
+        "model",
+        "file, MB",
+        "ONNX Runtime alone",
+        "imported",
+        "ready",
+        "one picture",
+        "ready again",
+        "one picture again",
+    ]
     click.echo(table(head, *rows))
 
 
