@@ -2,7 +2,7 @@
 
 `cost` grows the input's side, the number of cuts, of steps, of classes asked and of pictures, each alone. Sides are
 those of one network: MODEL, which must end in global pooling, with other numbers of rows and columns written into its
-file and into its preprocessing, at the same cuts. Cuts are six neighbours with a grid of the default's, those whose
+file and into its preprocessing, at the same cuts. Cuts are six neighbours of one grid of the default's, those whose
 tails are most alike, so that one more is one more of the same. Steps are held at the first ones of a path (of which
 there are two, from both backgrounds), but in the row of the default, which adds as many as the picture asks for. Which
 classes are asked changes no cost: they are the first ones.
@@ -118,11 +118,12 @@ def _preprocess(known: Preprocess, side: int) -> Preprocess:
 
 
 def _neighbours(cuts: Sequence[Cut], grids: Collection[tuple[int, int]], count: int) -> list[str]:
-    """So many cuts in a row, of these grids, whose tails are most alike."""
-    inside = [each for each in cuts if each.op_type != "Input" and each.grid in grids and each.tail_share > 0]
-    rows = [inside[first : first + count] for first in range(len(inside) - count + 1)]
+    """So many cuts in a row, of one of these grids, whose tails are most alike."""
+    inside = [each for each in cuts if each.op_type != "Input" and each.tail_share > 0]
+    stages = [[each for each in inside if each.grid == grid] for grid in grids]
+    rows = [stage[first : first + count] for stage in stages for first in range(len(stage) - count + 1)]
     if not rows:
-        raise click.ClickException(f"the model has no {count} cuts of the grids that the default takes")
+        raise click.ClickException(f"the model has no {count} cuts of a grid that the default takes")
     return [each.name for each in min(rows, key=lambda row: row[0].tail_share / row[-1].tail_share)]
 
 
@@ -232,7 +233,7 @@ def _draw(found: Sequence[Found], out: Path) -> None:
         )
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7, title="exponent", title_fontsize=7, loc="upper left")
-    figure.axes[0].set_ylabel("cost, plain passes")
+    figure.axes[0].set(ylabel="cost, plain passes", ylim=(None, 6 * figure.axes[0].get_ylim()[1]))  # the legend's room
     figure.savefig(out, metadata={"Software": None})
 
 
