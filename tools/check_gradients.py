@@ -37,8 +37,7 @@ import click
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx.reference import ReferenceEvaluator
-from parts.float64 import in_float64
+from parts.float64 import float64_gradient, slope_error
 from parts.torch_networks import NETWORKS, Network, build, export, pictures, session
 
 from onnx_evidence import EvidenceError
@@ -50,9 +49,6 @@ from onnx_evidence.vjp import build_vjp
 _LIMIT = 1e-4
 _PICTURES = 3
 _REPEATS = 3
-_DIRECTIONS = 3
-_STEPS = (1e-8, 1e-7, 1e-9)
-_ENOUGH = 1e-6
 _CLASS = 3
 
 
@@ -156,35 +152,6 @@ def check_network(network: Network, folder: Path) -> bool:
 def _sizes(model: onnx.ModelProto, backward: onnx.ModelProto) -> str:
     kinds = {node.op_type for node in model.graph.node}
     return f"{len(kinds)} | {len(model.graph.node)} | {len(backward.graph.node)}"
-
-
-def slope_error(model: onnx.ModelProto, gradient: AnyArray, x: AnyArray, cotangent: AnyArray) -> float:
-    """Median difference of slopes from central differences along random directions, as a share of a usual slope."""
-    exact, name, rng = in_float64(model), model.graph.input[0].name, np.random.default_rng(3)
-
-    def form(point: AnyArray) -> float:
-        return float((_first(exact, {name: point}).reshape(cotangent.shape) * cotangent).sum())
-
-    errors = []
-    for _ in range(_DIRECTIONS):
-        direction = rng.normal(size=x.shape)
-        slope, error = float((gradient * direction).sum()), np.inf
-        for step in _STEPS:
-            if error > _ENOUGH:
-                truth = (form(x + step * direction) - form(x - step * direction)) / (2 * step)
-                error = min(error, abs(slope - truth) / float(np.linalg.norm(gradient)))
-        errors.append(error)
-    return float(np.median(errors))
-
-
-def float64_gradient(backward: onnx.ModelProto, x: AnyArray, cotangent: AnyArray) -> AnyArray:
-    """The gradient by a backward graph in float64."""
-    fed = {backward.graph.input[0].name: x.astype(np.float64), "cotangent": cotangent.astype(np.float64)}
-    return _first(in_float64(backward), fed)
-
-
-def _first(evaluator: ReferenceEvaluator, fed: dict[str, AnyArray]) -> AnyArray:
-    return np.asarray(next(iter(evaluator.run(None, fed))))
 
 
 def light_models() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Graphs run in float64, for `check_gradients.py`: onnx's reference evaluator with PyTorch's kernels."""
+"""Graphs run in float64, for `check_gradients.py`, `bench_peers.py`: onnx's reference evaluator, PyTorch's kernels."""
 
 import importlib
 from typing import Any
@@ -10,6 +10,11 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from onnx_evidence.types import AnyArray
+
+# Central differences: along so many directions, the best of these steps, and none further where one is this good.
+_DIRECTIONS = 3
+_STEPS = (1e-8, 1e-7, 1e-9)
+_ENOUGH = 1e-6
 
 
 def in_float64(model: onnx.ModelProto) -> ReferenceEvaluator:
@@ -38,6 +43,35 @@ def in_float64(model: onnx.ModelProto) -> ReferenceEvaluator:
         ScatterElements,
     ]
     return ReferenceEvaluator(double, new_ops=kernels)
+
+
+def slope_error(model: onnx.ModelProto, gradient: AnyArray, x: AnyArray, cotangent: AnyArray) -> float:
+    """Median difference of slopes from central differences along random directions, as a share of a usual slope."""
+    exact, name, rng = in_float64(model), model.graph.input[0].name, np.random.default_rng(3)
+
+    def form(point: AnyArray) -> float:
+        return float((_first(exact, {name: point}).reshape(cotangent.shape) * cotangent).sum())
+
+    errors = []
+    for _ in range(_DIRECTIONS):
+        direction = rng.normal(size=x.shape)
+        slope, error = float((gradient * direction).sum()), np.inf
+        for step in _STEPS:
+            if error > _ENOUGH:
+                truth = (form(x + step * direction) - form(x - step * direction)) / (2 * step)
+                error = min(error, abs(slope - truth) / float(np.linalg.norm(gradient)))
+        errors.append(error)
+    return float(np.median(errors))
+
+
+def float64_gradient(backward: onnx.ModelProto, x: AnyArray, cotangent: AnyArray) -> AnyArray:
+    """The gradient by a backward graph in float64."""
+    fed = {backward.graph.input[0].name: x.astype(np.float64), "cotangent": cotangent.astype(np.float64)}
+    return _first(in_float64(backward), fed)
+
+
+def _first(evaluator: ReferenceEvaluator, fed: dict[str, AnyArray]) -> AnyArray:
+    return np.asarray(next(iter(evaluator.run(None, fed))))
 
 
 def _widen(tensor: TensorProto) -> None:
@@ -111,9 +145,20 @@ class ConvTranspose(_Kernel):
             self.pair("dilations"),
         ]
         bias = None if b is None else torch.from_numpy(b)
-        made = torch.nn.functional.conv_transpose2d(torch.from_numpy(x), torch.from_numpy(w), bias, *given).numpy()
+        made = torch.nn.functional.conv_transpose2d(torch.from_numpy(x), torch.from_numpy(w), bias, *given)
+        wanted = self.given("output_shape", None)
+        if wanted is not None:
+            return (self._of_size(made, wanted).numpy(),)
         top, left, bottom, right = self.margins
-        return (made[:, :, top : made.shape[2] - bottom, left : made.shape[3] - right],)
+        return (made.numpy()[:, :, top : made.shape[2] - bottom, left : made.shape[3] - right],)
+
+    def _of_size(self, made: Any, wanted: list[int]) -> Any:
+        """With so many rows and columns: pads are then what the operator reckons, whatever the node says of them."""
+        over = [int(side) - size for side, size in zip(made.shape[2:], wanted, strict=True)]
+        top, left = (max(each, 0) - max(each, 0) // 2 for each in over)
+        bottom, right = (max(-each, 0) for each in over)
+        wider = self.torch.nn.functional.pad(made, (0, right, 0, bottom))
+        return wider[:, :, top : top + wanted[0], left : left + wanted[1]]
 
 
 class LRN(_Kernel):
