@@ -11,20 +11,21 @@ PYTHONPATH; everything else is run in this project's.
 `prepare` takes every third photograph (the report part of docs/faithfulness.md), of those the ones that the model gets
 right, spread evenly, and keeps what the model sees of them: every peer gets that same array, and the same class.
 
-`maps` keeps the maps, and the time of each. Seconds mean little on a shared machine: each is told in plain forward
-passes, a picture at a time by ONNX Runtime on the CPU, before and after it in the same process. Making the explainer
-and a first map are not counted. On a busy machine processor time, in that of plain passes, is steadier; threads that
-turn while they wait are in it. Where a package runs the model by a function or a PyTorch module, the pictures that go
-through it are counted, and the gradients that come back; OpenVINO's are runs of its graph. Ours are told by time alone,
-from the photograph on: with the input itself for a picture, its range is not known beforehand, and where cells look is
-measured again for each.
+`maps` keeps the maps, and the time of each; one that was stopped goes on where it was. Seconds mean little on a shared
+machine: each is told in plain forward passes, a picture at a time by ONNX Runtime on the CPU, before and after it in
+the same process. Making the explainer and a first map are not counted. On a busy machine processor time, in that of
+plain passes, is steadier; threads that turn while they wait are in it. Where a package runs the model by a function or
+a PyTorch module, the pictures that go through it are counted, and the gradients that come back; OpenVINO's are runs of
+its graph. Ours are told by time alone, from the photograph on: with the input itself for a picture, its range is not
+known beforehand, and where cells look is measured again for each.
 
 PyTorch takes as many threads as there are processors; where others use these too, its threads wait for one another,
 for up to fifty times as long. With OMP_NUM_THREADS=1 in the surroundings it takes one; the table says so.
 
 `table` measures all maps by pixel flipping (`onnx_evidence.evaluation`): 32 x 32 blocks, blurred or of the mean colour,
 insertion less deletion of the probability; means and 95 % intervals over the pictures that a peer has maps of, and over
-those that `default` has, too, the difference.
+those that `default` has, too, the difference. Peers with other pictures have other means: the difference tells more.
+Intervals of fewer than twenty pictures are too narrow.
 
 `gradients` holds the backward graphs of onnx-ad against ours, on the models of the tests, on those given, and on
 exports of torchvision with random weights; see `parts/peers/backward.py`.
@@ -95,7 +96,7 @@ def prepare(model: Path, folder: Path, synsets: Path, limit: int, out: Path) -> 
 @_OUT
 @click.option("--limit", type=int, help="The first so many pictures alone.")
 def maps(peer: str, model: Path, out: Path, limit: int | None) -> None:
-    """Make and time maps of PEER of the pictures that `prepare` kept in OUT."""
+    """Make and time maps of PEER of the pictures that `prepare` kept in OUT, but for those that are there."""
     os.environ["TQDM_DISABLE"] = "1"
     # Some draw masks by these, and cannot be given a generator.
     random.seed(0)
@@ -129,11 +130,12 @@ def table(model: Path, out: Path) -> None:
 @click.argument("models", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--export", "exports", multiple=True, metavar="NAME", help="A network of torchvision; may be repeated.")
 @click.option("--skip-tests", is_flag=True, help="Leave out the models of the tests.")
-def gradients(models: tuple[Path, ...], exports: tuple[str, ...], skip_tests: bool) -> None:
+@click.option("--quick", is_flag=True, help="Run nothing in float64, which takes most of the time.")
+def gradients(models: tuple[Path, ...], exports: tuple[str, ...], skip_tests: bool, quick: bool) -> None:
     """Hold backward graphs of onnx-ad against ours, on MODELS, those of the tests, and exports."""
     from parts.peers import backward
 
-    backward.compare(models, exports, with_tests=not skip_tests)
+    backward.compare(models, exports, with_tests=not skip_tests, quick=quick)
 
 
 if __name__ == "__main__":

@@ -144,21 +144,37 @@ def read_pictures(folder: Path) -> list[Picture]:
 
 
 def measure(name: str, peer: Peer, model: Path, pictures: list[Picture], out: Path) -> list[float]:
-    """Make and keep the maps of all pictures; what each took, in plain forward passes."""
+    """Make and keep the maps of all pictures that have none; what each took, in plain forward passes."""
     out.mkdir(parents=True, exist_ok=True)
-    plain, tally = PlainPass(model), Tally()
-    mapper = peer.make(model, tally, pictures[0])
-    if peer.warm:
-        mapper(pictures[0])  # the first run of everything is slow
-    found: dict[str, Any] = {
+    head = {
         "peer": name,
         "versions": {package: version(package) for package in peer.packages},
         "method": peer.method,
         "setting": peer.setting,
         "threads": os.environ.get("OMP_NUM_THREADS"),
-        "notes": tally.notes,
-        "pictures": {},
     }
+    found = _begun(out / TIMES, head)
+    waiting = [picture for picture in pictures if picture.name not in found["pictures"]]
+    if waiting:
+        _go_on(name, peer, model, waiting, found, out)
+    return ratios(found, "seconds")
+
+
+def _begun(path: Path, head: dict[str, Any]) -> dict[str, Any]:
+    """What was measured before, of the same version and setting."""
+    if path.exists():
+        before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if all(before[key] == value for key, value in head.items()):
+            return before
+    return {**head, "pictures": {}}
+
+
+def _go_on(name: str, peer: Peer, model: Path, pictures: list[Picture], found: dict[str, Any], out: Path) -> None:
+    plain, tally = PlainPass(model), Tally()
+    mapper = peer.make(model, tally, pictures[0])
+    if peer.warm:
+        mapper(pictures[0])  # the first run of everything is slow
+    found["notes"] = tally.notes
     for picture in pictures:
         tally.forward = tally.backward = 0
         before = plain.times(picture.x)
@@ -175,7 +191,6 @@ def measure(name: str, peer: Peer, model: Path, pictures: list[Picture], out: Pa
         }
         # Each time, so that what was measured is there if the next picture is never done.
         (out / TIMES).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return ratios(found, "seconds")
 
 
 def ratios(found: dict[str, Any], clock: str) -> list[float]:
