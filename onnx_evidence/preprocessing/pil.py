@@ -17,8 +17,8 @@ from onnx_evidence.types import AnyArray, Features, FloatArray, IntArray, Pixels
 
 # Weights are whole multiples of 1 / ONE.
 ONE = 1 << 22
-# Input pixels that are multiplied at once: below this a product of matrices is too thin to be fast.
-_BLOCK = 256
+# Rows that are made at once, so that their sums stay in the processor's cache.
+_BLOCK = 64
 # Pillow has them in single precision.
 _HAMMING = float(np.float32(0.54)), float(np.float32(0.46))
 
@@ -70,15 +70,6 @@ class Taps:
     first: IntArray  # (n,): the first input pixel of each
     weights: FloatArray  # (n, k): of that pixel and those behind it; 0 where there are fewer
 
-    def block(self, start: int, stop: int) -> tuple[int, FloatArray]:
-        """The matrix of some output pixels, and the input pixel that its columns begin with."""
-        firsts, weights = self.first[start:stop], self.weights[start:stop]
-        begin = int(firsts.min())
-        matrix = np.zeros((len(firsts), int(firsts.max()) - begin + weights.shape[1]))
-        columns = (firsts - begin)[:, None] + np.arange(weights.shape[1])
-        np.put_along_axis(matrix, columns, weights, axis=1)
-        return begin, matrix
-
 
 def make_taps(before: int, after: int, name: str) -> Taps:
     """What ``after`` pixels are made of, of ``before``, by the name of a filter; the weights of each add up to 1."""
@@ -107,7 +98,8 @@ def resize(samples: AnyArray, size: tuple[int, int], name: str) -> AnyArray:
     if samples.dtype != np.uint8:
         samples = samples.astype(np.float32)
     if samples.shape[1] != size[1]:
-        samples = _along_columns(samples, make_taps(samples.shape[1], size[1], name))
+        turned = np.ascontiguousarray(samples.swapaxes(0, 1))
+        samples = _along_rows(turned, make_taps(samples.shape[1], size[1], name)).swapaxes(0, 1)
     if samples.shape[0] != size[0]:
         samples = _along_rows(samples, make_taps(samples.shape[0], size[0], name))
     return samples
@@ -120,43 +112,26 @@ def _nearest(before: int, after: int) -> IntArray:
     return np.minimum(places.astype(np.int64), before - 1)
 
 
-def _along_columns(samples: AnyArray, taps: Taps) -> AnyArray:
-    """Mix pixels of each row, (H, W, C) to (H, n, C)."""
-    height, width, channels = samples.shape
-    mixed = np.empty((height, len(taps.first), channels), samples.dtype)
-    for start, stop in _blocks(taps, width):
-        begin, matrix = _fixed(taps, start, stop, samples.dtype)
-        for channel in range(channels):
-            part = samples[:, begin : begin + matrix.shape[1], channel].astype(np.float64)
-            mixed[:, start:stop, channel] = _rounded(part @ matrix.T[: part.shape[1]], samples.dtype)
-    return mixed
-
-
 def _along_rows(samples: AnyArray, taps: Taps) -> AnyArray:
-    """Mix pixels of each column, (H, W, C) to (n, W, C)."""
+    """Mix pixels of each column, (H, W, C) to (n, W, C), tap by tap: each row is made of a few others."""
     height, width, channels = samples.shape
     flat = samples.reshape(height, width * channels)
-    mixed = np.empty((len(taps.first), width * channels), samples.dtype)
-    for start, stop in _blocks(taps, height):
-        begin, matrix = _fixed(taps, start, stop, samples.dtype)
-        part = flat[begin : begin + matrix.shape[1]].astype(np.float64)
-        mixed[start:stop] = _rounded(matrix[:, : len(part)] @ part, samples.dtype)
+    weights = _fixed(taps.weights) if samples.dtype == np.uint8 else taps.weights
+    mixed = np.empty((len(weights), width * channels), samples.dtype)
+    for start in range(0, len(weights), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        sums = np.zeros(mixed[part].shape)
+        for number, weight in enumerate(weights[part].T):
+            # Beyond the last row there is weight 0.
+            sums += weight[:, None] * flat[np.minimum(taps.first[part] + number, height - 1)]
+        mixed[part] = _rounded(sums, samples.dtype)
     return mixed.reshape(-1, width, channels)
 
 
-def _blocks(taps: Taps, before: int) -> list[tuple[int, int]]:
-    """Output pixels that are made at once: as many as draw on some `_BLOCK` input pixels."""
-    after = len(taps.first)
-    step = max(_BLOCK * after // before, 1)
-    return [(start, min(start + step, after)) for start in range(0, after, step)]
-
-
-def _fixed(taps: Taps, start: int, stop: int, dtype: np.dtype[np.generic]) -> tuple[int, FloatArray]:
-    """A block; for 8 bits with weights in units of 1 / ONE, halves away from 0."""
-    begin, matrix = taps.block(start, stop)
-    if dtype == np.uint8:
-        matrix = np.trunc(matrix * ONE + np.copysign(0.5, matrix))
-    return begin, matrix
+def _fixed(weights: FloatArray) -> FloatArray:
+    """Weights in units of 1 / ONE, halves away from 0."""
+    units: FloatArray = np.trunc(weights * ONE + np.copysign(0.5, weights))
+    return units
 
 
 def _rounded(sums: FloatArray, dtype: np.dtype[np.generic]) -> Pixels | Features:
