@@ -28,7 +28,8 @@ those that `default` has, too, the difference. Peers with other pictures have ot
 Intervals of fewer than twenty pictures are too narrow.
 
 `gradients` holds the backward graphs of onnx-ad against ours, on the models of the tests, on those given, and on
-exports of torchvision with random weights; see `parts/peers/backward.py`.
+exports of torchvision with random weights; see `parts/peers/backward.py`. `autograd` times them beside PyTorch's own,
+see `parts/peers/autograd.py`.
 
 What each environment needs, beside numpy, onnx, onnxruntime and click:
 
@@ -37,7 +38,8 @@ What each environment needs, beside numpy, onnx, onnxruntime and click:
 * captum-ig, captum-occlusion: torch, torchvision, onnx2torch, captum
 * grad-cam, grad-cam++: torch, torchvision, onnx2torch, grad-cam
 * rex: rex-xai
-* gradients: torch, torchvision, onnxscript, onnx-ad, pytest, hypothesis and what this project needs
+* gradients: torch, torchvision, onnxscript, onnx-ad, pytest, hypothesis and what this project needs; autograd: these
+  but onnx-ad, pytest and hypothesis
 """
 
 import json
@@ -136,6 +138,18 @@ def gradients(models: tuple[Path, ...], exports: tuple[str, ...], skip_tests: bo
     from parts.peers import backward
 
     backward.compare(models, exports, with_tests=not skip_tests, quick=quick)
+
+
+@main.command()
+@click.option(
+    "--export", "exports", multiple=True, default=["squeezenet1_1", "resnet50", "mobilenet_v2"], metavar="NAME"
+)
+@click.option("--batch", "batches", multiple=True, default=[1, 4], show_default=True)
+def autograd(exports: tuple[str, ...], batches: tuple[int, ...]) -> None:
+    """Time gradients by PyTorch's autograd and by our backward graphs, on exports of torchvision."""
+    from parts.peers import autograd
+
+    autograd.compare(exports, batches)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Network:
 
 NETWORKS = (
     Network("vgg11_bn", dynamo=False, opset=11, batch=4),
+    Network("vgg16", dynamo=False, opset=17, batch=4),
     Network("resnet18", dynamo=True),
     Network("resnet50", dynamo=False, opset=13, batch=4),
     Network("densenet121", dynamo=False, opset=17, batch=4),
