@@ -11,7 +11,8 @@ fundamental theorem the cells add up to ``a(h) - a(m)``; what a quadrature misse
 The quadrature is the trapezoidal rule on panels that are halved where they miss most. Every step of the path also
 gives the score there, so the integral over every panel is known exactly, as a number, before its cells are: the
 error of each panel is measured, not estimated. Rectifiers make the integrand full of kinks, where rules of high
-order lose to halving panels (docs/integrated.md).
+order lose to halving panels (docs/integrated.md). Paths from several baselines are halved together, until their mean is
+accounted for.
 """
 
 from collections.abc import Callable, Sequence
