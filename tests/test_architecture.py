@@ -89,6 +89,7 @@ HOMES = {
         "vjp.normalization",
         "vjp.pooling",
         "vjp.relevance",
+        "vjp.telling",
         "vjp.reduction",
         "vjp.sampling",
         "vjp.shaping",

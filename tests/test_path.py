@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from onnx_evidence import DeployedModel
 from onnx_evidence.cuts.graph import Cut
-from onnx_evidence.evidence import path
 from onnx_evidence.evidence.attribution import layer_times_gradient
 from onnx_evidence.evidence.difference import remove_windows, window_evidence
 from onnx_evidence.evidence.field import AxisField, CellField
@@ -387,12 +386,13 @@ def test_a_mean_of_little_has_as_small_a_share_missed():
     alone = [integrate(middle, side, gradient, FIRST_LOGIT, completeness=0.04) for side in SIDES]
     assert [part.budget.steps for part in alone] == [FIRST_STEPS, FIRST_STEPS]
     assert average(alone).budget.gap_share > 0.04  # the control
-    together = integrate_all(middle, SIDES, gradient, FIRST_LOGIT, completeness=0.04)
-    assert average(together).budget.gap_share <= 0.04
-    assert sum(part.budget.steps for part in together) > 2 * FIRST_STEPS
-    assert average(together).cells.item() == pytest.approx(-1, abs=0.04)
-    stopped = integrate_all(middle, SIDES, gradient, FIRST_LOGIT, completeness=1e-9, most_steps=9)
-    assert {part.budget.steps for part in stopped} == {9}
+    for count in (1, 2):
+        together = integrate_all(middle, SIDES, gradient, FIRST_LOGIT, together=count, completeness=0.04)
+        assert average(together).budget.gap_share <= 0.04
+        assert sum(part.budget.steps for part in together) > 2 * FIRST_STEPS
+        assert average(together).cells.item() == pytest.approx(-1, abs=0.04)
+        stopped = integrate_all(middle, SIDES, gradient, FIRST_LOGIT, together=count, completeness=1e-9, most_steps=9)
+        assert {part.budget.steps for part in stopped} == {9}
 
 
 @settings(derandomize=True, max_examples=40)
@@ -406,7 +406,7 @@ def test_paths_have_steps_until_their_mean_is_accounted_for_and_no_more(seed, co
     rng = np.random.default_rng(seed)
     tail, score = MixingTail(rng, smooth=False), SCORES["log-odds"]
     features, starts, done = rng.normal(size=SHAPE), rng.normal(size=(count, *SHAPE)), []
-    how = {"completeness": completeness, "most_steps": most}
+    how = {"together": count, "completeness": completeness, "most_steps": most}
     parts = integrate_all(features, starts, tail.gradient, score, progress=done.append, **how)
     steps = [part.budget.steps for part in parts]
     assert sum(done) == sum(steps)
@@ -422,7 +422,7 @@ def test_steps_are_added_where_most_is_missed(rng):
     tail, score = MixingTail(rng, smooth=True), SCORES["log-odds"]
     features = rng.normal(size=SHAPE)
     starts = np.stack([features, features + 8 * rng.normal(size=SHAPE), features])
-    parts = integrate_all(features, starts, tail.gradient, score, completeness=1e-4)
+    parts = integrate_all(features, starts, tail.gradient, score, together=3, completeness=1e-4)
     assert [part.budget.steps for part in parts[::2]] == [FIRST_STEPS, FIRST_STEPS]
     assert parts[1].budget.steps > FIRST_STEPS
     (alone,) = integrate_all(features, starts[1:2], tail.gradient, score, completeness=1e-4)
@@ -435,21 +435,23 @@ def test_paths_may_make_up_for_each_other():
     alone = [integrate(middle, side, gradient, FIRST_LOGIT, completeness=1e-2) for side in SIDES]
     assert [part.cells.item() for part in alone] == pytest.approx([-8, 8], rel=1e-2)
     assert min(part.budget.steps for part in alone) > FIRST_STEPS
-    both = integrate_all(middle, SIDES, gradient, FIRST_LOGIT, completeness=1e-2)
+    apart = integrate_all(middle, SIDES, gradient, FIRST_LOGIT, completeness=1e-2)
+    np.testing.assert_array_equal([part.cells for part in apart], [part.cells for part in alone])
+    both = integrate_all(middle, SIDES, gradient, FIRST_LOGIT, together=2, completeness=1e-2)
     assert [part.budget.steps for part in both] == [FIRST_STEPS, FIRST_STEPS]
     assert average(both).budget.gap == pytest.approx(0, abs=1e-9)
 
 
-def test_many_paths_are_taken_some_at_a_time(rng, monkeypatch):
+@pytest.mark.parametrize("together", [1, 2, 5])
+def test_groups_of_paths_are_accounted_for_each_by_itself(rng, together):
     tail, score = MixingTail(rng, smooth=False), SCORES["log-odds"]
     features, starts = rng.normal(size=SHAPE), rng.normal(size=(5, *SHAPE))
-    monkeypatch.setattr(path, "_TOGETHER", 2)
-    parts = integrate_all(features, starts, tail.gradient, score, completeness=1e-3)
-    for first in (0, 2, 4):
-        some = parts[first : first + 2]
-        apart = integrate_all(features, starts[first : first + 2], tail.gradient, score, completeness=1e-3)
-        assert average(some).budget.gap_share <= 1e-3
-        np.testing.assert_allclose([part.cells for part in some], [part.cells for part in apart], rtol=1e-12)
+    parts = integrate_all(features, starts, tail.gradient, score, together=together, completeness=1e-3)
+    shares = [average(parts[first : first + together]).budget.gap_share for first in range(0, 5, together)]
+    assert max(shares) <= 1e-3
+    assert average(parts).budget.gap_share <= 1e-3
+    if together > 1:  # the control: a path may miss more
+        assert max(part.budget.gap_share for part in parts) > 1e-3
 
 
 def test_baselines_are_averaged(ends, relu, rng):
@@ -481,9 +483,9 @@ def test_the_standard_error_is_that_of_the_mean_over_starts(ends, relu, rng):
     field = CellField(*(AxisField(17, np.arange(SIDE) * 3.4 + 1.7, np.ones(SIDE)) for _ in range(2)))
     view = View(features, features, relu(features[None])[0], 0)
 
-    def answer(count):
+    def answer(count, settings=DRAWN, **more):
         cut = Cut("cut", "Add", SHAPE, 0.5, None)
-        engine = PathEngine(cut, lambda *_: 0.0, field, DRAWN, gradient, lambda _: starts[:count])
+        engine = PathEngine(cut, lambda *_: 0.0, field, settings, gradient, lambda _: starts[:count], **more)
         return engine.explain(view, [Question(0)], lambda _: None)[0]
 
     parts = [part.cells for part in integrate_all(features, starts, gradient, SCORES["log-odds"])]
@@ -495,3 +497,10 @@ def test_the_standard_error_is_that_of_the_mean_over_starts(ends, relu, rng):
     assert spread.min() > 0
     assert np.isnan(alone.variance).all()
     assert alone.variance.shape == (17, 17)
+    # What is no draw is taken together, and has no error.
+    strict = Settings(background="pictures/", completeness=1e-4)
+    fixed, drawn = answer(3, strict, drawn=False), answer(3, strict)
+    both = integrate_all(features, starts[:3], gradient, SCORES["log-odds"], together=3, completeness=1e-4)
+    np.testing.assert_allclose(fixed.cells, average(both).cells, atol=1e-12)
+    assert np.isnan(fixed.variance).all()
+    assert np.abs(fixed.cells - drawn.cells).max() > 1e-9

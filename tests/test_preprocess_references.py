@@ -106,7 +106,7 @@ def test_one_pass_is_a_weighted_mean_under_a_filter_as_wide_as_the_shrinking(siz
 
 @pytest.mark.parametrize("name", sorted(pil.NAMES))
 def test_blocks_of_wide_pictures_join_without_a_seam(name):
-    # More columns than are multiplied at once.
+    # More columns than are made at once.
     plane = picture(3, 1500)[:, :, :1]
     whole = pil.resize(plane, (3, 700), name)
     taps = None if name == "nearest" else pil.make_taps(1500, 700, name)
@@ -118,6 +118,15 @@ def test_blocks_of_wide_pictures_join_without_a_seam(name):
         columns = np.minimum(taps.first[place] + np.arange(len(weights)), 1499)
         mixed = (plane[:, columns, 0] * weights).sum(axis=1)
         assert np.array_equal(whole[:, place, 0], np.clip(np.floor(mixed / pil.ONE + 0.5), 0, 255))
+
+
+@pytest.mark.parametrize("name", sorted(pil.NAMES))
+def test_pictures_that_are_turned_part_by_part_are_the_same(name, monkeypatch):
+    tall = picture(100, 60)
+    whole = pil.resize(tall, (37, 41), name)
+    monkeypatch.setattr(pil, "_TURNED", 7)
+    monkeypatch.setattr(pil, "_BLOCK", 5)
+    np.testing.assert_array_equal(pil.resize(tall, (37, 41), name), whole)
 
 
 @pytest.mark.parametrize("name", sorted(pil.NAMES))

@@ -55,7 +55,17 @@ def test_a_head_that_sees_nothing_still_gives_a_field():
 def test_at_the_input_every_cell_is_its_pixel(rng):
     values = rng.normal(size=(9, 13))
     np.testing.assert_array_equal(input_field((9, 13)).to_input(values), values)
+    np.testing.assert_array_equal(input_field((9, 13)).spread(values), values)
     assert input_field((9, 13)).resolution == 0
+
+
+def test_few_and_many_products_are_the_same(rng, monkeypatch):
+    axes = [AxisField(side, np.sort(rng.uniform(0, side, cells)), np.ones(cells)) for side, cells in ((40, 7), (31, 5))]
+    field, values = CellField(*axes), rng.normal(size=(7, 5))
+    few = field.spread(values), field.to_input(values)
+    monkeypatch.setattr("onnx_evidence.evidence.field._FEW", 0)
+    np.testing.assert_allclose((field.spread(values), field.to_input(values)), few, atol=1e-13)
+    assert few[0].sum() == pytest.approx(values.sum())
 
 
 def test_variance_of_a_pixel_is_that_of_many_draws(rng):

@@ -14,7 +14,7 @@ from onnx_evidence import DeployedModel, Explainer
 from onnx_evidence.evidence import LN2
 from onnx_evidence.graphs import Net, infer_with_values
 from onnx_evidence.vjp import build_vjp, relevance_tells
-from onnx_evidence.vjp.relevance import is_smooth, normalises
+from onnx_evidence.vjp.telling import is_smooth, normalises
 from tests.vjp_oracles import graph, node, reference, runtime, single
 
 ROOT = Path(__file__).parent.parent
@@ -335,7 +335,27 @@ SMOOTH = {
     "Mish": chain(("Softplus", "x", "a"), ("Tanh", "a", "b"), ("Mul", "x b", "y")),
     "Mish as a node": chain(("Mish", "x", "y")),
     "SiLU behind squeezing": [*SQUEEZED, *chain(("Mul", "z s", "y"))],
+    "Mish, its softplus chosen by comparison": chain(
+        ("Softplus", "x", "a"), ("Greater", "x two", "b"), ("Where", "b x a", "c"), ("Tanh", "c", "d"),
+        ("Mul", "x d", "y"),
+    ),
+    "bounds of the input, and far ones": chain(
+        ("Clip", "x none one", "a"), ("Sigmoid", "a", "s"), ("Mul", "a s", "b"), ("Clip", "b low high", "y")
+    ),
+    "SiLU between codes": chain(
+        ("QuantizeLinear", "x small code1", "a"), ("DequantizeLinear", "a small code1", "b"), ("Sigmoid", "b", "c"),
+        ("QuantizeLinear", "c small code0", "d"), ("DequantizeLinear", "d small code0", "s"), ("Mul", "b s", "y"),
+    ),
 }  # fmt: skip
+# A gate for channels with a smooth activation, behind what is named.
+GATED = chain(
+    ("ReduceMean", "z places", "p"),
+    ("Sigmoid", "p", "q"),
+    ("Mul", "p q", "r"),
+    ("Sigmoid", "r", "s"),
+    ("Mul", "z s", "y"),
+)
+SILU_OF_Y = chain(("Sigmoid", "y", "s2"), ("Mul", "y s2", "y2"))
 NOT_SMOOTH = {
     "Relu": chain(("Relu", "x", "y")),
     "SiLU, then Relu": [*SILU[:1], *chain(("Mul", "x s", "z"), ("Relu", "z", "y"))],
@@ -346,12 +366,29 @@ NOT_SMOOTH = {
     "square": chain(("Mul", "x x", "y")),
     "Sigmoid": chain(("Sigmoid", "x", "y")),
     "by a constant": chain(("Sigmoid", "half", "s"), ("Mul", "x s", "y")),
-}
+    "smooth for channels alone": chain(("Identity", "x", "z")) + GATED,
+    "rectified by a maximum": chain(("Max", "x none", "z")) + GATED + SILU_OF_Y,
+    "rectified by a size": chain(("Abs", "x", "a"), ("Add", "x a", "z")) + GATED + SILU_OF_Y,
+    "rectified by a mask": chain(("Greater", "x none", "a"), ("Where", "a x none", "z")) + GATED + SILU_OF_Y,
+    "leaky in front of SiLU": chain(
+        ("Mul", "x half", "a"), ("Greater", "x none", "b"), ("Where", "b x a", "z"), ("Sigmoid", "z", "s"),
+        ("Mul", "z s", "y"),
+    ),
+    "rectified by codes": chain(
+        ("Conv", "x kernel", "a"), ("QuantizeLinear", "a small code0", "b"), ("DequantizeLinear", "b small code0", "z"),
+        ("Sigmoid", "z", "s"), ("Mul", "z s", "y"),
+    ),
+    "SiLU, then Relu of all": chain(
+        ("Sigmoid", "x", "s"), ("Mul", "x s", "z"), ("Flatten", "z", "a"), ("Relu", "a", "y")
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SMOOTH | NOT_SMOOTH)
 def test_activations_that_are_smooth_are_known_in_every_spelling(name, rng):
-    more = weights(rng) | {"none": np.array(0.0), "places": np.array([2, 3])}
+    more = weights(rng) | {"none": np.array(0.0), "places": np.array([2, 3]), "low": np.array(-65504.0)}
+    more |= {"high": np.array(65504.0), "code0": np.array(0, np.uint8), "code1": np.array(7, np.uint8)}
+    more |= {"kernel": rng.normal(size=(3, 3, 1, 1))}
     model = graph((SMOOTH | NOT_SMOOTH)[name], more, (3, TOKENS, WIDTH), opset=22)
     net = Net(model)
     tensors, _ = infer_with_values(model, "x", None)

@@ -11,8 +11,8 @@ fundamental theorem the cells add up to ``a(h) - a(m)``; what a quadrature misse
 The quadrature is the trapezoidal rule on panels that are halved where they miss most. Every step of the path also
 gives the score there, so the integral over every panel is known exactly, as a number, before its cells are: the
 error of each panel is measured, not estimated. Rectifiers make the integrand full of kinks, where rules of high
-order lose to halving panels (docs/integrated.md). Paths from several baselines are halved together, until their mean is
-accounted for.
+order lose to halving panels (docs/integrated.md). Paths from several baselines may be taken together, until their mean
+is accounted for.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,8 +32,6 @@ FIRST_STEPS = 5
 MOST_STEPS = 129
 # Share of the bits that may be missed, by default.
 COMPLETENESS = 0.05
-# Paths that make up for each other: their gradients, which are large, are kept until all have steps enough.
-_TOGETHER = 16
 # Panels are not halved below this: float32 logits carry no more.
 _NARROWEST = 2.0**-12
 
@@ -131,15 +129,18 @@ def integrate_all(
     gradient: Gradient,
     score: Score,
     *,
+    together: int = 1,
     first_steps: int = FIRST_STEPS,
     completeness: float = COMPLETENESS,
     most_steps: int = MOST_STEPS,
     batch_size: int = 32,
     progress: Callable[[int], object] = lambda steps: None,
 ) -> list[PathEvidence]:
-    """Integrate from several baselines to the same features, until their mean accounts for its bits.
+    """Integrate from several baselines to the same features, until paths and their mean are accounted for.
 
-    What some miss may make up for what others do, as it does along one path. Steps are added where most is missed.
+    Paths that are taken together may make up for each other, as panels of one path do: steps are added where most is
+    missed until their mean is accounted for. Where the scores differ by more from one baseline than from another, or
+    the other way round, what misses little of its own may still miss much of the mean over all: it is taken again.
 
     Parameters
     ----------
@@ -151,11 +152,14 @@ def integrate_all(
         As in `integrate`, like the score.
     score : Score
         What evidence is counted for.
+    together : int
+        How many paths are, whose gradients are all kept meanwhile. Of draws, whose spread is the error of their mean,
+        each is by itself.
     first_steps : int
         Steps of every path to begin with, evenly spaced, both ends included; then half as many are added at a time.
     completeness : float
-        Steps are added until the gap of the mean (of every `_TOGETHER` paths) is at most this share of the difference
-        of its scores.
+        Steps are added until the gap of paths together, and of the mean over all, is at most this share of the
+        difference of its scores.
     most_steps : int
         But no more than these along each (and never fewer than the first); the gap that is left is in the budgets.
     batch_size : int
@@ -168,12 +172,13 @@ def integrate_all(
     list of PathEvidence
         One for each baseline.
     """
-    parts: list[PathEvidence] = []
-    known = None
-    for first in range(0, len(baselines), _TOGETHER):
+    known: tuple[FloatArray, Features] | None = None
+
+    def take(starts: Features, completeness: float) -> list[PathEvidence]:
+        nonlocal known
         paths = []
-        for baseline in baselines[first : first + _TOGETHER]:
-            path = _Path(features, baseline, gradient, score, batch_size, known)
+        for start in starts:
+            path = _Path(features, start, gradient, score, batch_size, known)
             path.visit(np.linspace(0, 1, first_steps))
             known = path.known
             paths.append(path)
@@ -183,8 +188,25 @@ def integrate_all(
             if not added:
                 break
             progress(added)
-        parts += [path.evidence() for path in paths]
-    return parts
+        return [path.evidence() for path in paths]
+
+    groups = [baselines[first : first + together] for first in range(0, len(baselines), together)]
+    found = [take(starts, completeness) for starts in groups]
+    # Those that ended where they should and may go on; whoever has missed its own share has no steps left.
+    left = {number for number, parts in enumerate(found) if _mean(parts).gap_share <= completeness and len(found) > 1}
+    while left and _mean([part for parts in found for part in parts]).gap_share > completeness:
+        worst = max(left, key=lambda number: _mean(found[number]).gap)
+        before = _mean(found[worst])
+        again = take(groups[worst], before.gap_share / 2)
+        if _mean(again).gap < before.gap:
+            found[worst] = again
+        if _mean(again).gap_share > before.gap_share / 2:
+            left.remove(worst)
+    return [part for parts in found for part in parts]
+
+
+def _mean(parts: Sequence[PathEvidence]) -> Budget:
+    return mean_budget([part.budget for part in parts])
 
 
 def _refine(paths: Sequence["_Path"], count: int, most_steps: int) -> int:

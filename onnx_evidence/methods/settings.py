@@ -202,7 +202,8 @@ class Settings:
     completeness: Annotated[
         float,
         Option(
-            "Share of the bits that the paths of a cut may leave unaccounted together; steps are added until it holds.",
+            "Share of the bits that the paths of a cut may leave unaccounted, together, or each of those drawn from a "
+            "folder; steps are added until it holds.",
             above=0,
             below=1,
             wrong=" must lie between 0 and 1: 0.01 is one per cent",

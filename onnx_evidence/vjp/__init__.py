@@ -7,15 +7,16 @@ to the input.
 * `build`: the sweep, from a forward model to a backward one.
 * `tape`: what rules write with, values with arithmetic; `step`: what they see of the forward graph.
 * `table`: one rule per operator; `attention`, `elementwise`, `indexing`, `linear`, `pooling`, `normalization`,
-  `reduction`, `sampling` and `shaping` hold them; `relevance` has others in place of some, which hand back relevance.
+  `reduction`, `sampling` and `shaping` hold them; `relevance` has others in place of some, which hand back relevance;
+  `telling` says of which models that is worth it.
 * `written`: which files hold what it made.
 
 Imported by: cli, deployed, methods.
 """
 
 from onnx_evidence.vjp.build import build_vjp, missing_rules
-from onnx_evidence.vjp.relevance import relevance_tells
 from onnx_evidence.vjp.table import GRADIENT, GUIDED, RELEVANCE
+from onnx_evidence.vjp.telling import relevance_tells
 from onnx_evidence.vjp.written import is_backward
 
 __all__ = ["GRADIENT", "GUIDED", "RELEVANCE", "build_vjp", "is_backward", "missing_rules", "relevance_tells"]

@@ -13,7 +13,7 @@ a node are given adds up to what its output had, but for what biases take (Bach 
 that no relevance goes by way of queries and keys (CP-LRP, Ali et al.): then softmax adds and takes nothing.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from functools import partial
 
 import numpy as np
@@ -30,37 +30,27 @@ from onnx_evidence.vjp.tape import Value
 
 # Functions whose values say how much of something else passes, or what it is divided by; and those whose values may as
 # well be what passes, where both factors are of these.
-_GATES = frozenset("Sigmoid HardSigmoid Tanh Erf Softsign Clip Reciprocal".split())
+GATES = frozenset("Sigmoid HardSigmoid Tanh Erf Softsign Clip Reciprocal".split())
 _SIGNALS = frozenset("Tanh Erf Softsign Clip".split())
 # The weights of attention.
 _WEIGHTS = frozenset({"Softmax"})
-# What tokens are normalised by: as one node, and the root of what is divided by, where it is written out.
-_TOKEN_NORMS = frozenset({"LayerNormalization", "RMSNormalization"})
-_SPREADS = frozenset({"Sqrt"})
 # What their values may go through on the way; of the latter the first input alone has values.
-_THROUGH = frozenset("Add Sub Mul Div Cast Identity Dropout Flatten Transpose".split())
-_SHAPED = frozenset("Reshape Squeeze Unsqueeze Expand QuantizeLinear DequantizeLinear".split())
-# Activations that are ``x`` times a gate of ``x`` and smooth: as one node, or gates of those that are written out, and
-# what else may lie between ``x`` and its gate.
-_SMOOTH = frozenset("Gelu Swish Mish".split())
-_SMOOTH_GATES = frozenset("Sigmoid Tanh Erf".split())
-_BETWEEN = _THROUGH | _SHAPED | frozenset("Pow Softplus Exp Log".split())
-# Those that are straight on both sides of a kink.
-_KINKED = frozenset("Relu Clip LeakyRelu PRelu ThresholdedRelu HardSwish HardSigmoid".split())
+THROUGH = frozenset("Add Sub Mul Div Cast Identity Dropout Flatten Transpose".split())
+SHAPED = frozenset("Reshape Squeeze Unsqueeze Expand QuantizeLinear DequantizeLinear".split())
 
 
 def comes_from(net: Net, moving: Collection[str], name: str, kinds: frozenset[str]) -> bool:
     """Whether a tensor is made by a node of some kinds, and only scaled and shifted by what is not ``moving`` since."""
-    while (node := net.producer.get(name)) is not None and _kind(net, moving, node) in _THROUGH | _SHAPED:
-        inputs = node.input[:1] if node.op_type in _SHAPED else node.input
+    while (node := net.producer.get(name)) is not None and kind_of(net, moving, node) in THROUGH | SHAPED:
+        inputs = node.input[:1] if node.op_type in SHAPED else node.input
         read = [each for each in inputs if each in moving]
         if len(read) != 1:
             return False
         name = read[0]
-    return node is not None and _kind(net, moving, node) in kinds
+    return node is not None and kind_of(net, moving, node) in kinds
 
 
-def _kind(net: Net, moving: Collection[str], node: onnx.NodeProto) -> str:
+def kind_of(net: Net, moving: Collection[str], node: onnx.NodeProto) -> str:
     """The operator; those that take the reciprocal of what depends on the picture are all called by one name."""
     if node.op_type == "Div" and node.input[0] not in moving:
         return "Reciprocal"
@@ -68,122 +58,6 @@ def _kind(net: Net, moving: Collection[str], node: onnx.NodeProto) -> str:
         exponent = net.array(node.input[1])
         return "Reciprocal" if exponent is not None and exponent.size == 1 and exponent.item() < 0 else "Pow"
     return node.op_type
-
-
-def normalises(net: Net, moving: Collection[str], shapes: Mapping[str, Sequence[int | None] | None]) -> bool:
-    """Whether somewhere in a graph tokens are normalised: divided by a spread of theirs, as LayerNormalization does.
-
-    Parameters
-    ----------
-    net : Net
-        The graph.
-    moving : collection of str
-        Tensors that depend on the picture.
-    shapes : mapping
-        Of tensors, None for the batch.
-
-    Returns
-    -------
-    bool
-    """
-
-    def of_tokens(name: str) -> bool:
-        # One number for each, and not one for a picture, or a channel.
-        return name in moving and [*(shapes.get(name) or ())][1:].count(1) == 1
-
-    for node in net.nodes:
-        if node.op_type in _TOKEN_NORMS:
-            return True
-        if node.op_type in ("Div", "Reciprocal"):
-            divisor = node.input[-1]
-            if of_tokens(divisor) and comes_from(net, moving, divisor, _SPREADS):
-                return True
-        if node.op_type == "Pow" and of_tokens(node.input[0]) and _kind(net, moving, node) == "Reciprocal":
-            return True
-    return False
-
-
-def relevance_tells(net: Net, moving: Collection[str], shapes: Mapping[str, Sequence[int | None] | None]) -> bool:
-    """Whether relevance tells of a model what gradients do not (measured: docs/faithfulness.md).
-
-    Parameters
-    ----------
-    net : Net
-        The graph.
-    moving : collection of str
-        Tensors that depend on the picture.
-    shapes : mapping
-        Of tensors, None for the batch.
-
-    Returns
-    -------
-    bool
-        Where tokens are normalised, or all activations are smooth.
-    """
-    return normalises(net, moving, shapes) or is_smooth(net, moving, shapes)
-
-
-def is_smooth(net: Net, moving: Collection[str], shapes: Mapping[str, Sequence[int | None] | None]) -> bool:
-    """Whether features go through activations of the form ``x`` times a smooth gate of ``x``, and never through kinks.
-
-    Gates of whole channels, which have one position, may have kinks.
-
-    Parameters
-    ----------
-    net : Net
-        The graph.
-    moving : collection of str
-        Tensors that depend on the picture.
-    shapes : mapping
-        Of tensors, None for the batch.
-
-    Returns
-    -------
-    bool
-    """
-    alive = [node for node in net.nodes if any(name in moving for name in node.output)]
-    kinks = any(node.op_type in _KINKED and _has_places(shapes.get(node.output[0])) for node in alive)
-    return not kinks and any(node.op_type in _SMOOTH or _is_gated_by_itself(net, moving, node) for node in alive)
-
-
-def _has_places(shape: Sequence[int | None] | None) -> bool:
-    """Whether a tensor may have more than one position, or token: more than one side that is not 1."""
-    return shape is None or len(shape) - 1 - list(shape[1:]).count(1) > 1
-
-
-def _is_gated_by_itself(net: Net, moving: Collection[str], node: onnx.NodeProto) -> bool:
-    if node.op_type != "Mul" or not all(name in moving for name in node.input):
-        return False
-    first, second = node.input
-    return any(
-        comes_from(net, moving, gate, _SMOOTH_GATES) and _origin(net, moving, other) in _before(net, moving, gate)
-        for gate, other in ((first, second), (second, first))
-    )
-
-
-def _origin(net: Net, moving: Collection[str], name: str) -> str:
-    """What a tensor is, but for being scaled and shifted by what is not ``moving``."""
-    while (node := net.producer.get(name)) is not None and node.op_type in _THROUGH | _SHAPED:
-        read = [each for each in node.input if each in moving]
-        if len(read) != 1:
-            break
-        name = read[0]
-    return name
-
-
-def _before(net: Net, moving: Collection[str], gate: str) -> set[str]:
-    """What a gate is computed from, element by element."""
-    seen: set[str] = set()
-    waiting = [gate]
-    while waiting:
-        name = waiting.pop()
-        node = net.producer.get(name)
-        if name in seen or name not in moving:
-            continue
-        seen.add(name)
-        if node is not None and node.op_type in _BETWEEN | _SMOOTH_GATES:
-            waiting += node.input
-    return seen
 
 
 def shared(rule: Rule, gates: frozenset[str], factors: int | None = None) -> Rule:
@@ -294,5 +168,5 @@ def _rules(gates: frozenset[str]) -> dict[str, Rule]:
     }
 
 
-ATTNLRP = _rules(_GATES)
-CONSERVATIVE = _rules(_GATES | _WEIGHTS)
+ATTNLRP = _rules(GATES)
+CONSERVATIVE = _rules(GATES | _WEIGHTS)
