@@ -160,7 +160,6 @@ def test_o19_a_real_model_is_complete_to_one_per_cent(lite0: Path, hopper: Path)
     logits, features = deployed.answer(inputs).logits, deployed.looker(cuts)(inputs)
     target = int(logits.argmax())
     score = Score.of(len(logits), target)
-    controls = []
     for cut, seen in zip(cuts, features, strict=True):
         gradient, (start,) = deployed.gradient(cut), own_means(View(inputs, seen, logits, 0))
         coarse, fine = (integrate(seen, start, gradient, score, completeness=each) for each in (0.99, 0.01))
@@ -175,10 +174,9 @@ def test_o19_a_real_model_is_complete_to_one_per_cent(lite0: Path, hopper: Path)
         expected = [oracles.exact_log_odds(each, target) / LN2 for each in (logits, removed)]
         assert (budget.with_features, budget.without) == pytest.approx(expected, abs=1e-3)
         assert abs(expected[0] - expected[1] - fine.cells.sum()) <= 0.01 * abs(expected[0] - expected[1]) + 2e-3
-        assert coarse.budget.steps == FIRST_STEPS
-        controls.append(coarse.budget.gap > budget.gap and np.abs(coarse.cells - fine.cells).max() > 1e-2)
-    # At the shallow cut the first steps account for less exactly, and for other cells.
-    assert controls[0]
+        # The control: five steps account for less exactly, and for other cells.
+        assert (coarse.budget.steps, coarse.budget.gap > budget.gap) == (FIRST_STEPS, True)
+        assert np.abs(coarse.cells - fine.cells).max() > 1e-2
 
 
 def test_o20_interchangeable_cells_get_equal_evidence(ends, rng):
@@ -281,8 +279,7 @@ def test_panels_are_halved_where_the_kink_is(kink: float):
     assert len(places) == len(set(visited)) == result.budget.steps == 33
     panel = np.searchsorted(places, kink)
     widths = np.diff(places)
-    assert widths[panel - 1] == pytest.approx(widths.min(), rel=1e-6)
-    assert widths.min() <= 2.0**-8
+    assert widths[panel - 1] == widths.min() <= 2.0**-8
     equal = np.linspace(0, 1, 33)
     missed = abs(np.trapezoid(8.0 * (equal > kink), equal) / LN2 - exact)
     assert abs(result.cells.item() - exact) < missed / 10
@@ -363,95 +360,49 @@ def test_budgets_are_consistent_on_any_tail(seed, size, completeness, score, smo
         assert not result.cells.any()
 
 
-def curve(*powers: float) -> Gradient:
-    """One cell: the bits for the first class are a polynomial of it, with these factors of its powers from 1."""
-    factors = LN2 * np.array([0.0, *powers])
-
-    def predict(batch):
-        return np.polynomial.polynomial.polyval(batch[:, :, 0, 0], factors) * [[1.0, 0.0]]
-
-    def vjp(features, cotangent):
-        return np.polynomial.polynomial.polyval(features, np.polynomial.polynomial.polyder(factors)) * cotangent[0]
-
-    return as_gradient(predict, vjp)
-
-
-SIDES = np.array([[[[1.0]]], [[[-1.0]]]])
-FIRST_LOGIT = Score.of(2, 0, kind="logit")
-
-
-def test_a_mean_of_little_has_as_small_a_share_missed():
-    """From one side the score falls by 9 bits, from the other it rises by 7: of their mean there is one."""
-    gradient, middle = curve(8, 0, 0, 1), np.zeros((1, 1, 1))
-    alone = [integrate(middle, side, gradient, FIRST_LOGIT, completeness=0.04) for side in SIDES]
-    assert [part.budget.steps for part in alone] == [FIRST_STEPS, FIRST_STEPS]
-    assert average(alone).budget.gap_share > 0.04  # the control
-    for count in (1, 2):
-        together = integrate_all(middle, SIDES, gradient, FIRST_LOGIT, together=count, completeness=0.04)
-        assert average(together).budget.gap_share <= 0.04
-        assert sum(part.budget.steps for part in together) > 2 * FIRST_STEPS
-        assert average(together).cells.item() == pytest.approx(-1, abs=0.04)
-        stopped = integrate_all(middle, SIDES, gradient, FIRST_LOGIT, together=count, completeness=1e-9, most_steps=9)
-        assert {part.budget.steps for part in stopped} == {9}
+def test_no_larger_share_is_missed_of_a_mean_than_of_its_paths(rng):
+    """From one baseline the score rises, from the other it falls nearly as much: of their mean there is little."""
+    tail, score, asked = MixingTail(rng, smooth=True), SCORES["log-odds"], 0.04
+    features, above = np.zeros(SHAPE), rng.normal(size=SHAPE)
+    below = min(
+        (-size * above for size in np.linspace(0.1, 3, 60)),
+        key=lambda start: abs(score.bits(tail(np.stack([above, start, features, features]))) @ [1, 1, -1, -1]),
+    )
+    starts = np.stack([above, below])
+    alone = [integrate(features, start, tail.gradient, score, completeness=asked) for start in starts]
+    together = integrate_all(features, starts, tail.gradient, score, completeness=asked)
+    assert max(part.budget.gap_share for part in (*alone, *together)) <= asked
+    assert average(alone).budget.gap_share > asked  # the control
+    assert average(together).budget.gap_share <= asked
+    assert sum(part.budget.steps for part in together) > sum(part.budget.steps for part in alone)
+    stopped = integrate_all(features, starts, tail.gradient, score, completeness=1e-9, most_steps=9)
+    assert {part.budget.steps for part in stopped} == {9}
 
 
-@settings(derandomize=True, max_examples=40)
+@settings(derandomize=True, deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.integers(1, 3),
     completeness=st.sampled_from([0.3, 0.03, 1e-3, 1e-6]),
     most=st.sampled_from([5, 9, 33]),
 )
-def test_paths_have_steps_until_their_mean_is_accounted_for_and_no_more(seed, count, completeness, most):
+def test_paths_that_have_no_steps_left_are_as_they_are_alone(seed, count, completeness, most):
+    """What a path misses of its own is not made up for by luck, nor is work done twice for it."""
     rng = np.random.default_rng(seed)
     tail, score = MixingTail(rng, smooth=False), SCORES["log-odds"]
     features, starts, done = rng.normal(size=SHAPE), rng.normal(size=(count, *SHAPE)), []
-    how = {"together": count, "completeness": completeness, "most_steps": most}
-    parts = integrate_all(features, starts, tail.gradient, score, progress=done.append, **how)
-    steps = [part.budget.steps for part in parts]
-    assert sum(done) == sum(steps)
-    assert max(steps) <= most
-    assert average(parts).budget.gap_share <= completeness or min(steps) == most
-    if max(steps) > FIRST_STEPS:  # as the first were not enough
-        before = integrate_all(features, starts, tail.gradient, score, completeness=1e-12, most_steps=FIRST_STEPS)
-        assert average(before).budget.gap_share > completeness
-
-
-def test_steps_are_added_where_most_is_missed(rng):
-    """One path along which the gradient does not change, one along which it does: the first has no more steps."""
-    tail, score = MixingTail(rng, smooth=True), SCORES["log-odds"]
-    features = rng.normal(size=SHAPE)
-    starts = np.stack([features, features + 8 * rng.normal(size=SHAPE), features])
-    parts = integrate_all(features, starts, tail.gradient, score, together=3, completeness=1e-4)
-    assert [part.budget.steps for part in parts[::2]] == [FIRST_STEPS, FIRST_STEPS]
-    assert parts[1].budget.steps > FIRST_STEPS
-    (alone,) = integrate_all(features, starts[1:2], tail.gradient, score, completeness=1e-4)
-    np.testing.assert_array_equal(parts[1].cells, alone.cells)
-
-
-def test_paths_may_make_up_for_each_other():
-    """Of the slope of a cube the trapezoidal rule has too much: for the score on one side, against it on the other."""
-    gradient, middle = curve(0, 0, 8), np.zeros((1, 1, 1))
-    alone = [integrate(middle, side, gradient, FIRST_LOGIT, completeness=1e-2) for side in SIDES]
-    assert [part.cells.item() for part in alone] == pytest.approx([-8, 8], rel=1e-2)
-    assert min(part.budget.steps for part in alone) > FIRST_STEPS
-    apart = integrate_all(middle, SIDES, gradient, FIRST_LOGIT, completeness=1e-2)
-    np.testing.assert_array_equal([part.cells for part in apart], [part.cells for part in alone])
-    both = integrate_all(middle, SIDES, gradient, FIRST_LOGIT, together=2, completeness=1e-2)
-    assert [part.budget.steps for part in both] == [FIRST_STEPS, FIRST_STEPS]
-    assert average(both).budget.gap == pytest.approx(0, abs=1e-9)
-
-
-@pytest.mark.parametrize("together", [1, 2, 5])
-def test_groups_of_paths_are_accounted_for_each_by_itself(rng, together):
-    tail, score = MixingTail(rng, smooth=False), SCORES["log-odds"]
-    features, starts = rng.normal(size=SHAPE), rng.normal(size=(5, *SHAPE))
-    parts = integrate_all(features, starts, tail.gradient, score, together=together, completeness=1e-3)
-    shares = [average(parts[first : first + together]).budget.gap_share for first in range(0, 5, together)]
-    assert max(shares) <= 1e-3
-    assert average(parts).budget.gap_share <= 1e-3
-    if together > 1:  # the control: a path may miss more
-        assert max(part.budget.gap_share for part in parts) > 1e-3
+    how = {"completeness": completeness, "most_steps": most}
+    alone = [integrate(features, start, tail.gradient, score, **how) for start in starts]
+    together = integrate_all(features, starts, tail.gradient, score, progress=done.append, **how)
+    for one, other in zip(alone, together, strict=True):
+        assert other.budget.gap <= one.budget.gap
+        assert other.budget.steps >= one.budget.steps
+        if one.budget.gap_share > completeness or count == 1:
+            np.testing.assert_array_equal(other.cells, one.cells)
+    if average(alone).budget.gap_share <= completeness or count == 1:
+        assert sum(done) == sum(part.budget.steps for part in alone)
+    elif all(part.budget.steps < most for part in together):
+        assert average(together).budget.gap_share <= completeness
 
 
 def test_baselines_are_averaged(ends, relu, rng):
@@ -483,12 +434,12 @@ def test_the_standard_error_is_that_of_the_mean_over_starts(ends, relu, rng):
     field = CellField(*(AxisField(17, np.arange(SIDE) * 3.4 + 1.7, np.ones(SIDE)) for _ in range(2)))
     view = View(features, features, relu(features[None])[0], 0)
 
-    def answer(count, settings=DRAWN, **more):
+    def answer(count):
         cut = Cut("cut", "Add", SHAPE, 0.5, None)
-        engine = PathEngine(cut, lambda *_: 0.0, field, settings, gradient, lambda _: starts[:count], **more)
+        engine = PathEngine(cut, lambda *_: 0.0, field, DRAWN, gradient, lambda _: starts[:count])
         return engine.explain(view, [Question(0)], lambda _: None)[0]
 
-    parts = [part.cells for part in integrate_all(features, starts, gradient, SCORES["log-odds"])]
+    parts = [integrate(features, start, gradient, SCORES["log-odds"]).cells for start in starts]
     pixels = np.array([field.rows.shares() @ each @ field.cols.shares().T for each in parts])
     mean, alone = answer(6), answer(1)
     np.testing.assert_allclose(mean.values, pixels.mean(axis=0), atol=1e-12)
@@ -497,10 +448,3 @@ def test_the_standard_error_is_that_of_the_mean_over_starts(ends, relu, rng):
     assert spread.min() > 0
     assert np.isnan(alone.variance).all()
     assert alone.variance.shape == (17, 17)
-    # What is no draw is taken together, and has no error.
-    strict = Settings(background="pictures/", completeness=1e-4)
-    fixed, drawn = answer(3, strict, drawn=False), answer(3, strict)
-    both = integrate_all(features, starts[:3], gradient, SCORES["log-odds"], together=3, completeness=1e-4)
-    np.testing.assert_allclose(fixed.cells, average(both).cells, atol=1e-12)
-    assert np.isnan(fixed.variance).all()
-    assert np.abs(fixed.cells - drawn.cells).max() > 1e-9

@@ -14,7 +14,6 @@ from onnx_evidence.evidence.masks import MakeMasks, Parts
 from onnx_evidence.evidence.odds import LN2
 from onnx_evidence.evidence.order import FRONTS, LEVELS, ROUNDS, Ascend, LevelSets, Reveal, level_sets, ranks, refine
 from onnx_evidence.evidence.path import (
-    COMPLETENESS,
     FIRST_STEPS,
     Budget,
     PathEvidence,
@@ -34,7 +33,6 @@ from onnx_evidence.evidence.windows import Windows, default_size
 
 __all__ = [
     "CLASS_KINDS",
-    "COMPLETENESS",
     "CONFIDENCE",
     "EVEN",
     "EXCLUSIVE",

@@ -11,8 +11,7 @@ fundamental theorem the cells add up to ``a(h) - a(m)``; what a quadrature misse
 The quadrature is the trapezoidal rule on panels that are halved where they miss most. Every step of the path also
 gives the score there, so the integral over every panel is known exactly, as a number, before its cells are: the
 error of each panel is measured, not estimated. Rectifiers make the integrand full of kinks, where rules of high
-order lose to halving panels (docs/integrated.md). Paths from several baselines may be taken together, until their mean
-is accounted for.
+order lose to halving panels (docs/integrated.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -30,8 +29,6 @@ from onnx_evidence.types import Features, FloatArray, Gradient
 FIRST_STEPS = 5
 # Of a path, by default.
 MOST_STEPS = 129
-# Share of the bits that may be missed, by default.
-COMPLETENESS = 0.05
 # Panels are not halved below this: float32 logits carry no more.
 _NARROWEST = 2.0**-12
 
@@ -92,15 +89,30 @@ class PathEvidence:
         At the end of the path: the tail's of the features themselves.
     slope : ndarray of float32, shape (C, A, B)
         Mean gradient along the path, nats per unit of the features: what carries evidence further back.
+    end : ndarray of float32, shape (C, A, B), or None
+        Gradient at the end of the path; None in a mean.
     """
 
     cells: FloatArray
     budget: Budget
     logits: FloatArray
     slope: Features
+    end: Features | None = None
 
 
-def integrate(features: Features, baseline: Features, gradient: Gradient, score: Score, **how: Any) -> PathEvidence:
+def integrate(
+    features: Features,
+    baseline: Features,
+    gradient: Gradient,
+    score: Score,
+    *,
+    first_steps: int = FIRST_STEPS,
+    completeness: float = 0.05,
+    most_steps: int = MOST_STEPS,
+    batch_size: int = 32,
+    progress: Callable[[int], object] = lambda steps: None,
+    before: PathEvidence | None = None,
+) -> PathEvidence:
     """Integrate the evidence of every cell along the straight path from ``baseline`` to ``features``.
 
     Parameters
@@ -113,14 +125,32 @@ def integrate(features: Features, baseline: Features, gradient: Gradient, score:
         Of the tail.
     score : Score
         What evidence is counted for.
-    **how
-        The settings of `integrate_all`.
+    first_steps : int
+        Steps to begin with, evenly spaced, both ends included; then half as many are added at a time.
+    completeness : float
+        Steps are added until the gap is at most this share of the difference of the scores.
+    most_steps : int
+        But no more than these (and never fewer than the first batch); the gap that is left is in the budget.
+    batch_size : int
+        Most steps per model run; changes no map.
+    progress : callable
+        Called with the number of steps done since the last call.
+    before : PathEvidence, optional
+        Of another path to the same features, for the same score: their common end is not run again.
 
     Returns
     -------
     PathEvidence
     """
-    return integrate_all(features, baseline[None], gradient, score, **how)[0]
+    path = _Path(features, baseline, gradient, score, batch_size, before)
+    places: FloatArray = np.linspace(0, 1, first_steps)
+    while len(places):
+        path.visit(places)
+        progress(len(places))
+        if path.gap_share <= completeness:
+            break
+        places = path.worst(max(0, min(first_steps // 2, most_steps - len(path.places))))
+    return path.evidence()
 
 
 def integrate_all(
@@ -129,18 +159,15 @@ def integrate_all(
     gradient: Gradient,
     score: Score,
     *,
-    together: int = 1,
-    first_steps: int = FIRST_STEPS,
-    completeness: float = COMPLETENESS,
+    completeness: float = 0.05,
     most_steps: int = MOST_STEPS,
-    batch_size: int = 32,
     progress: Callable[[int], object] = lambda steps: None,
+    **how: Any,
 ) -> list[PathEvidence]:
-    """Integrate from several baselines to the same features, until paths and their mean are accounted for.
+    """Integrate from several baselines, so that of the mean no larger share is missed than of each.
 
-    Paths that are taken together may make up for each other, as panels of one path do: steps are added where most is
-    missed until their mean is accounted for. Where the scores differ by more from one baseline than from another, or
-    the other way round, what misses little of its own may still miss much of the mean over all: it is taken again.
+    Where the scores differ by more from one baseline than from another, or the other way round, a path that misses
+    little of its own may miss much of the mean: it is taken again with more steps.
 
     Parameters
     ----------
@@ -149,88 +176,58 @@ def integrate_all(
     baselines : ndarray of float32, shape (M, C, A, B)
         Where the paths start.
     gradient : Gradient
-        As in `integrate`, like the score.
+        As in `integrate`, like the rest.
     score : Score
         What evidence is counted for.
-    together : int
-        How many paths are, whose gradients are all kept meanwhile. Of draws, whose spread is the error of their mean,
-        each is by itself.
-    first_steps : int
-        Steps of every path to begin with, evenly spaced, both ends included; then half as many are added at a time.
     completeness : float
-        Steps are added until the gap of paths together, and of the mean over all, is at most this share of the
-        difference of its scores.
+        Largest gap, of each and of their mean, as a share of the difference of the scores.
     most_steps : int
-        But no more than these along each (and never fewer than the first); the gap that is left is in the budgets.
-    batch_size : int
-        Most steps per model run; changes no map.
+        But no more steps than these along each.
     progress : callable
         Called with the number of steps done since the last call.
+    **how
+        The other settings of `integrate`.
 
     Returns
     -------
     list of PathEvidence
         One for each baseline.
     """
-    known: tuple[FloatArray, Features] | None = None
 
-    def take(starts: Features, completeness: float) -> list[PathEvidence]:
-        nonlocal known
-        paths = []
-        for start in starts:
-            path = _Path(features, start, gradient, score, batch_size, known)
-            path.visit(np.linspace(0, 1, first_steps))
-            known = path.known
-            paths.append(path)
-            progress(first_steps)
-        while _gap_share(paths) > completeness:
-            added = _refine(paths, first_steps // 2, most_steps)
-            if not added:
-                break
-            progress(added)
-        return [path.evidence() for path in paths]
+    def path(number: int, completeness: float, before: PathEvidence | None) -> PathEvidence:
+        return integrate(
+            features,
+            baselines[number],
+            gradient,
+            score,
+            completeness=completeness,
+            most_steps=most_steps,
+            progress=progress,
+            before=before,
+            **how,
+        )
 
-    groups = [baselines[first : first + together] for first in range(0, len(baselines), together)]
-    found = [take(starts, completeness) for starts in groups]
+    parts: list[PathEvidence] = []
+    for number in range(len(baselines)):
+        parts.append(path(number, completeness, parts[-1] if parts else None))
     # Those that ended where they should and may go on; whoever has missed its own share has no steps left.
-    left = {number for number, parts in enumerate(found) if _mean(parts).gap_share <= completeness and len(found) > 1}
-    while left and _mean([part for parts in found for part in parts]).gap_share > completeness:
-        worst = max(left, key=lambda number: _mean(found[number]).gap)
-        before = _mean(found[worst])
-        again = take(groups[worst], before.gap_share / 2)
-        if _mean(again).gap < before.gap:
-            found[worst] = again
-        if _mean(again).gap_share > before.gap_share / 2:
+    left = {number for number, part in enumerate(parts) if part.budget.gap_share <= completeness and len(parts) > 1}
+    while left and mean_budget([part.budget for part in parts]).gap_share > completeness:
+        worst = max(left, key=lambda number: parts[number].budget.gap)
+        before = parts[worst]
+        again = path(worst, before.budget.gap_share / 2, before)
+        if again.budget.gap < before.budget.gap:
+            parts[worst] = again
+        if again.budget.gap_share > before.budget.gap_share / 2:
             left.remove(worst)
-    return [part for parts in found for part in parts]
-
-
-def _mean(parts: Sequence[PathEvidence]) -> Budget:
-    return mean_budget([part.budget for part in parts])
-
-
-def _refine(paths: Sequence["_Path"], count: int, most_steps: int) -> int:
-    """Add steps to the path that makes most of the gap of their mean, and may have more; tells how many."""
-    excess = sum(path.gap for path in paths) > 0
-    for path in sorted(paths, key=lambda each: each.gap, reverse=excess):
-        places = path.worst(max(0, min(count, most_steps - len(path.places))))
-        if len(places):
-            path.visit(places)
-            return len(places)
-    return 0
-
-
-def _gap_share(paths: Sequence["_Path"]) -> float:
-    """As `Budget.gap_share`, of the mean of paths, before there are cells."""
-    gap, difference = (sum(getattr(path, name) for path in paths) / len(paths) for name in ("gap", "difference"))
-    return _share(abs(gap), difference)
+    return parts
 
 
 class _Path:
     """Places in 0..1 that were visited, ascending, and what was found there.
 
     The score, and the sum of the integrand over all cells, are kept in the order of the places; the gradients, which
-    are large, as they come. ``known`` are logits and gradient at the end, which all paths have in common.
+    are large, as they come.
     """
 
     def __init__(
@@ -240,12 +237,13 @@ class _Path:
         gradient: Gradient,
         score: Score,
         batch_size: int,
-        known: tuple[FloatArray, Features] | None = None,
+        before: PathEvidence | None = None,
     ) -> None:
         self.start, self.end, self.change = baseline, features, features - baseline
         self.gradient, self.score, self.batch_size = gradient, score, batch_size
         self.places, self.scores, self.sums = np.empty(0), np.empty(0), np.empty(0)
-        self.known = known
+        self.logits = np.empty(0) if before is None else before.logits
+        self.slope_at_end = None if before is None else before.end
         self._order = np.empty(0, np.int64)
         self._gradients: list[Features] = []
 
@@ -257,7 +255,7 @@ class _Path:
     def _visit(self, places: FloatArray) -> None:
         logits, gradients = self._at(places)
         if places[-1] == 1:
-            self.known = logits[-1], gradients[-1].copy()
+            self.logits, self.slope_at_end = logits[-1], gradients[-1].copy()
         sums = np.einsum("ncij,cij->n", gradients, self.change, dtype=np.float64) / LN2
         self._gradients += list(gradients)
         order = np.argsort(np.concatenate([self.places, places]))
@@ -268,7 +266,7 @@ class _Path:
 
     def _at(self, places: FloatArray) -> tuple[FloatArray, Features]:
         """Logits and gradients at some places; not run again at the end, where it is known."""
-        new = places if self.known is None else places[places < 1]
+        new = places if self.slope_at_end is None else places[places < 1]
         found = []
         if len(new):
             batch = self.start + new[:, None, None, None].astype(self.change.dtype) * self.change
@@ -276,8 +274,8 @@ class _Path:
             # certificate.
             batch[new == 1] = self.end
             found.append(self.gradient(batch, self.score.direction, self.score.rest))
-        if self.known is not None and len(new) < len(places):
-            found.append((self.known[0][None], self.known[1][None]))
+        if self.slope_at_end is not None and len(new) < len(places):
+            found.append((self.logits[None], self.slope_at_end[None]))
         if len(found) == 1:
             return found[0]
         logits, gradients = zip(*found, strict=True)
@@ -290,14 +288,9 @@ class _Path:
         return missed
 
     @property
-    def gap(self) -> float:
-        """Bits that the cells of all panels have too many, or, below 0, too few."""
-        return float(self._missed.sum())
-
-    @property
-    def difference(self) -> float:
-        """Bits between the ends."""
-        return float(self.scores[-1] - self.scores[0])
+    def gap_share(self) -> float:
+        """As `Budget.gap_share`, before there are cells."""
+        return _share(abs(float(self._missed.sum())), float(self.scores[-1] - self.scores[0]))
 
     def worst(self, count: int) -> FloatArray:
         """Midpoints of the panels whose cells miss most of their panel's bits."""
@@ -316,8 +309,7 @@ class _Path:
             slope += weight * self._gradients[number]
         cells = np.einsum("cij,cij->ij", slope, self.change, dtype=np.float64) / LN2
         budget = budget_of(cells, float(self.scores[-1]), float(self.scores[0]), len(self.places))
-        assert self.known is not None  # the first steps have both ends
-        return PathEvidence(cells, budget, self.known[0], slope.astype(self.change.dtype))
+        return PathEvidence(cells, budget, self.logits, slope.astype(self.change.dtype), self.slope_at_end)
 
 
 def _share(gap: float, difference: float) -> float:

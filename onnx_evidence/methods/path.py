@@ -65,10 +65,7 @@ class PathEngine(Engine):
         maps = []
         for question in questions:
             score = view.score(question, self.settings.score)
-            # Of draws each is by itself: what they differ by is their error.
-            together = 1 if self.drawn else len(starts)
-            how = {"together": together, "progress": progress, **self._how}
-            parts = integrate_all(view.features, starts, self.gradient, score, **how)
+            parts = integrate_all(view.features, starts, self.gradient, score, progress=progress, **self._how)
             mean = average(parts)
             certificate = self.certify(self.cut, mean.logits, view.logits)
             carried = np.stack([self._to_pixels(view, part) for part in parts])

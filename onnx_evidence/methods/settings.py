@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple, TypedDict, get_args, get_type_hin
 
 from onnx_evidence.cuts import AUTO, DEEP
 from onnx_evidence.errors import SettingError
-from onnx_evidence.evidence import COMPLETENESS, FIRST_STEPS, MOST_SAMPLES, SCORES
+from onnx_evidence.evidence import FIRST_STEPS, MOST_SAMPLES, SCORES
 from onnx_evidence.vjp import RELEVANCE
 
 # Backgrounds that need no file.
@@ -202,13 +202,12 @@ class Settings:
     completeness: Annotated[
         float,
         Option(
-            "Share of the bits that the paths of a cut may leave unaccounted, together, or each of those drawn from a "
-            "folder; steps are added until it holds.",
+            "Share of the bits that a path may leave unaccounted; steps are added until it holds.",
             above=0,
             below=1,
             wrong=" must lie between 0 and 1: 0.01 is one per cent",
         ),
-    ] = COMPLETENESS
+    ] = 0.05
     project: Annotated[
         str,
         Option(
