@@ -39,14 +39,20 @@ THROUGH = frozenset("Add Sub Mul Div Cast Identity Dropout Flatten Transpose".sp
 SHAPED = frozenset("Reshape Squeeze Unsqueeze Expand QuantizeLinear DequantizeLinear".split())
 
 
-def comes_from(net: Net, moving: Collection[str], name: str, kinds: frozenset[str]) -> bool:
-    """Whether a tensor is made by a node of some kinds, and only scaled and shifted by what is not ``moving`` since."""
+def origin(net: Net, moving: Collection[str], name: str) -> str:
+    """What a tensor is, but for being scaled and shifted by what is not ``moving``."""
     while (node := net.producer.get(name)) is not None and kind_of(net, moving, node) in THROUGH | SHAPED:
         inputs = node.input[:1] if node.op_type in SHAPED else node.input
         read = [each for each in inputs if each in moving]
         if len(read) != 1:
-            return False
+            break
         name = read[0]
+    return name
+
+
+def comes_from(net: Net, moving: Collection[str], name: str, kinds: frozenset[str]) -> bool:
+    """Whether a tensor is made by a node of some kinds, none of those that scale, and only scaled and shifted since."""
+    node = net.producer.get(origin(net, moving, name))
     return node is not None and kind_of(net, moving, node) in kinds
 
 

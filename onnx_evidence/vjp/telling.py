@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from onnx_evidence.graphs import Net
-from onnx_evidence.vjp.relevance import GATES, SHAPED, THROUGH, comes_from, kind_of
+from onnx_evidence.vjp.relevance import GATES, SHAPED, THROUGH, comes_from, kind_of, origin
 
 Shapes = Mapping[str, Sequence[int | None] | None]
 
@@ -107,7 +107,7 @@ def _is_kinked(net: Net, moving: Collection[str], node: onnx.NodeProto) -> bool:
     if node.op_type == "Clip":
         low, high = (net.array(name) if name else None for name in [*node.input[1:], "", ""][:2])
         beyond = (low is None or low.item() < -_FAR or 0 < low.item() < _NEAR) and (high is None or high.item() > _FAR)
-        return not beyond and _origin(net, moving, node.input[0]) in net.producer
+        return not beyond and origin(net, moving, node.input[0]) in net.producer
     return node.op_type in _KINKED
 
 
@@ -130,20 +130,10 @@ def _gating(net: Net, moving: Collection[str], node: onnx.NodeProto) -> set[str]
     if node.op_type == "Mul" and all(name in moving for name in node.input):
         for gate, other in (node.input, reversed(node.input)):
             if comes_from(net, moving, gate, _SMOOTH_GATES):
-                found = _between(net, moving, gate, _origin(net, moving, other))
+                found = _between(net, moving, gate, origin(net, moving, other))
                 if found is not None:
                     return found
     return set()
-
-
-def _origin(net: Net, moving: Collection[str], name: str) -> str:
-    """What a tensor is, but for being scaled and shifted by what is not ``moving``."""
-    while (node := net.producer.get(name)) is not None and node.op_type in THROUGH | SHAPED:
-        read = [each for each in node.input if each in moving]
-        if len(read) != 1:
-            break
-        name = read[0]
-    return name
 
 
 def _between(net: Net, moving: Collection[str], gate: str, goal: str) -> set[str] | None:

@@ -6,9 +6,7 @@ input, of a random linear form of the logits; PyTorch has as many threads as the
 """
 
 import importlib
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 
 from onnx_evidence import DeployedModel
 from onnx_evidence.types import AnyArray
+from parts.measuring import spread, timed
 from parts.torch_networks import NETWORKS, build, export, pictures
 
 _REPEATS = 9
@@ -73,12 +72,6 @@ def _ratios(plain: Callable[[], Any], works: Sequence[Callable[[], Any]]) -> lis
     found: list[list[float]] = [[] for _ in works]
     for _ in range(_REPEATS):
         for ratios, work in zip(found, works, strict=True):
-            alone = _seconds(plain)
-            ratios.append(_seconds(work) / alone)
-    return [f"{statistics.median(each):.1f} ({min(each):.1f} to {max(each):.1f})" for each in found]
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+            alone = timed(plain)
+            ratios.append(timed(work) / alone)
+    return [spread(each) for each in found]

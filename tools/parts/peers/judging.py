@@ -14,6 +14,7 @@ from onnx_evidence.evaluation.case import Case, Mapper
 from onnx_evidence.evaluation.loop import Plan, Scored, evaluate
 from onnx_evidence.evaluation.mappers import CONTROLS
 from onnx_evidence.types import FloatArray
+from parts.measuring import spread
 from parts.peers.measuring import TIMES, ratios, read_pictures
 
 SUBSTRATES = ("blur", "mean")
@@ -34,7 +35,7 @@ HEAD = (
 
 
 def read_times(out: Path) -> dict[str, dict[str, Any]]:
-    """What was measured of every peer, by its name, in the order in which this project knows them."""
+    """What was measured of every peer, by its name."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob(f"*/{TIMES}"))]
     return {each["peer"]: each for each in found}
 
@@ -93,12 +94,8 @@ def _costs(found: dict[str, Any]) -> list[str]:
         f"{found['setting']}{threads}",
         _counts(pictures),
         f"{seconds:.2f}",
-        *(_spread(ratios(found, clock)) for clock in ("seconds", "processor")),
+        *(spread(ratios(found, clock)) for clock in ("seconds", "processor")),
     ]
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):,.1f} ({min(values):,.1f} - {max(values):,.1f})"
 
 
 def _counts(pictures: Sequence[dict[str, Any]]) -> str:
