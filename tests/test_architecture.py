@@ -110,6 +110,7 @@ HOMES = {
         "evaluation.links_figure",
         "results.explanation",
         "results.figure",
+        "results.sheet",
     },  # explanation names the type of a figure, see below
     "click": {"cli.batch", "cli.commands", "cli.group", "cli.options", "cli.options_methods"},
     "tqdm": {"cli.batch", "cli.commands", "cli.options"},
@@ -499,7 +500,7 @@ def test_every_package_is_installed():
 
 def test_pictures_are_drawn_without_pyplot_and_only_when_asked_for():
     sources = read()
-    drawing = {"results.figure", "evaluation.figure", "evaluation.links_figure"}
+    drawing = {"results.figure", "results.sheet", "evaluation.figure", "evaluation.links_figure"}
     for name in drawing:
         modules = {
             module

@@ -99,8 +99,21 @@ def test_pictures_are_drawn_once_by_seed(view):
     others = [drawn(6, seed) for seed in range(2, 6)]
     assert any(each != chosen for each in others)
     assert sorted(drawn(20, 3)) == list(range(20))
-    with pytest.raises(DataError, match=r"20 pictures .* 21 are to be drawn"):
+    with pytest.raises(DataError, match=r"20 pictures .* 21 are to be drawn: give more, or --samples 20"):
         drawn(21, 1)
+
+
+def test_draws_from_a_folder_that_is_not_there_are_refused_for_that(tiny_model: Path, tmp_path: Path):
+    with pytest.raises(DataError, match=r"nowhere: .*No such file"):
+        Explainer(tiny_model, device="cpu", background=str(tmp_path / "nowhere"), samples=4)
+
+
+def test_of_one_draw_no_error_is_told(tiny_model: Path, folder: Path):
+    for samples, said in ((1, False), (2, True)):
+        explainer = Explainer(tiny_model, device="cpu", background=str(folder), samples=samples)
+        assert (
+            explainer.method.has_error(explainer.settings) == explainer.explain(next(folder.iterdir())).sampled == said
+        )
 
 
 def test_fitted_means_per_cell_and_per_channel(view, background):

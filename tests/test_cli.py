@@ -1026,6 +1026,8 @@ def test_bits_that_are_left_unaccounted_are_said_once_for_all_maps():
         in said
     )
     assert unaccounted([0.01, 0.05], fast) is None
+    # What is beyond is not said to be just there.
+    assert "the map leaves more than 5% of its bits unaccounted, up to 5.1%:" in unaccounted([0.0501], fast)
     # By default each path that misses its account is named by itself.
     assert unaccounted([0.47], Settings()) is None
     assert "50% may be missed;" in unaccounted([0.47], Settings(completeness=0.5))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from onnx_evidence.cli import main
+from onnx_evidence.cli import main, tables
 from onnx_evidence.evaluation import cost, measure_cost
 from onnx_evidence.sessions import Device, Session, convolution_rate, runtime, watched
 from tests.batch import write_pictures
@@ -65,6 +65,8 @@ def test_stages_are_all_of_the_time_and_none_is_negative(tiny_model, tmp_path):
         assert row["plain_passes_from_to"][0] <= row["plain_passes"] <= row["plain_passes_from_to"][1]
     for quality, row in found["qualities"].items():
         assert found["forecast"][quality]["1"] == pytest.approx(row["ms"] / 1000 * 10)
+        undrawn = row["ms"] - row["stages_ms"]["drawing"]
+        assert found["forecast_without_figures"][quality]["1"] == pytest.approx(undrawn / 1000 * 10)
     assert found["qualities"]["default"]["steps"] > found["qualities"]["fast"]["steps"] > 0
     assert found["multiply_adds"] / found["plain_ms"] * 1000 == pytest.approx(found["rate"])
 
@@ -90,7 +92,8 @@ def test_bench_prints_a_table_or_json(tiny_model):
         "a plain pass: ",
         "of what one large convolution gets here",
         "passes behind them",
-        "7 pictures at fast",
+        "7 pictures at fast, by --workers: 1: ",
+        "; with --no-figures 1: ",
     ):
         assert words in done.output
     assert "default" not in done.output
@@ -121,6 +124,13 @@ def test_workers_save_what_threads_of_one_process_lose(alone, seconds):
     found = cost._forecast(runs, 10, {"1": alone, "2": 20.0})
     assert found == {"1": pytest.approx(20.0), "2": pytest.approx(seconds)}
     assert cost._forecast(runs, 10, {}) == {"1": pytest.approx(20.0)}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.0123, "0.0123 s"), (119.0, "119 s"), (121.0, "2.02 min"), (167000.0, "46.4 h")]
+)
+def test_how_long_runs_take_is_told_in_units_that_fit(seconds, words):
+    assert tables._lasting({"1": seconds}) == f"1: {words}"
 
 
 def test_bench_makes_the_input_itself_where_nothing_is_done_to_pictures(tiny_model):

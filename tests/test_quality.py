@@ -116,6 +116,7 @@ def test_settings_are_filled_in_once_and_stay(tiny_model):
         ({"quality": "fast", "samples": 4}, "samples 4 of what"),
         ({"quality": "fast", "tolerance": 0.1}, "no use for --tolerance"),
         ({"steps": 1}, "steps 1 is too small: at least 2"),
+        ({"steps": 1026}, "steps 1026 is too large: at most 1025"),
         ({"method": "window", "steps": 7}, "method 'window' has no use for --steps: .* integrated"),
         ({"method": "grad-cam", "steps": 7}, "no use for --steps"),
         ({"layer": ["deep", "stem"]}, "layer 'deep' chooses alone: name layers, or leave the choice to it"),

@@ -346,6 +346,11 @@ SMOOTH = {
         ("QuantizeLinear", "x small code1", "a"), ("DequantizeLinear", "a small code1", "b"), ("Sigmoid", "b", "c"),
         ("QuantizeLinear", "c small code0", "d"), ("DequantizeLinear", "d small code0", "s"), ("Mul", "b s", "y"),
     ),
+    "GELU between codes": chain(
+        ("Div", "x two", "a"), ("Erf", "a", "b"), ("QuantizeLinear", "b small code1", "b8"),
+        ("DequantizeLinear", "b8 small code1", "b9"), ("Add", "b9 one", "c"), ("QuantizeLinear", "c small code0", "c8"),
+        ("DequantizeLinear", "c8 small code0", "c9"), ("Mul", "x half", "d"), ("Mul", "d c9", "y"),
+    ),
 }  # fmt: skip
 # A gate for channels with a smooth activation, behind what is named.
 GATED = chain(
@@ -377,6 +382,10 @@ NOT_SMOOTH = {
     "rectified by codes": chain(
         ("Conv", "x kernel", "a"), ("QuantizeLinear", "a small code0", "b"), ("DequantizeLinear", "b small code0", "z"),
         ("Sigmoid", "z", "s"), ("Mul", "z s", "y"),
+    ),
+    "rectified by codes of what is scaled": chain(
+        ("Conv", "x kernel", "a"), ("Mul", "a half", "e"), ("QuantizeLinear", "e small code0", "b"),
+        ("DequantizeLinear", "b small code0", "z"), ("Sigmoid", "z", "s"), ("Mul", "z s", "y"),
     ),
     "SiLU, then Relu of all": chain(
         ("Sigmoid", "x", "s"), ("Mul", "x s", "z"), ("Flatten", "z", "a"), ("Relu", "a", "y")

@@ -82,7 +82,7 @@ def inspect(
     multiple=True,
     default=[name for name in QUALITIES if name != "best"],
     show_default=True,
-    help="What is timed (repeatable); 'best' takes some twenty times as long as the default.",
+    help="What is timed (repeatable); 'best' takes twenty to sixty times as long as the default.",
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True, help="Maps of each quality.")
 @click.option("--pictures", type=click.IntRange(min=1), default=1000, show_default=True, help="For the forecast.")

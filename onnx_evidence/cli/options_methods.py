@@ -30,7 +30,7 @@ def _type(option: Option) -> Any:
     if option.choices:
         return click.Choice(option.choices)
     if int in option.kinds:
-        return click.IntRange(min=option.least)
+        return click.IntRange(min=option.least, max=option.most)
     if float in option.kinds:
         return click.FloatRange(option.above, option.below, min_open=True, max_open=option.below is not None)
     return _WholeNumbers() if tuple[int, int] in option.kinds else str

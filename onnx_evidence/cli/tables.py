@@ -1,5 +1,6 @@
 """What commands print for people: tables, and what they say above and below them."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -111,10 +112,12 @@ def unaccounted(shares: Sequence[float], settings: Settings) -> str | None:
         return None
     by = f" by --quality {settings.quality}" if "completeness" in QUALITIES[settings.quality] else ""
     usual = f"{Settings.completeness:.0%}"
+    who = "the map leaves" if len(shares) == 1 else f"{len(missed)} of {len(shares)} maps leave"
+    # Rounded up: what is more than 5 % is not said to be 5 %.
     return (
-        f"{len(missed)} of {len(shares)} maps leave more than {usual} of their bits unaccounted, up to "
-        f"{max(missed):.0%}: {settings.completeness:.0%} may be missed{by}; the default adds steps until at most "
-        f"{usual} are"
+        f"{who} more than {usual} of {'its' if len(shares) == 1 else 'their'} bits unaccounted, up to "
+        f"{math.ceil(1000 * max(missed)) / 10:g}%: {settings.completeness:.0%} may be missed{by}; the default adds "
+        f"steps until at most {usual} are"
     )
 
 
@@ -269,8 +272,20 @@ def cost_table(report: dict[str, Any]) -> str:
     lines += [f"a plain pass in batches: {_by(each, 'ms a picture')}" for each in [report["batches_ms"]] if each]
     lines += [f"a plain pass by threads: {_by(each, 'ms')}" for each in [report["threads_ms"]] if each]
     count = several(report["pictures"], "picture")
-    lines += [f"{count} at {quality}, by --workers: {_by(each, 's')}" for quality, each in report["forecast"].items()]
+    for quality, each in report["forecast"].items():
+        undrawn = report["forecast_without_figures"][quality]
+        lines.append(f"{count} at {quality}, by --workers: {_lasting(each)}; with --no-figures {_lasting(undrawn)}")
     return shown(*lines)
+
+
+def _lasting(found: dict[str, float]) -> str:
+    """How long runs of so many workers take, in units that are read at a glance."""
+    units = ((7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
+    in_words = {
+        count: next(f"{seconds / unit:.3g} {name}" for least, unit, name in units if seconds >= least)
+        for count, seconds in found.items()
+    }
+    return ", ".join(f"{count}: {words}" for count, words in in_words.items())
 
 
 def _row_of(words: str, values: Sequence[float]) -> str:

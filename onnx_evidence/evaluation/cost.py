@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -51,6 +51,11 @@ class _Run:
     @property
     def seconds(self) -> float:
         return sum(self.stages.values())
+
+    @property
+    def undrawn(self) -> "_Run":
+        """The same without a figure."""
+        return replace(self, stages={**self.stages, "drawing": 0.0})
 
 
 def measure_cost(
@@ -127,6 +132,9 @@ def measure_cost(
             "threads_ms": threads,
             "pictures": pictures,
             "forecast": {quality: _forecast(each, pictures, threads) for quality, each in runs.items()},
+            "forecast_without_figures": {
+                quality: _forecast([run.undrawn for run in each], pictures, threads) for quality, each in runs.items()
+            },
         }
 
 

@@ -91,7 +91,8 @@ def pictures(
     """The features of ``count`` other pictures, drawn once; DataError where there are fewer, or one cannot be read."""
     if len(paths) < count:
         raise DataError(
-            f"{several(len(paths), 'picture')} in the background folder: {count} are to be drawn; give --samples"
+            f"{several(len(paths), 'picture')} in the background folder: {count} are to be drawn: give more, or "
+            f"--samples {len(paths)}"
         )
     drawn = generator(seed).choice(len(paths), size=count, replace=False)
     features = head(np.stack([prepare(paths[index]) for index in sorted(drawn)]))

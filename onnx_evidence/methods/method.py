@@ -113,7 +113,7 @@ class Method(ABC):
     def has_error(self, settings: Settings) -> bool:
         """Whether the map is a mean of draws, and its error known."""
         path = self.background_path(settings)
-        return path is not None and path.is_dir()
+        return path is not None and path.is_dir() and (settings.samples or self.samples) > 1
 
     @property
     def at_input(self) -> bool:

@@ -95,7 +95,7 @@ class PathEngine(Engine):
 
     def summary(self) -> str:
         """The certificate that steps are added for."""
-        return f"path to {self.settings.completeness:.0%}"
+        return f"path to {100 * self.settings.completeness:.3g}%"
 
 
 def _squared_error(maps: FloatArray) -> FloatArray:
@@ -114,7 +114,7 @@ class PathMethod(Method):
     def refuse(self, settings: Settings) -> None:
         """Draws of what is no folder; rules of what is not asked for."""
         path = self.background_path(settings)
-        if settings.samples is not None and (path is None or not path.is_dir()):
+        if settings.samples is not None and (path is None or path.is_file()):
             raise SettingError(
                 f"samples {settings.samples} of what? Paths draw pictures from --background FOLDER alone"
             )

@@ -82,8 +82,8 @@ class Option:
         The setting that it is listed after there, where that is not the one above it.
     choices : tuple of str
         All values, where they are few.
-    least : int or None
-        The smallest whole number.
+    least, most : int or None
+        The smallest whole number, and the largest.
     above, below : int or None
         What other numbers lie between.
     wrong : str
@@ -106,6 +106,7 @@ class Option:
     after: str = ""
     choices: tuple[str, ...] = ()
     least: int | None = None
+    most: int | None = None
     above: int | None = None
     below: int | None = None
     wrong: str = ""
@@ -140,6 +141,8 @@ class Option:
                 said = ",".join(map(str, numbers))
                 wrong = self.wrong or f" is too small: at least {self.least}"
                 raise SettingError(f"{name.replace('_', ' ')} {said}{wrong}")
+        if self.most is not None and value > self.most:
+            raise SettingError(f"{name.replace('_', ' ')} {value} is too large: at most {self.most}")
         if self.above is not None and not self.above < value < (inf if self.below is None else self.below):
             raise SettingError(f"{name} {value:g}{self.wrong}")
 
@@ -198,7 +201,8 @@ class Settings:
     score: Annotated[str, Option("What gradients are taken of, and rise-evidence is counted in.", choices=SCORES)] = (
         SCORES[0]
     )
-    steps: Annotated[int, Option("Gradients that a path starts with.", least=2, unused=9)] = FIRST_STEPS
+    # All of a path's gradients are held until it is done: a thousand at the input of a common model are 600 MB.
+    steps: Annotated[int, Option("Gradients that a path starts with.", least=2, most=1025, unused=9)] = FIRST_STEPS
     completeness: Annotated[
         float,
         Option(
@@ -241,8 +245,8 @@ class Settings:
     quality: Annotated[
         str,
         Option(
-            "fast: two deep cuts, few steps; default: a cut in every stage; best: 'ordered', which takes some twenty "
-            "times as long as the default, and is no better where that takes relevance (see --combine).",
+            "fast: two deep cuts, few steps; default: a cut in every stage; best: 'ordered', which takes twenty to "
+            "sixty times as long as the default, and is no better where that takes relevance (see --combine).",
             after="method",
             choices=tuple(QUALITIES),
             for_all=True,

@@ -98,12 +98,12 @@ def _has_places(shape: Sequence[int | None] | None) -> bool:
 
 def _is_kinked(net: Net, moving: Collection[str], node: onnx.NodeProto) -> bool:
     """Whether a node is, or is a part of, an activation with a kink."""
-    before = net.producer.get(node.input[0]) if node.input else None
     if node.op_type == "QuantizeLinear":
         # Rectifiers in front are left to the codes, which then begin at 0.
         zero = net.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         least = zero is not None and zero.dtype.kind in "iu" and bool((zero == np.iinfo(zero.dtype).min).all())
-        return least and before is not None and before.op_type not in _POSITIVE
+        made = origin(net, moving, node.input[0]) in net.producer
+        return least and made and not comes_from(net, moving, node.input[0], _POSITIVE)
     if node.op_type == "Clip":
         low, high = (net.array(name) if name else None for name in [*node.input[1:], "", ""][:2])
         beyond = (low is None or low.item() < -_FAR or 0 < low.item() < _NEAR) and (high is None or high.item() > _FAR)
