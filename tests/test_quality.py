@@ -190,7 +190,7 @@ def test_values_become_python_s_own(tmp_path):
         (("--quality", "good"), "'good' is not one of 'fast', 'default', 'best'"),
         (("--quality", "fast", "--method", "window"), "quality 'fast' settles the method"),
         (("--quality", "fast", "--steps", "9"), "quality 'fast' settles the steps"),
-        (("--steps", 1), "1 is not in the range x>=2"),
+        (("--steps", 1), "1 is not in the range 2<=x<=1025"),
         (("--method", "ordered", "--layer", "deep"), "takes no layer"),
     ],
 )
