@@ -1,6 +1,6 @@
 """A deployed model, opened: the file, its graph, the device, its preprocessing and class names.
 
-Imported by: batch, cli, evaluation, explainer, methods.
+Imported by: batch, cli, evaluation, explainer, export, methods.
 """
 
 import copy

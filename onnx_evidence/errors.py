@@ -15,8 +15,8 @@
 A message is one line: the value, the rule that it breaks, the remedy. Only the command line turns these
 into exit codes.
 
-Imported by: batch, cli, counting, cuts, deployed, evaluation, evidence, explainer, files, graphs, intake, methods,
-pictures, preprocessing, sessions, vjp.
+Imported by: batch, cli, counting, cuts, deployed, evaluation, evidence, explainer, export, files, graphs, intake,
+methods, pictures, preprocessing, sessions, vjp.
 """
 
 import errno

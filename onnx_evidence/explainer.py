@@ -3,7 +3,7 @@
 No arithmetic on evidence lives here and nothing is drawn: the stages are called in order, and what
 they used is recorded.
 
-Imported by: batch, cli, evaluation.
+Imported by: batch, cli, evaluation, export.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -91,7 +91,7 @@ class Explainer:
         As in `DeployedModel`.
     **settings
         The other fields of `methods.Settings`: method, window, stride, samples, background, statistic, score,
-        steps, completeness, project, batch_size, seed, laplace, tolerance, quality, combine, rules.
+        steps, completeness, project, batch_size, seed, laplace, tolerance, quality, combine, rules, most_steps.
 
     Attributes
     ----------

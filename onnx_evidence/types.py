@@ -3,8 +3,8 @@
 The methods see a model only as a `Predict`, or as a `Gradient`, its backward graph. Any function of the right
 shape will do, so the mathematics is tested without ONNX.
 
-Imported by: axes, batch, counting, cuts, deployed, evaluation, evidence, explainer, files, graphs, intake, methods,
-pictures, preprocessing, results, sessions, vjp.
+Imported by: axes, batch, counting, cuts, deployed, evaluation, evidence, explainer, export, files, graphs, intake,
+methods, pictures, preprocessing, results, sessions, vjp.
 """
 
 from collections.abc import Mapping

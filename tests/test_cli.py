@@ -841,12 +841,13 @@ def commands() -> Iterator[tuple[str, click.Command]]:
         yield name, command
 
 
-def test_there_are_twelve_commands():
+def test_there_are_thirteen_commands():
     expected = [
         "background",
         "bench",
         "evaluate",
         "explain",
+        "export",
         "gradient",
         "inspect",
         "links",
@@ -881,7 +882,7 @@ def test_help_is_printed_for_every_command():
 def test_commands_are_listed_as_their_own_help_begins():
     """The list is printed without importing any of them."""
     listed = call("--help").stdout.partition("Commands:\n")[2].splitlines()
-    assert len(listed) == 12
+    assert len(listed) == 13
     for line, (name, command) in zip(listed, list(commands())[1:], strict=True):
         says = line.strip().partition(" ")
         assert says[0] == name

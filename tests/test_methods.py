@@ -168,7 +168,10 @@ def test_every_setting_but_the_layers_is_a_keyword():
 DIGEST = "3f18f9d46bbba9ef896d301b47638ab70309a2f53dbdd84f0bc2c7e2361aad73"
 # Beyond, at and inside every bound, and words that are no choice.
 TRIED: dict[str, list[Any]] = {
-    **{name: [-1, 0, 1, 2, 3, 10**9] for name in ("window", "stride", "samples", "steps", "batch_size", "seed")},
+    **{
+        name: [-1, 0, 1, 2, 3, 10**9]
+        for name in ("window", "stride", "samples", "steps", "most_steps", "batch_size", "seed")
+    },
     "completeness": [-0.5, 0.0, 1e-9, 0.05, 0.999, 1.0, 1.5],
     "tolerance": [-1.0, 0.0, 1e-9, 0.1, 5.0],
     "statistic": ["position", "channel", "conditional", "magic", ""],
@@ -245,8 +248,8 @@ def test_options_are_listed_in_order():
     assert (
         listed
         == (
-            "method quality layers window stride samples background statistic score steps completeness project "
-            "tolerance laplace combine rules batch_size seed"
+            "method quality layers window stride samples background statistic score steps completeness "
+            "most_steps project tolerance laplace combine rules batch_size seed"
         ).split()
     )
 
@@ -283,10 +286,10 @@ def test_finished_work_is_known_by_what_it_was_known_by():
         "settings": {**asdict(settings), "preprocess": {"size": [224, 224]}},
     }
     assert fingerprint.digest_of_entry(entry) == DIGEST
-    for name in set(OPTIONS) - {"quality", "layers", "background", "batch_size", "combine", "rules"}:
+    for name in set(OPTIONS) - {"quality", "layers", "background", "batch_size", "combine", "rules", "most_steps"}:
         other = {**entry, "settings": {**entry["settings"], name: "another"}}
         assert fingerprint.digest_of_entry(other) != DIGEST, name
-    for name in ("quality", "layers", "background", "batch_size", "combine", "rules"):
+    for name in ("quality", "layers", "background", "batch_size", "combine", "rules", "most_steps"):
         other = {**entry, "settings": {**entry["settings"], name: "another"}}
         assert fingerprint.digest_of_entry(other) == DIGEST, name
     # Receipts list settings in this order; new ones go to the end.
@@ -294,7 +297,7 @@ def test_finished_work_is_known_by_what_it_was_known_by():
         list(asdict(settings))
         == (
             "method layers window stride samples background statistic score steps completeness project batch_size seed "
-            "laplace tolerance quality combine rules"
+            "laplace tolerance quality combine rules most_steps"
         ).split()
     )
     paths = {**entry, "settings": {**entry["settings"], "method": "integrated"}}
@@ -302,6 +305,13 @@ def test_finished_work_is_known_by_what_it_was_known_by():
     before = {**paths, "settings": {name: value for name, value in mean["settings"].items() if name != "combine"}}
     assert fingerprint.digest_of_entry(mean) == fingerprint.digest_of_entry(before)
     assert fingerprint.digest_of_entry(paths) != fingerprint.digest_of_entry(mean)
+    # A path had a largest number of steps before it could be set.
+    for most, same in ((129, True), (9, False)):
+        bounded = {**paths, "settings": {**paths["settings"], "most_steps": most}}
+        older = {name: value for name, value in paths["settings"].items() if name != "most_steps"}
+        unsaid = {**paths, "settings": older}
+        assert (fingerprint.digest_of_entry(bounded) == fingerprint.digest_of_entry(unsaid)) == same
+    assert settings_of_receipt("integrated", {})["most_steps"] == 129
     # Of methods that combine nothing receipts have the former default.
     former = {**entry, "settings": {**entry["settings"], "combine": "agreement"}}
     assert fingerprint.digest_of_entry(former) == DIGEST

@@ -305,7 +305,7 @@ def test_every_method_of_the_table_uses_settings_that_exist():
     for name, row in METHODS.items():
         assert name == row.name
         assert row.uses <= some, name
-    assert METHODS["ordered"].uses == {"background", "steps", "completeness"}
+    assert METHODS["ordered"].uses == {"background", "steps", "most_steps", "completeness"}
     assert all(chosen.get("method", "integrated") in METHODS for chosen in QUALITIES.values())
     assert {name for name, row in METHODS.items() if "steps" in row.uses} == {
         "integrated",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -160,7 +161,7 @@ def test_the_figure_shows_photograph_evidence_and_overlay_with_a_bar_in_bits(rng
 
 
 @pytest.mark.parametrize("size", [(44, 60), (60, 44), (20, 90), (90, 20), (30, 400), (400, 30), (1, 900), (300, 3)])
-@pytest.mark.parametrize("label", ["ant", "gjpqy|(Éy]", "\u00c5ngstr\u00f6m, {Q}", "$x_1$"])
+@pytest.mark.parametrize("label", ["ant", "gjpqy|(Éy]", "\u00c5ngstr\u00f6m, {Q}", "$x_1$", "long name, " * 30])
 @pytest.mark.parametrize("drawn", [False, True])
 def test_nothing_in_a_figure_overlaps_or_is_cut_off(size: tuple[int, int], label: str, drawn: bool, rng):
     """As matplotlib measures it, whatever the photograph's shape and the letters: places are reckoned without that."""
@@ -196,6 +197,30 @@ def test_nothing_in_a_figure_overlaps_or_is_cut_off(size: tuple[int, int], label
     # No more than a quarter of the height is air.
     used = max(size[0] / size[1] * pictures[0].width, 85) + headline.height + bars[0].height
     assert used > 0.75 * figure.bbox.height
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"image.origin": "lower"},
+        {"axes.labelpad": 30, "xtick.major.size": 12, "xtick.major.pad": 10, "font.size": 20},
+        {"axes.titlelocation": "left", "axes.titlepad": 30, "axes.titley": 0.5},
+        {"figure.autolayout": True, "savefig.dpi": 50},
+    ],
+)
+@pytest.mark.parametrize("drawn", [False, True])
+def test_a_figure_is_the_same_whatever_matplotlib_is_set_to(setting: dict, drawn: bool, rng):
+    values, stderr = 1e-7 * some_map(rng), 1e-8 * rng.uniform(1, 3, (32, 32))
+    shown = sampled(values, stderr, 7) if drawn else explanation(values)
+
+    def written() -> bytes:
+        stream = BytesIO()
+        write_figure(shown.figure(), stream)
+        return stream.getvalue()
+
+    before = written()
+    with matplotlib.rc_context(setting):
+        assert written() == before
 
 
 def test_a_figure_that_is_drawn_on_again_is_the_one_that_is_drawn_anew(rng):

@@ -346,6 +346,11 @@ SMOOTH = {
         ("QuantizeLinear", "x small code1", "a"), ("DequantizeLinear", "a small code1", "b"), ("Sigmoid", "b", "c"),
         ("QuantizeLinear", "c small code0", "d"), ("DequantizeLinear", "d small code0", "s"), ("Mul", "b s", "y"),
     ),
+    "Mish between codes": chain(
+        ("Softplus", "x", "a"), ("QuantizeLinear", "a small code0", "a8"), ("DequantizeLinear", "a8 small code0", "a9"),
+        ("Tanh", "a9", "b"), ("QuantizeLinear", "b small code0", "b8"), ("DequantizeLinear", "b8 small code0", "b9"),
+        ("Mul", "x b9", "y"),
+    ),
     "GELU between codes": chain(
         ("Div", "x two", "a"), ("Erf", "a", "b"), ("QuantizeLinear", "b small code1", "b8"),
         ("DequantizeLinear", "b8 small code1", "b9"), ("Add", "b9 one", "c"), ("QuantizeLinear", "c small code0", "c8"),
@@ -386,6 +391,10 @@ NOT_SMOOTH = {
     "rectified by codes of what is scaled": chain(
         ("Conv", "x kernel", "a"), ("Mul", "a half", "e"), ("QuantizeLinear", "e small code0", "b"),
         ("DequantizeLinear", "b small code0", "z"), ("Sigmoid", "z", "s"), ("Mul", "z s", "y"),
+    ),
+    "rectified by codes without a zero point": chain(
+        ("Conv", "x kernel", "a"), ("QuantizeLinear", "a small", "b"), ("DequantizeLinear", "b small", "z"),
+        ("Sigmoid", "z", "s"), ("Mul", "z s", "y"),
     ),
     "SiLU, then Relu of all": chain(
         ("Sigmoid", "x", "s"), ("Mul", "x s", "z"), ("Flatten", "z", "a"), ("Relu", "a", "y")

@@ -66,8 +66,10 @@ from onnx_evidence.cli.options import (
     versus_option,
 )
 from onnx_evidence.cli.options_methods import given, method_options, setting_option, typed
+from onnx_evidence.cli.tables import checked_table
 from onnx_evidence.errors import DataError, StoreError
 from onnx_evidence.explainer import Explainer
+from onnx_evidence.export import check_exported
 from onnx_evidence.files import check_replaced, finite_json, json_line, shown
 from onnx_evidence.sessions import settle_device
 
@@ -242,15 +244,21 @@ def verify(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Check that the results in FOLDER are what their receipts say.
+    """Check that the results in FOLDER are what their receipts say; or an .onnx file that 'export' wrote.
 
-    First all hashes, and that nothing else lies there; then every map, its figure and its whole line in the manifest,
-    computed again. Exit code 0: everything is as it was written, and the same within the tolerance; 1: something is
-    not, or is not what was expected, or the model is another one; 3: not all could be checked, as pictures are missing,
-    or there is no map.
+    Of a folder, first all hashes, and that nothing else lies there; then every map, its figure and its whole line in
+    the manifest, computed again. Exit code 0: everything is as it was written, and the same within the tolerance; 1:
+    something is not, or is not what was expected, or the model is another one; 3: not all could be checked, as pictures
+    are missing, or there is no map.
+
+    Of an exported model, its self-test; with --model FILE also that its own outputs are that model's, and its evidence
+    what 'explain' gives. Exit code 0 or 1.
     """
     set_verbosity(quiet, verbose)
     settle_device(device, providers)  # what is typed wrongly says nothing against a receipt
+    if folder.is_file():
+        _verify_exported(folder, model, device, providers, as_json=as_json, quiet=quiet)
+        return
     find = finder(folder, images)
     hidden = quiet or as_json
     with ExitStack() as held:
@@ -266,6 +274,19 @@ def verify(
         click.echo(finite_json(found, indent=2) if as_json else report.verification_table(found))
     if found["exit_code"]:
         raise click.exceptions.Exit(found["exit_code"])
+
+
+def _verify_exported(
+    path: Path, model: Path | None, device: str, providers: tuple[str, ...], *, as_json: bool, quiet: bool
+) -> None:
+    for name in ("sample", "images", "tolerance", "batch_size", "labels", "expect_model", "expect_seal"):
+        if typed(name):
+            raise click.UsageError(f"--{name.replace('_', '-')} is for folders of results, and {path} is a file")
+    found = check_exported(path, model, device=device, providers=providers)
+    if as_json or not quiet:
+        click.echo(finite_json(found.report(), indent=2) if as_json else checked_table(found, path))
+    if not found.passed:
+        raise click.exceptions.Exit(1)
 
 
 def _refuse_old(folder: ResultFolder, resume: bool) -> None:

@@ -29,6 +29,7 @@ _HOMES = {
     "bench": _Home("commands", "Tell what maps of MODEL cost on this machine"),
     "evaluate": _Home("commands", "Measure how faithful maps of MODEL are"),
     "explain": _Home("batch", "Explain what MODEL saw in each of IMAGES"),
+    "export": _Home("exporting", "Write MODEL with its explanation in it"),
     "gradient": _Home("commands", "Save the backward graph of MODEL as an .onnx file"),
     "inspect": _Home("commands", "Show what MODEL takes and gives, and where it can be cut"),
     "links": _Home("commands", "Walk from removal of windows to the plain gradient on one IMAGE"),

@@ -280,7 +280,7 @@ batch_options = together(
         "--figures/--no-figures",
         default=True,
         show_default=True,
-        help="Draw every map; without figures quick methods are several times as quick.",
+        help="Draw every map; without figures quick methods are two to three times as quick.",
     ),
     click.option(
         "--max-pixels",

@@ -8,6 +8,7 @@ from typing import Any
 from onnx_evidence.cuts import PLAIN_AXES
 from onnx_evidence.evidence import CONFIDENCE
 from onnx_evidence.explainer import Explainer
+from onnx_evidence.export import TOLERANCE, Checked
 from onnx_evidence.files import fit, several, shown, visible
 from onnx_evidence.methods import QUALITIES, WITH_RELEVANCE, Header, Settings
 from onnx_evidence.preprocessing import in_words, make_preprocess
@@ -294,6 +295,45 @@ def _row_of(words: str, values: Sequence[float]) -> str:
 
 def _by(found: dict[str, float], unit: str) -> str:
     return ", ".join(f"{count}: {value:.3g} {unit}" for count, value in found.items())
+
+
+def export_table(info: dict[str, Any], path: Path, growth: float) -> str:
+    """What was exported, from the record of an `export.Exported`, for people."""
+    settings, proof, outputs = info["settings"], info["proof"], info["outputs"]
+    versus = "" if info["versus"] is None else f", rather than {info['versus_label']}"
+    given = "" if info["input"] is None else f" (the input {info['input']!r}: class numbers, int64)"
+    used = "computed once more for evidence" if info["apart"] else "used for evidence"
+    return shown(
+        f"{path}: {growth:+.1%} in size; what the file computes is {used}",
+        f"  output {outputs['evidence']!r}: {info['unit']} of the input, for each of: "
+        f"{', '.join(info['target_labels'])}{given}{versus}",
+        f"  output {outputs['budget']!r}: bits with all features, without, for, against, unaccounted",
+        f"method: {settings['method']}, {settings['steps']} steps from each of: {info['background']}",
+        f"cuts: {', '.join(info['cuts'])}, combined by {settings['combine']}",
+        f"proved on {several(proof['pictures'], 'picture')} of noise: the file's own outputs are "
+        f"{_own(proof['outputs_apart'])}, evidence of a patch is within {proof['apart_bits']:.1g} bits of what "
+        f"'explain' gives with as many steps; up to {proof['gap_share']:.1%} of the bits are unaccounted",
+    )
+
+
+def _own(apart: float) -> str:
+    """How far an exported model's outputs are from the file's."""
+    return "the same to the bit" if apart == 0 else f"within {apart:.1g} of the largest, by rounding, of what they were"
+
+
+def checked_table(found: Checked, path: Path) -> str:
+    """What came of checking an exported model, for people."""
+    lines = [
+        f"{path}: on {found.device} its self-test is within {found.apart_bits:.1g} bits of what it gave where it was "
+        f"made (at most {TOLERANCE:g})"
+    ]
+    if (proof := found.proof) is not None:
+        lines.append(
+            f"on {several(proof.pictures, 'picture')} of noise its own outputs are {_own(proof.outputs_apart)}, its "
+            "evidence is within "
+            f"{proof.apart_bits:.1g} bits of what 'explain' gives"
+        )
+    return shown(*lines, "right" if found.passed else "WRONG")
 
 
 def background_table(header: Header, path: Path) -> str:

@@ -1,6 +1,6 @@
 """Where a graph can be cut in two, what the cells there are and see, and which cuts are taken.
 
-Imported by: batch, cli, deployed, evaluation, explainer, methods.
+Imported by: batch, cli, deployed, evaluation, explainer, export, methods.
 """
 
 from onnx_evidence.cuts.cells import PLAIN_AXES

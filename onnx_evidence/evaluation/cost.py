@@ -210,7 +210,7 @@ def _forecast(runs: Sequence[_Run], pictures: int, threads: dict[str, float]) ->
     """Seconds for so many pictures: by one process, and at best by one for every processor (``--workers``)."""
     whole = median(run.seconds for run in runs)
     found = {"1": whole * pictures}
-    if threads:
+    if threads and pictures >= int(max(threads, key=int)):
         inside = median(sum(run.stages[name] for name in _INSIDE) for run in runs)
         count = max(threads, key=int)
         # What threads of one process lose by waiting for each other, processes do not; all else has one thread.

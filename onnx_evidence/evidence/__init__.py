@@ -1,10 +1,10 @@
 """The mathematics: evidence in bits, what stands in for features, paths, windows, masks, errors; numpy alone.
 
-Imported by: batch, cli, cuts, deployed, evaluation, explainer, intake, methods, preprocessing, results.
+Imported by: batch, cli, cuts, deployed, evaluation, explainer, export, intake, methods, preprocessing, results.
 """
 
 from onnx_evidence.evidence import attribution, masks
-from onnx_evidence.evidence.agreement import agreement, held_against
+from onnx_evidence.evidence.agreement import CONTRADICTED, STANDS_OUT, agreement, held_against
 from onnx_evidence.evidence.background import Background, BackgroundFitter, default_patch
 from onnx_evidence.evidence.class_kind import CLASS_KINDS, EXCLUSIVE, INDEPENDENT, ClassKind
 from onnx_evidence.evidence.difference import Draws, WindowEvidence, check_samples, remove_windows, window_evidence
@@ -15,6 +15,7 @@ from onnx_evidence.evidence.odds import LN2
 from onnx_evidence.evidence.order import FRONTS, LEVELS, ROUNDS, Ascend, LevelSets, Reveal, level_sets, ranks, refine
 from onnx_evidence.evidence.path import (
     FIRST_STEPS,
+    MOST_STEPS,
     Budget,
     PathEvidence,
     average,
@@ -34,6 +35,7 @@ from onnx_evidence.evidence.windows import Windows, default_size
 __all__ = [
     "CLASS_KINDS",
     "CONFIDENCE",
+    "CONTRADICTED",
     "EVEN",
     "EXCLUSIVE",
     "FIRST_LOOK",
@@ -44,10 +46,12 @@ __all__ = [
     "LN2",
     "MEASURED",
     "MOST_SAMPLES",
+    "MOST_STEPS",
     "NOMINAL",
     "OPEN",
     "ROUNDS",
     "SCORES",
+    "STANDS_OUT",
     "Ascend",
     "Asked",
     "AxisField",

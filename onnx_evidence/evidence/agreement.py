@@ -22,9 +22,9 @@ import numpy as np
 from onnx_evidence.types import FloatArray
 
 # Standard deviations between the maps that a pixel has to stand out by to keep half of its bits.
-_STANDS_OUT = 2.0
+STANDS_OUT = 2.0
 # Share of the bits below which another map is taken to contradict.
-_CONTRADICTED = 0.1
+CONTRADICTED = 0.1
 
 
 def agreement(maps: Sequence[FloatArray]) -> FloatArray:
@@ -49,7 +49,7 @@ def agreement(maps: Sequence[FloatArray]) -> FloatArray:
     noise = sum(float(((each / largest - mean) ** 2).mean()) for each in maps) / (len(maps) - 1)
     square = mean**2
     weight, known = np.zeros(mean.shape), square > 0
-    weight[known] = np.sqrt(square[known]) / size[known] * square[known] / (square[known] + _STANDS_OUT**2 * noise)
+    weight[known] = np.sqrt(square[known]) / size[known] * square[known] / (square[known] + STANDS_OUT**2 * noise)
     for part in (mean > 0, mean < 0):
         weighed = float((mean * weight)[part].sum())
         weight[part] = weight[part] * (float(mean[part].sum()) / weighed) if weighed else 1.0
@@ -87,7 +87,7 @@ def held_against(maps: Sequence[FloatArray], beside: FloatArray, count: int) -> 
     mean, weight = _mean(every), agreement(every)
     for part, bits in ((mean > 0, alone[alone > 0]), (mean < 0, alone[alone < 0])):
         kept, wanted = float((mean * weight)[part].sum()), float(bits.sum())
-        if abs(kept) < _CONTRADICTED * abs(wanted):
+        if abs(kept) < CONTRADICTED * abs(wanted):
             return alone, agreement(maps), 1.0
         weight[part] = weight[part] * (wanted / kept if kept else 1.0)
     return mean, weight, len(maps) / len(every)

@@ -1,6 +1,6 @@
 """ONNX graphs, read and edited by one object: nodes, shapes, what their axes mean, and how far their cells look.
 
-Imported by: axes, cli, counting, cuts, deployed, evaluation, intake, sessions, vjp.
+Imported by: axes, cli, counting, cuts, deployed, evaluation, export, intake, sessions, vjp.
 """
 
 from onnx_evidence.graphs import reach

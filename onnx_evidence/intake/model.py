@@ -227,7 +227,7 @@ def load_model(
         rows=taken.rows,
         arithmetic=taken.arithmetic,
         own=taken.own,
-        changes=tuple(taken.changes),
+        changes=(*(["what explains it is left out"] * file.explains), *taken.changes),
         proof=taken.proof,
         output_name=found.name,
         output_kind=found.holds,

@@ -16,6 +16,7 @@ from onnx_evidence.counting import MAX_WORK, refuse_endless
 from onnx_evidence.errors import ModelError, one_line
 from onnx_evidence.files import NOTHING_KEPT, Cache
 from onnx_evidence.graphs import Net, hold_apart, tensors_of, type_name
+from onnx_evidence.intake.exported import export_record, without_evidence
 from onnx_evidence.intake.external import (
     INLINE_LIMIT,
     Weights,
@@ -59,6 +60,8 @@ class File(NamedTuple):
         Large weights, which ``proto`` refers to.
     cache : Cache
         What was found out of it by trying, before.
+    explains : bool
+        Whether it explains itself; `data` and ``proto`` are the deployed model in it.
     """
 
     path: Path
@@ -71,6 +74,7 @@ class File(NamedTuple):
     outputs: frozenset[str] = frozenset()
     held: Sequence[AnyArray] = ()
     cache: Cache = NOTHING_KEPT
+    explains: bool = False
 
 
 def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -> File:
@@ -130,9 +134,13 @@ def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -
         raise ModelError(f"{path}: cannot read the weights beside it: {error.strerror or error}") from error
     # What was read is what was hashed.
     check_unchanged(path, beside)
+    if (record := export_record(metadata_of(proto), path)) is not None:
+        without_evidence(proto, record)
+        data = proto.SerializeToString()
     outputs = frozenset(value.name for value in proto.graph.output)
     proto, held = hold_apart(proto)
-    return File(path, data, proto, sha256, objection, tuple(beside), max_work, outputs, held)
+    found = File(path, data, proto, sha256, objection, tuple(beside), max_work, outputs, held)
+    return found._replace(explains=record is not None)
 
 
 @contextmanager

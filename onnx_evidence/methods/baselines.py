@@ -20,7 +20,7 @@ from onnx_evidence.types import Features, Head
 Baselines = Callable[[View], Features]
 
 # Of the blurred picture, as a share of the input's shorter side: 11 pixels of 224.
-_BLUR = 11 / 224
+BLURRED = 11 / 224
 
 
 def own_means(view: View) -> Features:
@@ -46,7 +46,7 @@ def zeros(view: View) -> Features:
 
 def blurred_picture(view: View) -> Features:
     """The model's input, blurred until only colours are left: (channels, H, W)."""
-    return blur(view.inputs, _BLUR * min(view.inputs.shape[1:]))
+    return blur(view.inputs, BLURRED * min(view.inputs.shape[1:]))
 
 
 def blurred(head: Head) -> Baselines:

@@ -191,8 +191,8 @@ class MaskMethod(Method):
             )
 
     def has_error(self, settings: Settings) -> bool:
-        """Whether masks are drawn."""
-        return self.drawn
+        """Whether masks are drawn, and several."""
+        return self.drawn and (settings.samples or self.samples) > 1
 
     def prepare(self, site: Site) -> MaskEngine:
         """Open what is run behind the masks: the tail, or the whole model where these are laid over the input."""

@@ -8,6 +8,7 @@ from typing import Literal
 from onnx_evidence.cuts import AUTO, Cut
 from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import SettingError
+from onnx_evidence.files import several
 from onnx_evidence.methods.engine import Engine
 from onnx_evidence.methods.settings import BLUR, BOTH, MEAN, ZERO, Settings
 from onnx_evidence.methods.site import Site
@@ -107,7 +108,7 @@ class Method(ABC):
         if path is None:
             return _WORDS[self.stand_in(settings)]
         if path.is_dir():
-            return f"those of {settings.samples or self.samples} pictures of {path}"
+            return f"those of {several(settings.samples or self.samples, 'picture')} of {path}"
         return f"the {settings.statistic} means of {path}"
 
     def has_error(self, settings: Settings) -> bool:

@@ -226,6 +226,6 @@ ORDERED = OrderMethod(
     "evidence of cells in the order that predicts their removal best, refined from integrated; adds up",
     "input",
     background=BOTH,
-    uses=frozenset({"background", "steps", "completeness"}),  # those of the map that it starts from
+    uses=frozenset({"background", "steps", "most_steps", "completeness"}),  # those of the map that it starts from
     accounts=True,
 )

@@ -90,8 +90,8 @@ class PathEngine(Engine):
 
     @property
     def _how(self) -> dict[str, Any]:
-        steps, completeness = self.settings.steps, self.settings.completeness
-        return {"first_steps": steps, "completeness": completeness, "batch_size": self.settings.batch_size}
+        names = ("most_steps", "completeness", "batch_size")
+        return {"first_steps": self.settings.steps, **{name: getattr(self.settings, name) for name in names}}
 
     def summary(self) -> str:
         """The certificate that steps are added for."""
@@ -108,7 +108,7 @@ def _squared_error(maps: FloatArray) -> FloatArray:
 class PathMethod(Method):
     """Evidence is integrated along a path, at one cut or several."""
 
-    uses: frozenset[str] = frozenset("background statistic score steps completeness project samples".split())
+    uses: frozenset[str] = frozenset("background statistic score steps most_steps completeness project samples".split())
     accounts: bool = True
 
     def refuse(self, settings: Settings) -> None:

@@ -12,7 +12,7 @@ from onnx_evidence.pictures import blur
 from onnx_evidence.types import FloatArray, Gradient
 
 # What single pixels are given is noise: standard deviation of a Gaussian, as a share of the input's shorter side.
-_SMOOTHING = 1 / 48
+SMOOTHED = 1 / 48
 
 
 @dataclass(frozen=True)
@@ -45,5 +45,5 @@ class PixelRelevance:
         pixels = attribution.layer_times_gradient(view.inputs, handed[0]) / LN2
         # By the largest value: the blur is in float32.
         largest = float(np.abs(pixels).max()) or 1.0
-        smooth = blur((pixels / largest)[None].astype(np.float32), _SMOOTHING * min(pixels.shape))[0]
+        smooth = blur((pixels / largest)[None].astype(np.float32), SMOOTHED * min(pixels.shape))[0]
         return np.asarray(largest * smooth.astype(np.float64))

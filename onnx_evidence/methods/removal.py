@@ -29,6 +29,9 @@ from onnx_evidence.methods.settings import BLUR, BOTH, Settings
 from onnx_evidence.methods.site import Site
 from onnx_evidence.types import FloatArray, Predict
 
+# Draws that come in pairs: of one pair there is no error.
+_PAIR = 2
+
 
 @dataclass(frozen=True)
 class RemovalEngine(Engine):
@@ -199,8 +202,8 @@ class RemovalMethod(Method):
         return super().replacement(settings) if path is None else f"the conditional Gaussian of {path}"
 
     def has_error(self, settings: Settings) -> bool:
-        """Whether windows are drawn."""
-        return self.background_path(settings) is not None
+        """Whether windows are drawn, and more than a pair of each."""
+        return self.background_path(settings) is not None and (settings.samples or self.samples) > _PAIR
 
     def prepare(self, site: Site) -> RemovalEngine:
         """Settle windows and samples, and open the tail."""

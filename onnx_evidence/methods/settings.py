@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple, TypedDict, get_args, get_type_hin
 
 from onnx_evidence.cuts import AUTO, DEEP
 from onnx_evidence.errors import SettingError
-from onnx_evidence.evidence import FIRST_STEPS, MOST_SAMPLES, SCORES
+from onnx_evidence.evidence import FIRST_STEPS, MOST_SAMPLES, MOST_STEPS, SCORES
 from onnx_evidence.vjp import RELEVANCE
 
 # Backgrounds that need no file.
@@ -92,7 +92,7 @@ class Option:
         Whether every method has a use for it.
     decides : bool
         Whether finished work is known by its value: by that of what decides a map, unless something else tells it.
-    before : str or None
+    before : int or str or None
         What held before there was the setting: what receipts without it mean.
     unused : int or str or None
         Its former default, which is in receipts of methods that have no use for it.
@@ -112,7 +112,7 @@ class Option:
     wrong: str = ""
     for_all: bool = False
     decides: bool = True
-    before: str | None = None
+    before: int | str | None = None
     unused: int | str | None = None
     kinds: tuple[Any, ...] = ()
 
@@ -276,6 +276,16 @@ class Settings:
             before=RELEVANCE[0],
         ),
     ] = RELEVANCE[0]
+    most_steps: Annotated[
+        int,
+        Option(
+            "Gradients that a path takes at the most; no more than --steps: just these, as an exported model does.",
+            after="completeness",
+            least=2,
+            most=1025,
+            before=MOST_STEPS,
+        ),
+    ] = MOST_STEPS
 
     def settled(self, given: Collection[str] = ()) -> "Settings":
         """With what the quality stands for filled in.
@@ -339,6 +349,7 @@ class Keywords(TypedDict, total=False):
     quality: str
     combine: str
     rules: str
+    most_steps: int
 
 
 def _options() -> dict[str, Option]:

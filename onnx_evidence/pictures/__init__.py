@@ -6,12 +6,12 @@
 * `pillow`: the reader of 8 bits; `tiff` and `netpbm`: of what it reduces or does not hold. 16-bit PNG and JPEG 2000
   are OpenCV's.
 
-Imported by: batch, cli, cuts, deployed, evaluation, explainer, methods, preprocessing, results.
+Imported by: batch, cli, cuts, deployed, evaluation, explainer, export, methods, preprocessing, results.
 """
 
 from onnx_evidence.pictures import formats, opencv, pillow
 from onnx_evidence.pictures.limits import MAX_PIXELS
-from onnx_evidence.pictures.opencv import OPENCV_VERSION, blur, inpaint
+from onnx_evidence.pictures.opencv import OPENCV_VERSION, blur, blur_reach, inpaint
 from onnx_evidence.pictures.photograph import (
     WHITEST,
     Photograph,
@@ -35,6 +35,7 @@ __all__ = [
     "Placement",
     "as_photograph",
     "blur",
+    "blur_reach",
     "figures_of",
     "formats",
     "inpaint",

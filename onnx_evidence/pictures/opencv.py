@@ -100,8 +100,26 @@ def blur(values: Features, sigma: float) -> Features:
     Returns
     -------
     ndarray of float32, shape (C, H, W)
+        Computed in float64: rounded once, it is the same on every machine, and in an exported model.
     """
-    return np.stack([cv2.GaussianBlur(channel, (0, 0), sigma) for channel in values]).astype(np.float32)
+    taps = 2 * blur_reach(sigma) + 1
+    soft = [cv2.GaussianBlur(channel.astype(np.float64), (taps, taps), sigma) for channel in values]
+    return np.stack(soft).astype(np.float32)
+
+
+def blur_reach(sigma: float) -> int:
+    """How far away pixels are that `blur` counts: four standard deviations, as OpenCV has it of float32.
+
+    Parameters
+    ----------
+    sigma : float
+        Standard deviation in pixels.
+
+    Returns
+    -------
+    int
+    """
+    return (round(8 * sigma + 1) | 1) // 2
 
 
 def inpaint(pixels: Pixels, removed: Mask, radius: float = 3.0) -> Pixels:

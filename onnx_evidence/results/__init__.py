@@ -1,6 +1,6 @@
 """A map and all that is known of it, and its figure.
 
-Imported by: batch, evaluation, explainer.
+Imported by: batch, evaluation, explainer, export.
 Entered on its own, because matplotlib is slow to import: figure.
 """
 

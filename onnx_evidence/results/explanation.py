@@ -85,7 +85,8 @@ def write_figure(figure: "Figure", stream: BinaryIO, packing: int = 1) -> None:
     with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is no news on stderr.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(stream, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": packing})
+        packed = {"compress_level": packing}
+        figure.savefig(stream, format="png", dpi="figure", metadata={"Software": None}, pil_kwargs=packed)
 
 
 @dataclass(frozen=True)

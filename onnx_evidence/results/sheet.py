@@ -3,6 +3,7 @@
 Matplotlib's own layout draws every text to measure it, and takes longer than all the rest of a figure.
 """
 
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,15 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-# All lengths are inches. Letters are of one size, in points, whatever matplotlib is set to.
+# Letters are of one size, and as far from what they name, in points, whatever matplotlib is set to; so are ticks.
 _LETTERS = 10
-_DPI = 100
+_TITLE: dict[str, Any] = {"fontsize": _LETTERS, "loc": "center", "y": 1.0, "pad": 6, "usetex": False}
+_LABEL: dict[str, Any] = {"fontsize": _LETTERS, "loc": "center", "labelpad": 4, "usetex": False}
+_TICKS: dict[str, Any] = {"labelsize": _LETTERS, "length": 3.5, "pad": 3.5}
+# Of a line across three pictures.
+_MOST_LETTERS = 130
+DPI = 100
+# All lengths below are inches.
 # From picture to picture, for wide ones and at least; between them, and around all.
 _PITCH, _LEAST, _GAP, _EDGE = 4.5, 2.0, 0.15, 0.08
 # Pictures are no higher than this; the shallowest have so much room.
@@ -53,29 +60,30 @@ class Sheet:
     def made(cls, colors: Colormap, *errors: Colormap) -> "Sheet":
         """An empty one, with a picture of the standard error where there are colours for it."""
         count = 3 + len(errors)
-        figure = Figure(dpi=_DPI)
+        figure = Figure(dpi=DPI)
+        figure.set_layout_engine("none")
         # Somewhere: `place` says where.
         axes = tuple(figure.add_axes((0.0, 0.0, 1.0, 1.0), label=str(number)) for number in range(count))
         for axis in axes:
             axis.set_xticks([])
             axis.set_yticks([])
-        images = tuple(axis.imshow(np.zeros((1, 1, 4), np.uint8)) for axis in axes)
+        images = tuple(axis.imshow(np.zeros((1, 1, 4), np.uint8), origin="upper") for axis in axes)
         dotted: dict[str, Any] = {"fill": False, "color": "0.5", "lw": 0.8, "ls": ":"}
         frames = tuple(Rectangle((0, 0), 1, 1, **dotted) for _ in axes)
         for axis, frame in zip(axes, frames, strict=True):
             axis.add_patch(frame)
-        scale = axes[1].imshow(np.zeros((1, 1)), cmap=colors, visible=False)
+        scale = axes[1].imshow(np.zeros((1, 1)), cmap=colors, visible=False, origin="upper")
         shown = [(scale, "horizontal")]
         for cmap in errors:
             images[-1].set_cmap(cmap)
             images[-1].set_data(np.zeros((1, 1)))
             shown.append((images[-1], "vertical"))
         bars = tuple(
-            figure.colorbar(image, cax=figure.add_axes((0.0, 0.0, 1.0, 1.0), label=way), orientation=way)
+            figure.colorbar(image, cax=figure.add_axes((0.0, 0.0, 1.0, 1.0), label=way), orientation=way, format="%.3g")
             for image, way in shown
         )
         for bar in bars:
-            bar.ax.tick_params(labelsize=_LETTERS)
+            bar.ax.tick_params(**_TICKS)
         return cls(figure, axes, images, frames, scale, bars)
 
     def clear(self) -> None:
@@ -87,9 +95,9 @@ class Sheet:
     def write(self, titles: Iterable[str], labels: Iterable[str]) -> None:
         """Titles above pictures, labels of bars; those of what there is none of are left out."""
         for axis, title in zip(self.axes, titles, strict=False):
-            axis.set_title(title, fontsize=_LETTERS)
+            axis.set_title(_wrapped(title), **_TITLE)
         for bar, label in zip(self.bars, labels, strict=False):
-            bar.set_label(label, fontsize=_LETTERS)
+            bar.set_label(_wrapped(label), **_LABEL)
 
     def place(self, original: tuple[int, int], seen: tuple[float, float, float, float]) -> None:
         """Make it one for photographs of that height and width, of which the model saw what is inside of a frame."""
@@ -122,3 +130,8 @@ class Sheet:
         self.figure.set_size_inches(*size)
         for axis, (left, bottom, *extent) in zip((*self.axes, *(bar.ax for bar in self.bars)), boxes, strict=False):
             axis.set_position((left / size[0], bottom / size[1], extent[0] / size[0], extent[1] / size[1]))
+
+
+def _wrapped(text: str) -> str:
+    """A text whose long lines go on below."""
+    return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, _MOST_LETTERS) or [""])

@@ -1,6 +1,6 @@
 """ONNX Runtime: graphs that are open and run, on a device that is there.
 
-Imported by: cli, deployed, evaluation, intake, methods.
+Imported by: cli, deployed, evaluation, export, intake, methods.
 """
 
 from onnx_evidence.sessions.device import DEVICES, Device, settle_device

@@ -11,12 +11,25 @@ to the input.
   `telling` says of which models that is worth it.
 * `written`: which files hold what it made.
 
-Imported by: cli, deployed, methods.
+Imported by: cli, deployed, export, methods.
 """
 
 from onnx_evidence.vjp.build import build_vjp, missing_rules
+from onnx_evidence.vjp.modern import modern
 from onnx_evidence.vjp.table import GRADIENT, GUIDED, RELEVANCE
+from onnx_evidence.vjp.tape import Tape, Value
 from onnx_evidence.vjp.telling import relevance_tells
 from onnx_evidence.vjp.written import is_backward
 
-__all__ = ["GRADIENT", "GUIDED", "RELEVANCE", "build_vjp", "is_backward", "missing_rules", "relevance_tells"]
+__all__ = [
+    "GRADIENT",
+    "GUIDED",
+    "RELEVANCE",
+    "Tape",
+    "Value",
+    "build_vjp",
+    "is_backward",
+    "missing_rules",
+    "modern",
+    "relevance_tells",
+]

@@ -24,6 +24,7 @@ class Tape:
 
     ``values`` are the forward graph's constants known when the graph is built: initializers, folded shapes; ``given``
     is its input, and what only holds the input's values in another order or type; ``moving`` is what depends on it.
+    Names of what is written begin with ``prefix``.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class Tape:
         values: Mapping[str, AnyArray],
         given: frozenset[str] = frozenset(),
         moving: Collection[str] = (),
+        prefix: str = "vjp",
     ) -> None:
+        self.prefix = prefix
         self.net, self.tensors, self.values, self.given, self.moving = net, tensors, values, given, moving
         self._count = 0
         self._by_content: dict[bytes, Value] = {}
@@ -60,7 +63,7 @@ class Tape:
 
         Outputs are of ``elem_type``, by default that of the first input.
         """
-        word = f"vjp/{op_type}_{self._count}"
+        word = f"{self.prefix}/{op_type}_{self._count}"
         names = [self.net.fresh(word + (f"/{k}" if k else "")) for k in range(outputs)]
         self._count += 1
         self.net.write(op_type, [value.name if value else "" for value in inputs], *names, **attributes)
@@ -72,7 +75,7 @@ class Tape:
         tensor = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape))
         content = tensor.SerializeToString(deterministic=True)
         if content not in self._by_content:
-            tensor.name = self.net.fresh(f"vjp/constant_{len(self._by_content)}")
+            tensor.name = self.net.fresh(f"{self.prefix}/constant_{len(self._by_content)}")
             self._by_content[content] = Value(self, self.net.store(tensor), tensor.data_type)
         return self._by_content[content]
 

@@ -29,7 +29,7 @@ _KINKED = frozenset(
     "Max Min Abs Sign Greater Less GreaterOrEqual LessOrEqual QuantizeLinear".split()
 )
 # Whose codes begin at their least value for another reason than a rectifier.
-_POSITIVE = GATES | frozenset({"Softmax"})
+_POSITIVE = GATES | frozenset("Softmax Softplus Exp Pow".split())
 # Bounds that keep numbers from overflowing, or from dividing by nothing, and are hardly ever met.
 _FAR, _NEAR = 1e4, 1e-3
 
@@ -100,7 +100,7 @@ def _is_kinked(net: Net, moving: Collection[str], node: onnx.NodeProto) -> bool:
     """Whether a node is, or is a part of, an activation with a kink."""
     if node.op_type == "QuantizeLinear":
         # Rectifiers in front are left to the codes, which then begin at 0.
-        zero = net.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        zero = net.array(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1, np.uint8)
         least = zero is not None and zero.dtype.kind in "iu" and bool((zero == np.iinfo(zero.dtype).min).all())
         made = origin(net, moving, node.input[0]) in net.producer
         return least and made and not comes_from(net, moving, node.input[0], _POSITIVE)

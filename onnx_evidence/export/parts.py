@@ -1,0 +1,125 @@
+"""One graph that parts of models are put into: what is there already, be it of the deployed file, is not written again.
+
+The head of a part is the deployed file's own beginning, and every tail begins with what others go through too. Nodes of
+one operator, with the same attributes, that read the same tensors are one node (value numbering); constants of the same
+content are one constant.
+"""
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+import onnx
+from onnx import helper, numpy_helper
+
+from onnx_evidence.graphs import Net, array_of, infer_with_values, rename_inputs
+from onnx_evidence.types import AnyArray
+from onnx_evidence.vjp import Tape, Value
+
+# What is another number every time.
+_DRAWN = frozenset("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli".split())
+# Behind what a runtime does not know how many rows there are.
+_RESHAPED = frozenset({"Reshape", "Expand"})
+# Of what this room writes.
+_PREFIX = "evidence"
+
+
+class Whole:
+    """A graph to which others are added.
+
+    Attributes
+    ----------
+    net : Net
+        Of the model that it began with.
+    tape : Tape
+        Writes arithmetic there.
+    """
+
+    def __init__(self, net: Net) -> None:
+        self.net, self.tape = net, Tape(net, {}, {}, prefix=_PREFIX)
+        self._written = 0
+        self._told: set[str] = set()
+        self._constants: dict[bytes, str] = {}
+        self._nodes: dict[bytes, list[str]] = {}
+        for tensor in net.constants.values():
+            self._constants.setdefault(_content(tensor), tensor.name)
+        for node in net.nodes:
+            if (key := _key(node)) is not None:
+                self._nodes.setdefault(key, list(node.output))
+
+    def put(self, part: onnx.ModelProto, *given: Value, rows: str = "") -> list[Value]:
+        """Add the nodes of a model that are not there yet, its inputs being tensors that are; its outputs.
+
+        ``rows`` is what the number of rows is called where the runtime could not know that there are as many: then it
+        does not know which tensors may lie in each other's memory, and takes ever longer to open the model.
+        """
+        own = Net(part)
+        names = {value.name: each.name for value, each in zip(own.inputs, given, strict=True)}
+        for node in own.nodes:
+            names |= {name: self._constant(own.constants[name]) for name in node.input if name in own.constants}
+            names |= dict(zip(node.output, self._made(node, names), strict=True))
+        if rows:
+            for value, each in zip(own.inputs, given, strict=True):
+                self._tell(each.name, value.type.tensor_type.elem_type, _shape(value), rows)
+            tensors, _ = infer_with_values(part, own.inputs[0].name, None)
+            for name in (node.output[0] for node in own.nodes if node.op_type in _RESHAPED):
+                if name in tensors and all(tensors[name].shape[1:]):
+                    self._tell(names[name], tensors[name].elem_type, tensors[name].shape, rows)
+        kinds = [value.type.tensor_type.elem_type for value in part.graph.output]
+        return [Value(self.tape, names[name], kind) for name, kind in zip(own.outputs, kinds, strict=True)]
+
+    def _tell(self, name: str, elem_type: int, shape: Sequence[int | None], rows: str) -> None:
+        """Say what shape a tensor has, once, if its rows are not known."""
+        if shape[:1] == (None,) and name not in self._told:
+            self._told.add(name)
+            info = helper.make_tensor_value_info(name, elem_type, [rows, *shape[1:]])
+            self.net.graph.value_info.append(info)
+
+    def constant(self, array: AnyArray) -> Value:
+        """A constant, in its own dtype, which may be one of the file's."""
+        tensor = numpy_helper.from_array(array)
+        return Value(self.tape, self._constant(tensor), tensor.data_type)
+
+    def _made(self, node: onnx.NodeProto, names: dict[str, str]) -> Sequence[str]:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        rename_inputs(copy, names)
+        key = _key(copy)
+        if key is None or (made := self._nodes.get(key)) is None:
+            # Names are half of what a node takes in a file.
+            made = [name and self._name() for name in node.output]
+            copy.output[:], copy.name = made, ""
+            self.net.add(copy)
+            if key is not None:
+                self._nodes[key] = made
+        return made
+
+    def _constant(self, tensor: onnx.TensorProto) -> str:
+        content = _content(tensor)
+        if content not in self._constants:
+            self._constants[content] = self.net.store(numpy_helper.from_array(array_of(tensor), self._name()))
+        return self._constants[content]
+
+    def _name(self) -> str:
+        self._written += 1
+        return self.net.fresh(f"{_PREFIX}/{self._written}")
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    return tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim)
+
+
+def _content(tensor: onnx.TensorProto) -> bytes:
+    """What tells constants of other contents apart."""
+    array = array_of(tensor)
+    kind = f"{tensor.data_type} {tuple(tensor.dims)}".encode()
+    return sha256(kind + array.tobytes()).digest()
+
+
+def _key(node: onnx.NodeProto) -> bytes | None:
+    """What nodes that make the same have in common; None for those that are not told alike."""
+    if node.op_type in _DRAWN or any(each.HasField("g") or each.graphs for each in node.attribute):
+        return None
+    attributes = sorted(each.SerializeToString(deterministic=True) for each in node.attribute)
+    kept = "".join("1" if name else "0" for name in node.output)
+    words = "\0".join([node.domain, node.op_type, kept, *node.input]).encode()
+    return sha256(b"\0".join([words, *attributes])).digest()

@@ -1,0 +1,58 @@
+"""What an exported model carries to be checked anywhere: a small picture, and its evidence where the model was made.
+
+The picture is of `BLOCKS` x `BLOCKS` patches of one colour. At row r and column c of the file's input, channel k has
+``low[k] + (high[k] - low[k]) * levels[k][r * BLOCKS // H][c * BLOCKS // W] / 255``, rounded where the input holds whole
+numbers. Evidence is summed over the same patches: float64 sums of what the model gave, in bits.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnx_evidence.evidence import generator, natural_noise
+from onnx_evidence.intake import Entry, as_file_takes_it
+from onnx_evidence.types import AnyArray, FloatArray
+
+BLOCKS = 8
+# Bits that a patch may be off by where other software computes.
+TOLERANCE = 1e-3
+
+
+def levels_of(channels: int) -> AnyArray:
+    """A smooth picture of few pixels, whole numbers from 0 to 255, (channels, BLOCKS, BLOCKS)."""
+    waves = natural_noise((channels, BLOCKS, BLOCKS), generator(0)).astype(np.float64)
+    return np.asarray(np.rint(255 * np.clip(0.5 + 0.5 * waves, 0, 1)), np.int64)
+
+
+def ends(entry: Entry) -> tuple[FloatArray, FloatArray]:
+    """What the values of every channel of the input go from and to, (channels,)."""
+    black, white = (entry.ranges[0].picture(np.full((entry.shape[0], 1, 1), share)).reshape(-1) for share in (0.0, 1.0))
+    return black.astype(np.float64), white.astype(np.float64)
+
+
+def picture(sides: tuple[int, int, int], layout: str, elem_type: int, test: Mapping[str, Any]) -> AnyArray:
+    """The file's input (1, ...), of channels, height and width; ``test`` has low, high, and levels."""
+    low, high = (np.array(test[name])[:, None, None] for name in ("low", "high"))
+    rows, cols = (np.arange(side) * BLOCKS // side for side in sides[1:])
+    shares = np.array(test["levels"], np.float64)[:, rows][:, :, cols] / 255
+    values = (low + (high - low) * shares)[None].astype(np.float32)
+    return as_file_takes_it(values, Entry("", layout, elem_type, None, sides))
+
+
+def picture_of(test: Mapping[str, Any], given: onnx.ValueInfoProto) -> AnyArray:
+    """The same, as what is recorded of the test and the file's own input say it."""
+    first, middle, last = (dim.dim_value for dim in given.type.tensor_type.shape.dim[1:])
+    sides = (first, middle, last) if test["layout"] == "NCHW" else (last, first, middle)
+    return picture(sides, test["layout"], given.type.tensor_type.elem_type, test)
+
+
+def pooled(evidence: AnyArray) -> FloatArray:
+    """Evidence (..., H, W) summed over patches: (..., BLOCKS, BLOCKS)."""
+    found: FloatArray = evidence.astype(np.float64)
+    for axis in (-2, -1):
+        side = found.shape[axis]
+        first = [-(-number * side // BLOCKS) for number in range(BLOCKS)]
+        found = np.add.reduceat(found, first, axis=axis)
+    return found

@@ -1,0 +1,71 @@
+"""Models that explain themselves, as `export` writes them: their record, and the deployed model in them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnx_evidence.errors import ModelError
+from onnx_evidence.graphs import Net
+
+# Under this key of a file's metadata, as JSON.
+RECORD = "onnx_evidence.export"
+SCHEMA = 1
+
+
+def export_record(metadata: Mapping[str, str], path: Path) -> dict[str, Any] | None:
+    """What is recorded in an exported model; None of others.
+
+    Parameters
+    ----------
+    metadata : mapping
+        Of the file.
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict or None
+
+    Raises
+    ------
+    ModelError
+        If the record is of another version, or none.
+    """
+    if RECORD not in metadata:
+        return None
+    try:
+        record = json.loads(metadata[RECORD])
+        whole = record["schema"] == SCHEMA and all(isinstance(each, str) for each in record["outputs"].values())
+    except (ValueError, TypeError, KeyError, AttributeError):
+        whole = False
+    if not whole:
+        raise ModelError(
+            f"{path}: what 'export' recorded in it ({RECORD!r}) is damaged, or of another version: export the model "
+            "again"
+        )
+    return dict(record)
+
+
+def without_evidence(proto: onnx.ModelProto, record: Mapping[str, Any]) -> None:
+    """Leave the deployed model alone of an exported one: what explains it goes; in place."""
+    graph, added = proto.graph, {*record["outputs"].values(), record["input"]}
+    kept = [value for value in graph.output if value.name not in added]
+    net = Net(proto)
+    nodes = net.needed(*(value.name for value in kept))
+    needed = Net(net.model_of(nodes, [], [], graph.name))
+    there = {name for node in nodes for name in node.output}
+    told = [value for value in graph.value_info if value.name in there]
+    inputs = [value for value in graph.input if value.name not in added]
+    for field, values in (
+        (graph.output, kept),
+        (graph.input, inputs),
+        (graph.node, nodes),
+        (graph.value_info, told),
+        (graph.initializer, needed.constants.values()),
+    ):
+        copies = [type(value).FromString(value.SerializeToString()) for value in values]
+        del field[:]
+        field.extend(copies)
