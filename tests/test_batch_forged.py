@@ -22,7 +22,7 @@ from tests.batch import call, copy_of, manifest, without_drawing, write_pictures
 
 # What a run with other options would write as well: there is no randomness in this map, and enough steps; and 'deep'
 # takes what 'auto' takes, both of two stages.
-SAME_MAP = {"settings.seed", "settings.completeness", "settings.layers.0"}
+SAME_MAP = {"settings.seed", "settings.completeness", "settings.most_steps", "settings.layers.0"}
 
 
 @pytest.fixture(scope="module")

@@ -141,6 +141,8 @@ class _Export:
             self.tape.rename(Value(self.tape, net.nodes[-1].output[0], TensorProto.FLOAT), name)
         if self.opset is not None and not lower(net, own, self.opset):
             raise _UnsaidError
+        for node in net.nodes[own:]:
+            node.ClearField("name")
         net.finish()
         self._declare(names)
         return net.proto

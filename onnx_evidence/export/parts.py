@@ -85,9 +85,11 @@ class Whole:
         rename_inputs(copy, names)
         key = _key(copy)
         if key is None or (made := self._nodes.get(key)) is None:
-            # Names are half of what a node takes in a file.
+            # Names, and what exporters say of a node, are most of what it takes in a file.
             made = [name and self._name() for name in node.output]
-            copy.output[:], copy.name = made, ""
+            copy.output[:] = made
+            for field in ("name", "doc_string", "metadata_props"):
+                copy.ClearField(field)
             self.net.add(copy)
             if key is not None:
                 self._nodes[key] = made
