@@ -216,6 +216,8 @@ def test_nothing_of_the_file_is_used_where_that_is_wanted(explainer: Explainer):
 def test_weights_are_stored_once(explainer: Explainer):
     """Whatever reads them, forward or back."""
     model = explained(explainer, Asked())
+    read = {name for node in model.graph.node for name in node.input}
+    assert {each.name for each in model.graph.initializer} <= read
     contents = [numpy_helper.to_array(each).tobytes() for each in model.graph.initializer if np.prod(each.dims) > 64]
     assert len(set(contents)) == len(contents)
     own = sum(np.prod(each.dims) for each in onnx.load(explainer.deployed.model.path).graph.initializer)

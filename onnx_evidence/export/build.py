@@ -143,6 +143,7 @@ class _Export:
             raise _UnsaidError
         for node in net.nodes[own:]:
             node.ClearField("name")
+        self.whole.forget_unread()
         net.finish()
         self._declare(names)
         return net.proto

@@ -11,7 +11,7 @@ from hashlib import sha256
 import onnx
 from onnx import helper, numpy_helper
 
-from onnx_evidence.graphs import Net, array_of, infer_with_values, rename_inputs
+from onnx_evidence.graphs import Net, array_of, infer_with_values, node_inputs, rename_inputs
 from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp import Tape, Value
 
@@ -78,6 +78,13 @@ class Whole:
         """A constant, in its own dtype, which may be one of the file's."""
         tensor = numpy_helper.from_array(array)
         return Value(self.tape, self._constant(tensor), tensor.data_type)
+
+    def forget_unread(self) -> None:
+        """Take back constants that nothing reads after all."""
+        read = {name for node in self.net.nodes for name in node_inputs(node)}
+        own = {tensor.name for tensor in self.net.graph.initializer}
+        for name in [name for name in self.net.constants if name not in own and name not in read]:
+            del self.net.constants[name]
 
     def _made(self, node: onnx.NodeProto, names: dict[str, str]) -> Sequence[str]:
         copy = onnx.NodeProto()

@@ -16,8 +16,8 @@ from onnx_evidence.intake import Entry, as_file_takes_it
 from onnx_evidence.types import AnyArray, FloatArray
 
 BLOCKS = 8
-# Bits that a patch may be off by where other software computes.
-TOLERANCE = 1e-3
+# Bits that a patch may be off by where other software computes, whose rounding opens or shuts a few rectifiers.
+TOLERANCE = 0.01
 
 
 def levels_of(channels: int) -> AnyArray:
