@@ -60,10 +60,8 @@ def _row(path: Path, opened: Callable[[Path], Run]) -> str:
 
 def picture(test: dict[str, Any], given: onnx.ValueInfoProto) -> Any:
     """The test's picture, in the layout and type of an input."""
-    sides = [dim.dim_value for dim in given.type.tensor_type.shape.dim][1:]
-    channels, height, width = sides if test["layout"] == "NCHW" else (sides[2], sides[0], sides[1])
-    rows, cols = (np.arange(side) * test["blocks"] // side for side in (height, width))
-    low, high = (np.array(test[name])[:channels, None, None] for name in ("low", "high"))
+    rows, cols = (np.arange(side) * test["blocks"] // side for side in test["size"])
+    low, high = (np.array(test[name])[:, None, None] for name in ("low", "high"))
     values = low + (high - low) * np.array(test["levels"])[:, rows][:, :, cols] / 255
     kind = onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
     whole = np.rint(values.astype(np.float32)) if kind.kind in "iu" else values

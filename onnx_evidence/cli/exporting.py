@@ -1,5 +1,6 @@
 """The command that compiles an explanation into a model: parse, one call, print."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from onnx_evidence.export import INPUT, RUNNER_UP, STEPS, WINNER, Asked, export_
 from onnx_evidence.files import check_replaced, finite_json, write_bytes
 from onnx_evidence.methods import METHODS, QUALITIES
 
+# Before what is done to pictures, where that goes into the file.
+INSIDE = "inside"
 _METHODS = ("integrated", "integrated-gradients")
 _SETTINGS = ("layers", "background", "statistic", "score", "combine", "rules")
 
@@ -91,20 +94,34 @@ def export(
     Its own outputs stay as they are. Further ones are 'evidence' (N, targets, height, width), bits per pixel of the
     input, and 'budget' (N, targets, 5): bits with all features, without, for, against, and unaccounted. Both are held
     against 'explain' before anything is written.
+
+    With --preprocess inside (or inside:PRESET, inside:FILE) it takes decoded pictures of any size, uint8 (N, height,
+    width, 3), and gives 'evidence_in_picture' in their pixels too.
     """
     set_verbosity(quiet, verbose)
+    decoded, opening = _inside(opening)
     check_replaced(out, read_files(model, opening), "a model of 'export'", is_exported)
     deployed = opened(model, opening)
     wanted = given(settings)
     steps = QUALITIES[wanted.get("quality", "default")].get("steps") or wanted.get("steps") or STEPS
     layers = wanted.pop("layers", None)
     more = {"steps": steps, "most_steps": steps, **({"layer": layers} if layers else {})}
-    asked = _asked(deployed, targets, versus, at_once)
+    asked = replace(_asked(deployed, targets, versus, at_once), decoded=decoded)
     with Explainer(deployed, **{**wanted, **more}) as explainer, progress_bar(None, "picture", quiet or as_json) as bar:
         found = export_model(explainer, asked, done=bar.update)
     write_bytes(out, found.data)
     if as_json or not quiet:
         click.echo(finite_json(found.info, indent=2) if as_json else export_table(found.info, out, found.growth))
+
+
+def _inside(opening: Opening) -> tuple[bool, Opening]:
+    """Whether what is done to pictures goes into the file; and what is given to open the model then."""
+    word, _, rest = (opening["preprocess"] or "").partition(":")
+    if word != INSIDE:
+        return False, opening
+    inside = opening.copy()
+    inside["preprocess"] = rest or None
+    return True, inside
 
 
 def _asked(deployed: DeployedModel, targets: tuple[str, ...], versus: str | None, at_once: int) -> Asked:

@@ -308,12 +308,28 @@ def export_table(info: dict[str, Any], path: Path, growth: float) -> str:
         f"  output {outputs['evidence']!r}: {info['unit']} of the input, for each of: "
         f"{', '.join(info['target_labels'])}{given}{versus}",
         f"  output {outputs['budget']!r}: bits with all features, without, for, against, unaccounted",
+        *_of_pictures(info),
         f"method: {settings['method']}, {settings['steps']} steps from each of: {info['background']}",
         f"cuts: {', '.join(info['cuts'])}, combined by {settings['combine']}",
         f"proved on {several(proof['pictures'], 'picture')} of noise: the file's own outputs are "
         f"{_own(proof['outputs_apart'])}, evidence of a patch is within {proof['apart_bits']:.1g} bits of what "
         f"'explain' gives with as many steps; up to {proof['gap_share']:.1%} of the bits are unaccounted",
     )
+
+
+def _of_pictures(info: dict[str, Any]) -> list[str]:
+    """What is said of decoded pictures that go in."""
+    if (picture := info["picture"]) is None:
+        return []
+    apart = info["proof"]["levels_apart"]
+    made = (
+        "as it is made outside, to the bit" if apart == 0 else f"within {apart:.2g} of 255 levels of what it is outside"
+    )
+    return [
+        f"  input {picture['input']!r}: decoded pictures, uint8 RGB (N, height, width, 3); what goes into the model is "
+        f"{made}",
+        f"  output {picture['evidence']!r}: the same evidence in bits per pixel of the picture",
+    ]
 
 
 def _own(apart: float) -> str:

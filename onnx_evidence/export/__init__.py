@@ -2,7 +2,7 @@
 
 * `build`: the file's graph with what explains it; `parts` puts models into it, each node once.
 * `evidence`, `arithmetic`: paths, scores and combination of maps, as `evidence` has them, in tensors; `pictures`:
-  what is done to the input.
+  what is done to the input; `placing`, `resampling`: what makes it of decoded pictures.
 * `proof`: the file, the explainer and the exported model run side by side; `selftest`: what it carries to be checked
   elsewhere; `file`: all of it as a file, with its record.
 

@@ -16,7 +16,9 @@ from onnx_evidence.export.arithmetic import GraphScore, agreed, counted, held_ag
 from onnx_evidence.export.dialect import OLDEST, lower, lowered
 from onnx_evidence.export.evidence import GraphMaps, Site, integrate
 from onnx_evidence.export.parts import Whole
-from onnx_evidence.export.pictures import blurred, canonical
+from onnx_evidence.export.pictures import blurred, canonical, handed_over
+from onnx_evidence.export.placing import Axis, placed, to_picture
+from onnx_evidence.export.resampling import check_decoded, decoded_input
 from onnx_evidence.graphs import Net
 from onnx_evidence.intake import unsigned
 from onnx_evidence.methods import (
@@ -35,6 +37,8 @@ from onnx_evidence.types import Features
 from onnx_evidence.vjp import GRADIENT, Value, build_vjp, modern
 
 EVIDENCE, BUDGET, TARGET = "evidence", "budget", "target"
+# And where decoded pictures go in.
+PICTURE, IN_PICTURE = "picture", "evidence_in_picture"
 # Which class, if not one by number: that which the model gives, one that is asked for with the picture; and what it is
 # held against: that which comes next.
 WINNER, INPUT, RUNNER_UP = "winner", "input", "runner-up"
@@ -61,19 +65,23 @@ class Asked:
     apart : bool
         Whether nothing that the file computes is used for evidence: then no optimiser has a reason to compute the
         file's own outputs otherwise, and the picture goes through the model once more.
+    decoded : bool
+        Whether it takes decoded pictures of any size, uint8 (N, height, width, 3), and does all that is done to them.
     """
 
     targets: Sequence[int | str] = (WINNER,)
     versus: int | str | None = None
     at_once: int = 5
     apart: bool = False
+    decoded: bool = False
 
 
 def explained(explainer: Explainer, asked: Asked) -> onnx.ModelProto:
     """The deployed file with outputs that explain it, as the explainer does, whose steps are settled.
 
     It is of the opset that `vjp.build_vjp` writes. Further outputs are ``evidence``, (N, targets, H, W) in bits per
-    pixel of the input, and ``budget``, (N, targets, 5): bits with and without all features, for, against, unaccounted.
+    pixel of the input, and ``budget``, (N, targets, 5): bits with and without all features, for, against, unaccounted;
+    of decoded pictures ``evidence_in_picture``, (N, targets, height, width) in bits per pixel of the picture.
     `SettingError` if the explainer does what cannot be exported; `GradientError` if an operator has no newer form.
     """
     _check(explainer, asked)
@@ -103,6 +111,8 @@ def _check(explainer: Explainer, asked: Asked) -> None:
             f"background {settings.background!r} cannot be exported: take mean, zero, blur, blur+mean, or FILE.npz "
             "with --statistic position or channel"
         )
+    if asked.decoded:
+        check_decoded(explainer.deployed.preprocess)
     if any(engine.field.how == OPEN for engine in explainer.engines):
         raise SettingError(
             f"{model.path}: where cells look depends on the picture, as nothing is known of what it goes through: give "
@@ -125,28 +135,47 @@ class _Export:
         self.settings, self.kind = explainer.settings, explainer.method
         self.whole = Whole(Net(_file(self.deployed, newer=opset is None)))
         self.tape, self.size = self.whole.tape, self.deployed.model.input_shape[1:]
+        self.source = self.whole.net.inputs[0]
 
     def model(self) -> onnx.ModelProto:
         """See `explained`."""
         net, model = self.whole.net, self.deployed.model
         own = len(net.nodes)
-        names = [net.fresh(name) for name in (EVIDENCE, BUDGET, TARGET)]
-        pictures = canonical(self.whole, model.entry, apart=self.asked.apart)
+        names = [net.fresh(name) for name in (EVIDENCE, BUDGET, TARGET, PICTURE, IN_PICTURE)]
+        sides = self._decoded(names[3]) if self.asked.decoded else None
+        front = len(net.nodes)
+        pictures = canonical(self.whole, self.source.name, model.entry, apart=self.asked.apart)
         logits = self._put(self.deployed.graph.whole(), pictures)[0].op("Flatten", axis=1)
         sites = self._sites(pictures)
         classes = _Classes(self.whole, logits, self.deployed.classes)
         found = [self._answer(pictures, sites, self._score(classes, target, names[2])) for target in self.asked.targets]
-        for name, values in zip(names, zip(*found, strict=True), strict=False):
-            stacked(values, 1).op("Identity")
-            self.tape.rename(Value(self.tape, net.nodes[-1].output[0], TensorProto.FLOAT), name)
+        outputs = [stacked(values, 1) for values in zip(*found, strict=True)]
+        for name, values in zip(names, outputs, strict=False):
+            self._named(values, name)
+        if sides is not None:
+            self._named(to_picture(outputs[0], *sides), names[4])
         if self.opset is not None and not lower(net, own, self.opset):
             raise _UnsaidError
         for node in net.nodes[own:]:
             node.ClearField("name")
         self.whole.forget_unread()
+        # What is done to pictures goes before the file's own.
+        nodes = net.take()
+        net.add(*nodes[own:front], *nodes[:own], *nodes[front:])
         net.finish()
         self._declare(names)
         return net.proto
+
+    def _named(self, value: Value, name: str) -> None:
+        value.op("Identity")
+        self.tape.rename(Value(self.tape, self.whole.net.nodes[-1].output[0], value.elem_type), name)
+
+    def _decoded(self, name: str) -> tuple[Axis, Axis]:
+        """Make the file's own input of decoded pictures; where it lies in them."""
+        picture, entry = Value(self.tape, name, TensorProto.UINT8), self.deployed.model.entry
+        sides = placed(picture, self.deployed.preprocess)
+        self._named(handed_over(decoded_input(picture, *sides, self.deployed.preprocess), entry), self.source.name)
+        return sides
 
     def _put(self, part: onnx.ModelProto, *given: Value) -> list[Value]:
         return self.whole.put(self._said(modern(part)), *given)
@@ -161,8 +190,7 @@ class _Export:
     def _declare(self, names: Sequence[str]) -> None:
         """Name what goes in and comes out."""
         graph, model = self.whole.net.graph, self.deployed.model
-        given = next(value for value in graph.input if value.name == self.whole.net.inputs[0].name)
-        sides = given.type.tensor_type.shape.dim
+        sides = self.source.type.tensor_type.shape.dim
         for dim, side in zip(sides[1:], model.entry.sides, strict=True):
             dim.dim_value = side
         batch: int | str = model.rows or sides[0].dim_param or "N"
@@ -171,6 +199,18 @@ class _Export:
         targets = len(self.asked.targets)
         for name, shape in ((names[0], [targets, *self.size]), (names[1], [targets, 5])):
             graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape]))
+        if self.asked.decoded:
+            self._declare_decoded(batch, names[3], names[4])
+
+    def _declare_decoded(self, batch: int | str, picture: str, in_picture: str) -> None:
+        """What was the input becomes a tensor inside."""
+        graph, as_it_is = self.whole.net.graph, self.deployed.preprocess.resize == "none"
+        size: Sequence[int | str] = self.size if as_it_is else ("picture_height", "picture_width")
+        graph.value_info.append(self.source)
+        place = next(place for place, value in enumerate(graph.input) if value.name == self.source.name)
+        graph.input[place].CopyFrom(helper.make_tensor_value_info(picture, TensorProto.UINT8, [batch, *size, 3]))
+        shape = [batch, len(self.asked.targets), *size]
+        graph.output.append(helper.make_tensor_value_info(in_picture, TensorProto.FLOAT, shape))
 
     def _sites(self, pictures: Value) -> list[Site]:
         """The cuts, with the features of the pictures there and where paths start."""

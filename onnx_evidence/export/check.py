@@ -12,8 +12,9 @@ from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import ModelError
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.export import selftest
-from onnx_evidence.export.build import INPUT, Asked
+from onnx_evidence.export.build import Asked
 from onnx_evidence.export.proof import ROUNDING, Proof, noise, prove
+from onnx_evidence.graphs import Net
 from onnx_evidence.intake import export_record
 from onnx_evidence.methods import OPTIONS, Keywords
 from onnx_evidence.preprocessing import make_preprocess
@@ -104,14 +105,10 @@ def _read(path: Path) -> onnx.ModelProto:
 
 def _self_test(model: onnx.ModelProto, record: Mapping[str, Any], device: Device) -> float:
     test = record["self_test"]
-    given = next(value for value in model.graph.input if value.name != record["input"])
-    inputs = selftest.picture_of(test, given)
-    sides = given.type.tensor_type.shape.dim
-    session = Session(model.SerializeToString(), device, batch=sides[0].dim_value or None)
-    rows = [np.full(1, test["target"])] * (INPUT in record["targets"])
-    *_, evidence, budget = session.run_all(inputs, *rows)
-    pairs = ((selftest.pooled(evidence[0]), test["evidence"]), (budget[0], test["budget"]))
-    return max(_apart(one, np.array(other)) for one, other in pairs)
+    rows = Net(model).inputs[0].type.tensor_type.shape.dim[0].dim_value
+    session = Session(model.SerializeToString(), device, batch=rows or None)
+    found = selftest.answers(model, session, test, record["outputs"])
+    return max(_apart(values, np.array(test[kind])) for kind, values in found.items())
 
 
 def _apart(one: FloatArray, other: FloatArray) -> float:
@@ -132,5 +129,8 @@ def _proof(
                 f"{record['model_sha256']}: give that one"
             )
         with Explainer(deployed, layer=layers, **chosen) as explainer:
-            asked = Asked(record["targets"], record["versus"], record["at_once"], record["apart"])
-            return prove(model, explainer, asked, noise(explainer, _PICTURES), done)
+            asked = Asked(
+                record["targets"], record["versus"], record["at_once"], record["apart"], record["picture"] is not None
+            )
+            pictures = noise(explainer, _PICTURES, decoded=asked.decoded)
+            return prove(model, explainer, asked, pictures, done)

@@ -1,11 +1,10 @@
 """Exported models as files: made, proved, and told from others by what is recorded in them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
@@ -15,6 +14,7 @@ from onnx_evidence.explainer import Explainer
 from onnx_evidence.export import selftest
 from onnx_evidence.export.build import INPUT, Asked, explained
 from onnx_evidence.export.proof import ROUNDING, Proof, noise, prove
+from onnx_evidence.graphs import Net
 from onnx_evidence.intake import LABELS_KEY, RECORD, SCHEMA
 from onnx_evidence.preprocessing import METADATA_KEY
 from onnx_evidence.sessions import Session
@@ -23,6 +23,8 @@ from onnx_evidence.sessions import Session
 _LARGEST = 2**31 - 1
 # Bits that the evidence of a patch may be from the explainer's: more is no rounding.
 _MOST_APART = 0.05
+# Levels that what is made of a decoded picture may be off: the least step there is, where libraries round otherwise.
+_MOST_LEVELS = 1.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def export_model(
     ModelError
         If the result is not what it should be, or larger than an ONNX file may be.
     """
-    tried = noise(explainer, pictures)
+    tried = noise(explainer, pictures, decoded=asked.decoded)
     model = explained(explainer, asked)
     proof = prove(model, explainer, asked, tried, done)
     if not proof.identical:
@@ -91,6 +93,11 @@ def export_model(
         raise ModelError(
             f"{path}: exported, evidence is {proof.apart_bits:.2g} bits from what 'explain' gives, more than "
             f"{_MOST_APART:g}: take another --background or --layer"
+        )
+    if proof.levels_apart > _MOST_LEVELS * (1 + ROUNDING):
+        raise ModelError(
+            f"{path}: preprocessed inside, what goes into the model is {proof.levels_apart:.3g} of 255 levels "
+            f"off, more than {_MOST_LEVELS:g}: export it without 'inside'"
         )
     info = _info(model, explainer, asked, proof)
     for key, value in {**_for_pictures(explainer), RECORD: json.dumps(info, allow_nan=False)}.items():
@@ -124,13 +131,21 @@ def _info(model: onnx.ModelProto, explainer: Explainer, asked: Asked, proof: Pro
     def named(which: int | str) -> str:
         return which if isinstance(which, str) else deployed.label(which)
 
-    evidence, budget = (value.name for value in model.graph.output[-2:])
+    added = [value.name for value in model.graph.output[-3 if asked.decoded else -2 :]]
+    inputs = [value.name for value in Net(model).inputs]
+    outputs = dict(zip(("evidence", "budget", "evidence_in_picture"), added, strict=False))
+    picture = {
+        "input": inputs[0],
+        "stands_for": deployed.model.entry.name,
+        "evidence": added[-1],
+    }
     return {
         "schema": SCHEMA,
         "version": record["versions"]["onnx-evidence"],
         "model_sha256": deployed.model.sha256,
-        "outputs": {"evidence": evidence, "budget": budget},
-        "input": model.graph.input[-1].name if INPUT in asked.targets else None,
+        "outputs": outputs,
+        "picture": picture if asked.decoded else None,
+        "input": inputs[-1] if INPUT in asked.targets else None,
         "targets": list(asked.targets),
         "target_labels": [named(target) for target in asked.targets],
         "versus": asked.versus,
@@ -144,27 +159,31 @@ def _info(model: onnx.ModelProto, explainer: Explainer, asked: Asked, proof: Pro
         "at_once": asked.at_once,
         "apart": asked.apart,
         "proof": asdict(proof),
-        "self_test": _self_test(model, explainer, asked),
+        "self_test": _self_test(model, explainer, asked, outputs),
     }
 
 
-def _self_test(model: onnx.ModelProto, explainer: Explainer, asked: Asked) -> dict[str, Any]:
+def _self_test(
+    model: onnx.ModelProto, explainer: Explainer, asked: Asked, outputs: Mapping[str, str]
+) -> dict[str, Any]:
     """See `export.selftest`."""
-    entry = explainer.deployed.model.entry
+    deployed = explainer.deployed
+    entry = deployed.model.entry
+    if asked.decoded:
+        entry = selftest.decoded(deployed.preprocess.size, as_it_is=deployed.preprocess.resize == "none")
     low, high = selftest.ends(entry)
-    test = {"low": low.tolist(), "high": high.tolist(), "levels": selftest.levels_of(entry.shape[0]).tolist()}
-    session = Session(model.SerializeToString(), explainer.deployed.device, batch=explainer.deployed.model.rows)
-    rows = [np.zeros(1, np.int64)] * (INPUT in asked.targets)
-    inputs = selftest.picture(entry.shape, entry.layout, entry.elem_type, test)
-    *_, evidence, budget = session.run_all(inputs, *rows)
-    return {
+    test = {
         "blocks": selftest.BLOCKS,
         "layout": entry.layout,
-        **test,
+        "size": list(entry.shape[1:]),
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "levels": selftest.levels_of(entry.shape[0]).tolist(),
         "target": 0 if INPUT in asked.targets else None,
-        "evidence": selftest.pooled(evidence[0]).tolist(),
-        "budget": budget[0].astype(float).tolist(),
     }
+    session = Session(model.SerializeToString(), deployed.device, batch=deployed.model.rows)
+    found = selftest.answers(model, session, test, outputs)
+    return {**test, **{kind: values.astype(float).tolist() for kind, values in found.items()}}
 
 
 def is_exported(stream: BinaryIO) -> bool:

@@ -10,12 +10,21 @@ from onnx_evidence.types import FloatArray
 from onnx_evidence.vjp import Value
 
 
-def canonical(whole: Whole, entry: Entry, *, apart: bool) -> Value:
+def canonical(whole: Whole, name: str, entry: Entry, *, apart: bool) -> Value:
     """The file's input as float32 (N, channels, H, W); ``apart`` as a tensor of which no optimiser knows what it is."""
-    given = Value(whole.tape, whole.net.inputs[0].name, entry.elem_type)
+    given = Value(whole.tape, name, entry.elem_type)
     ordered = given.transpose(0, 3, 1, 2) if entry.layout == "NHWC" else given
     pictures = ordered.cast(TensorProto.FLOAT)
     return pictures.op("Max", pictures) if apart else pictures
+
+
+def handed_over(pictures: Value, entry: Entry) -> Value:
+    """The other way round: pictures (N, channels, H, W) as the file takes them; see `intake.as_file_takes_it`."""
+    ordered = pictures.transpose(0, 2, 3, 1) if entry.layout == "NHWC" else pictures
+    if entry.levels is not None:
+        low, high = (ordered.number(float(level)) for level in entry.levels)
+        ordered = ordered.op("Round").op("Max", low).op("Min", high)
+    return ordered.cast(entry.elem_type)
 
 
 def blurred(whole: Whole, pictures: Value, size: tuple[int, int], sigma: float) -> Value:

@@ -1,4 +1,8 @@
-"""Whether an exported model says what the deployed file says, and explains it as `Explainer` does: both are run."""
+"""Whether an exported model says what the deployed file says, and explains it as `Explainer` does: both are run.
+
+Where decoded pictures go in, what is made of them is held against `preprocessing.to_input`, and the file is
+run on that.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +14,8 @@ from onnx_evidence.errors import ModelError
 from onnx_evidence.evidence import generator, natural_noise
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.export.build import INPUT, RUNNER_UP, WINNER, Asked
+from onnx_evidence.export.selftest import pooled
+from onnx_evidence.graphs import Net
 from onnx_evidence.intake import as_file_takes_it
 from onnx_evidence.pictures import Photograph
 from onnx_evidence.preprocessing import MARGIN
@@ -21,6 +27,8 @@ from onnx_evidence.types import AnyArray
 ROUNDING = 1e-5
 # Of pictures that are tried: deep black and white among them.
 _CONTRASTS = (1.0, 3.0, 0.3)
+# Height and width of decoded pictures that are tried, as shares of the input's.
+_SHARES = ((1.25, 1.5), (2.6, 1.7), (0.7, 0.55))
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,8 @@ class Proof:
         Largest difference of the evidence of a patch, bits (`Explanation.patch`).
     gap_share : float
         Largest share of the bits that the exported model leaves unaccounted.
+    levels_apart : float
+        Largest difference of what goes into the model, in levels of 0 to 255, where decoded pictures are made that.
     """
 
     pictures: int
@@ -47,18 +57,22 @@ class Proof:
     outputs_apart: float
     apart_bits: float
     gap_share: float
+    levels_apart: float = 0.0
 
 
-def noise(explainer: Explainer, count: int) -> list[Photograph]:
-    """Photographs of the input's size to try a model on."""
+def noise(explainer: Explainer, count: int, *, decoded: bool = False) -> list[Photograph]:
+    """Photographs of the input's size to try a model on; ``decoded`` of other sizes too."""
     deployed = explainer.deployed
     size = deployed.model.input_shape[1:]
+    one_size = not decoded or deployed.preprocess.resize == "none"
     if deployed.preprocess.color == "INPUT":
         inputs = deployed.model.entry.ranges[0]
         return [deployed.read(inputs.noise(size, number, margin=MARGIN)) for number in range(count)]
     found = []
     for number in range(count):
-        waves = _CONTRASTS[number % len(_CONTRASTS)] * natural_noise((3, *size), generator(0, number))
+        scale = (1.0, 1.0) if one_size else _SHARES[number % len(_SHARES)]
+        height, width = (max(round(side * share), 1) for side, share in zip(size, scale, strict=True))
+        waves = _CONTRASTS[number % len(_CONTRASTS)] * natural_noise((3, height, width), generator(0, number))
         shares = np.clip(0.5 + 0.5 * waves, 0, 1).transpose(1, 2, 0)
         found.append(deployed.read(np.asarray(255 * shares, np.uint8)))
     return found
@@ -75,22 +89,51 @@ def prove(
     deployed = explainer.deployed
     model, device = deployed.model, deployed.device
     file = Session(model.data, device, batch=model.rows, folder=model.path.parent)
-    data = exported.SerializeToString()
-    session = Session(data, device, batch=model.rows)
-    identical, outputs, apart, gaps = True, 0.0, 0.0, 0.0
+    session = Session(exported.SerializeToString(), device, batch=model.rows)
+    front = None
+    if asked.decoded:
+        front = Session(front_of(exported, model.entry.name).SerializeToString(), device, batch=model.rows)
+    proof = Proof(len(pictures), True, 0.0, 0.0, 0.0)
     for picture in pictures:
         inputs = as_file_takes_it(deployed.prepare(picture)[1][None], model.entry)
-        said = file.run_all(inputs)
+        taken = inputs if front is None else front.run_all(picture.raw[None])[0]
+        said = file.run_all(taken)
         found = _explanations(explainer, asked, picture)
         rows = [np.array([each.target.number]) for each in found[:1] if INPUT in asked.targets]
-        given = session.run_all(inputs, *rows)
-        evidence, budget = given[-2][0], given[-1][0]
-        identical &= all(map(_same, said, given[:-2]))
-        outputs = max(outputs, *map(_off, said, given[:-2]))
-        apart = max(apart, *map(_apart, found, evidence))
-        gaps = max(gaps, *(float(gap / max(abs(first - last), 1.0)) for first, last, _, _, gap in budget))
+        given = session.run_all(inputs if front is None else picture.raw[None], *rows)
+        own, (evidence, budget, *more) = given[: len(said)], given[len(said) :]
+        in_picture = more[0][0] if more else ()
+        apart = [*map(_apart, found, evidence[0]), *map(_carried, found, in_picture)]
+        proof = Proof(
+            len(pictures),
+            proof.identical and all(map(_same, said, own)),
+            max(proof.outputs_apart, *map(_off, said, own)),
+            max(proof.apart_bits, *apart),
+            max(proof.gap_share, *(float(gap / max(abs(one - two), 1.0)) for one, two, _, _, gap in budget[0])),
+            max(proof.levels_apart, _levels(taken, inputs, explainer)),
+        )
         done(1)
-    return Proof(len(pictures), identical, outputs, apart, gaps)
+    return proof
+
+
+def front_of(exported: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """What makes the model's input, of that name, of decoded pictures."""
+    net = Net(exported)
+    inside = next(value for value in exported.graph.value_info if value.name == name)
+    return net.model_of(net.needed(inside.name), net.inputs[:1], [inside], "front")
+
+
+def _levels(taken: AnyArray, inputs: AnyArray, explainer: Explainer) -> float:
+    """Largest difference of what goes into the model, in levels."""
+    deployed = explainer.deployed
+    axis = 1 if deployed.model.entry.layout == "NCHW" else 3
+    off = np.abs(taken.astype(np.float64) - inputs.astype(np.float64)).max(axis=tuple({0, 1, 2, 3} - {axis}))
+    return float((off * np.array(deployed.preprocess.std) / deployed.preprocess.scale).max())
+
+
+def _carried(found: Explanation, in_picture: AnyArray) -> float:
+    """Largest difference in the picture's own pixels, summed over patches, bits."""
+    return float(np.abs(pooled(in_picture) - pooled(found.pixels)).max())
 
 
 def _explanations(explainer: Explainer, asked: Asked, picture: Photograph) -> list[Explanation]:

@@ -1,6 +1,6 @@
 """What an exported model carries to be checked anywhere: a small picture, and its evidence where the model was made.
 
-The picture is of `BLOCKS` x `BLOCKS` patches of one colour. At row r and column c of the file's input, channel k has
+The picture is of `BLOCKS` x `BLOCKS` patches of one colour. At row r and column c of H and W, channel k has
 ``low[k] + (high[k] - low[k]) * levels[k][r * BLOCKS // H][c * BLOCKS // W] / 255``, rounded where the input holds whole
 numbers. Evidence is summed over the same patches: float64 sums of what the model gave, in bits.
 """
@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from onnx_evidence.evidence import generator, natural_noise
+from onnx_evidence.graphs import Net
 from onnx_evidence.intake import Entry, as_file_takes_it
+from onnx_evidence.sessions import Session
 from onnx_evidence.types import AnyArray, FloatArray
 
 BLOCKS = 8
@@ -26,26 +29,37 @@ def levels_of(channels: int) -> AnyArray:
     return np.asarray(np.rint(255 * np.clip(0.5 + 0.5 * waves, 0, 1)), np.int64)
 
 
+def decoded(size: tuple[int, int], *, as_it_is: bool) -> Entry:
+    """Decoded pictures as an input: larger than the model's and of another shape, unless they are taken as they are."""
+    height, width = size
+    sides = size if as_it_is else (height + height // 4, width + width // 2)
+    return Entry("", "NHWC", TensorProto.UINT8, None, (3, *sides))
+
+
 def ends(entry: Entry) -> tuple[FloatArray, FloatArray]:
     """What the values of every channel of the input go from and to, (channels,)."""
     black, white = (entry.ranges[0].picture(np.full((entry.shape[0], 1, 1), share)).reshape(-1) for share in (0.0, 1.0))
     return black.astype(np.float64), white.astype(np.float64)
 
 
-def picture(sides: tuple[int, int, int], layout: str, elem_type: int, test: Mapping[str, Any]) -> AnyArray:
-    """The file's input (1, ...), of channels, height and width; ``test`` has low, high, and levels."""
+def picture(test: Mapping[str, Any], elem_type: int) -> AnyArray:
+    """The input (1, ...) of an exported model; ``test`` has size, layout, low, high, and levels."""
     low, high = (np.array(test[name])[:, None, None] for name in ("low", "high"))
-    rows, cols = (np.arange(side) * BLOCKS // side for side in sides[1:])
+    rows, cols = (np.arange(side) * BLOCKS // side for side in test["size"])
     shares = np.array(test["levels"], np.float64)[:, rows][:, :, cols] / 255
     values = (low + (high - low) * shares)[None].astype(np.float32)
-    return as_file_takes_it(values, Entry("", layout, elem_type, None, sides))
+    return as_file_takes_it(values, Entry("", test["layout"], elem_type, None, (len(low), *test["size"])))
 
 
-def picture_of(test: Mapping[str, Any], given: onnx.ValueInfoProto) -> AnyArray:
-    """The same, as what is recorded of the test and the file's own input say it."""
-    first, middle, last = (dim.dim_value for dim in given.type.tensor_type.shape.dim[1:])
-    sides = (first, middle, last) if test["layout"] == "NCHW" else (last, first, middle)
-    return picture(sides, test["layout"], given.type.tensor_type.elem_type, test)
+def answers(
+    model: onnx.ModelProto, session: Session, test: Mapping[str, Any], outputs: Mapping[str, str]
+) -> dict[str, Any]:
+    """What an exported model gives of the picture, by the kind of output; evidence summed over patches."""
+    given = picture(test, Net(model).inputs[0].type.tensor_type.elem_type)
+    target = [np.full(1, test["target"])] if test["target"] is not None else []
+    names = [value.name for value in model.graph.output]
+    found = dict(zip(names, session.run_all(given, *target), strict=True))
+    return {kind: (found[name][0] if kind == "budget" else pooled(found[name][0])) for kind, name in outputs.items()}
 
 
 def pooled(evidence: AnyArray) -> FloatArray:

@@ -38,7 +38,8 @@ def export_record(metadata: Mapping[str, str], path: Path) -> dict[str, Any] | N
         return None
     try:
         record = json.loads(metadata[RECORD])
-        whole = record["schema"] == SCHEMA and all(isinstance(each, str) for each in record["outputs"].values())
+        names = [*record["outputs"].values(), *(record["picture"] or {}).values()]
+        whole = record["schema"] == SCHEMA and all(isinstance(each, str) for each in names)
     except (ValueError, TypeError, KeyError, AttributeError):
         whole = False
     if not whole:
@@ -54,11 +55,17 @@ def without_evidence(proto: onnx.ModelProto, record: Mapping[str, Any]) -> None:
     graph, added = proto.graph, {*record["outputs"].values(), record["input"]}
     kept = [value for value in graph.output if value.name not in added]
     net = Net(proto)
-    nodes = net.needed(*(value.name for value in kept))
+    inputs = [value for value in graph.input if value.name not in added]
+    stop = []
+    if (picture := record["picture"]) is not None:
+        # What was the input is a tensor inside, made of decoded pictures.
+        own = [value for value in graph.value_info if value.name == picture["stands_for"]]
+        inputs = [*own, *(value for value in inputs if value.name != picture["input"])]
+        stop = [value.name for value in own]
+    nodes = net.needed(*(value.name for value in kept), stop=stop)
     needed = Net(net.model_of(nodes, [], [], graph.name))
     there = {name for node in nodes for name in node.output}
     told = [value for value in graph.value_info if value.name in there]
-    inputs = [value for value in graph.input if value.name not in added]
     for field, values in (
         (graph.output, kept),
         (graph.input, inputs),
