@@ -33,6 +33,7 @@ from onnx_evidence.intake import (
     Model,
     as_file_takes_it,
     check_labels,
+    exported_graph,
     find_class,
     given_labels,
     load_model,
@@ -176,6 +177,46 @@ class Heads:
             if sum(each.nbytes for known in (*self._seen.values(), found) for each in known) <= MOST_SEEN:
                 self._seen[key] = found
         return found
+
+
+class Inside:
+    """What explains a file inside of it, ready to run.
+
+    Attributes
+    ----------
+    record : dict
+        As 'export' has it in the file.
+    """
+
+    def __init__(self, model: Model, device: Device) -> None:
+        assert model.explains is not None
+        self.record, self._entry = model.explains, model.entry
+        proto = exported_graph(model)
+        self._names = [value.name for value in proto.graph.output]
+        self._session = Session(proto, device, batch=model.rows)
+
+    def run(self, inputs: Features, target: int) -> tuple[FloatArray, FloatArray]:
+        """Evidence and budget of one picture, in the file's order of targets.
+
+        Parameters
+        ----------
+        inputs : ndarray of float32, shape (channels, H, W)
+            The preprocessed picture.
+        target : int
+            The class, for a file that takes one with the picture.
+
+        Returns
+        -------
+        evidence : ndarray of float64, shape (targets, H, W)
+            Bits per pixel of the input.
+        budget : ndarray of float64, shape (targets, 5)
+            Bits with all features, without, for, against, unaccounted.
+        """
+        given = [] if self.record["input"] is None else [np.array([target], np.int64)]
+        found = self._session.run_all(as_file_takes_it(inputs[None], self._entry), *given)
+        by_name = dict(zip(self._names, found, strict=True))
+        evidence, budget = (by_name[self.record["outputs"][kind]][0] for kind in ("evidence", "budget"))
+        return evidence.astype(np.float64), budget.astype(np.float64)
 
 
 def _refuse_empty(**given: object) -> None:
@@ -563,6 +604,21 @@ class DeployedModel:
         at_input = cut.name == self.model.input_name
         open_tail = partial(self._parts.open, ("tail", cut.name), partial(self.graph.tail, cut))
         return Classifier(self.session if at_input else open_tail())
+
+    def inside(self) -> Inside:
+        """What explains the file, inside of it.
+
+        Returns
+        -------
+        Inside
+
+        Raises
+        ------
+        ModelError, DeviceError
+            As `head`; `ChangedError`, which is one, if the file was changed since it was read.
+        """
+        self._parts.check_open()
+        return Inside(self.model, self.device)
 
     def field(self, cut: Cut, inputs: Features | None = None, heads: Heads | None = None) -> CellField:
         """Where the cells of a cut look; measured once for every range that inputs have.

@@ -388,10 +388,11 @@ def test_the_command_writes_a_model_that_can_be_checked_and_explained(tiny_model
     assert (checked.exit_code, checked.output.splitlines()[-1]) == (0, "right"), checked.output
     inspected = run_(main, ["inspect", str(out)]).output
     assert "what explains it is left out: the same arithmetic" in inspected
+    assert "explains     itself: bee, winner rather than ant, in 'evidence', 'budget' (integrated, 9 steps" in inspected
     assert "labels       recorded" in inspected
-    # It is explained as the model that is in it.
+    # The model that is in it can be explained, too.
     picture = next(write_pictures(tmp_path / "pictures", 1).iterdir())
-    with Explainer(out, device="cpu") as inside, Explainer(tiny_model, device="cpu") as before:
+    with Explainer(out, device="cpu", method="integrated") as inside, Explainer(tiny_model, device="cpu") as before:
         assert np.array_equal(inside.explain(picture).values, before.explain(picture).values)
     # And exported again, from what was exported.
     again = tmp_path / "again.onnx"

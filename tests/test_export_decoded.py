@@ -111,7 +111,11 @@ def test_an_exported_model_takes_decoded_pictures(tiny_model: Path, tmp_path: Pa
         explainer = Explainer(deployed, steps=4, most_steps=4)
         exported = export_model(explainer, Asked(decoded=True), pictures=3)
         assert exported.info["proof"]["levels_apart"] == 0
-        assert exported.info["picture"] == {"input": "picture", "stands_for": "input", "evidence": "evidence_in_picture"}
+        assert exported.info["picture"] == {
+            "input": "picture",
+            "stands_for": "input",
+            "evidence": "evidence_in_picture",
+        }
         onnx.checker.check_model(onnx.load_model_from_string(exported.data), full_check=True)
         pictures = np.random.default_rng(1).integers(0, 256, (3, 50, 91, 3), dtype=np.uint8)
         *_, evidence, budget, in_picture = run(exported.data, pictures)

@@ -105,7 +105,7 @@ def test_a_strangers_method_is_one_file_and_one_line_of_the_table(tiny_model, tm
     table = (copy / "methods" / "table.py").read_text()
     lines = table.replace("    )\n}\n", "        toy.TOY,\n    )\n}\n")
     assert len(lines.splitlines()) == len(table.splitlines()) + 1
-    (copy / "methods" / "table.py").write_text(lines.replace(" import masks, ", " import toy, masks, "))
+    (copy / "methods" / "table.py").write_text(lines.replace(" import inside, ", " import toy, inside, "))
     picture = tmp_path / "p.png"
     cv2.imwrite(str(picture), np.random.default_rng(2).integers(0, 256, (40, 50, 3)).astype(np.uint8))
     code = ["-W", "error", "-c", RUN, str(tiny_model), str(picture), str(tmp_path / "out")]

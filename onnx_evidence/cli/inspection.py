@@ -38,6 +38,7 @@ def inspect_model(deployed: DeployedModel) -> dict[str, Any]:
             "batch": model.batch,  # how many pictures run at once; null: any number
         },
         "changes": list(model.changes),  # what was done to the graph
+        "explains": None if model.explains is None else {**model.explains, "self_test": None},  # recorded by 'export'
         "proof": None if model.proof is None else asdict(model.proof),  # how far that is from the file
         "output": {
             "name": model.output_name,

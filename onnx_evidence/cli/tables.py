@@ -156,6 +156,7 @@ def inspection_table(report: dict[str, Any]) -> str:
         f"model        {report['model']} (opset {report['opset']}, {report['multiply_adds'] / 1e6:.0f} million "
         "multiply-adds)",
         f"input        {report['input']['name']}: {shape}, {report['input']['dtype']}, {report['input']['layout']}",
+        *([f"explains     {_explains(report['explains'])}"] if report["explains"] else []),
         *([f"taken in     {_taken_in(report)}"] if report["changes"] else []),
         f"output       {_output(report['output'], report['classes'])}",
         f"labels       {'recorded' if report['labels'] else 'missing: pass --labels FILE to name classes'}",
@@ -314,6 +315,17 @@ def export_table(info: dict[str, Any], path: Path, growth: float) -> str:
         f"proved on {several(proof['pictures'], 'picture')} of noise: the file's own outputs are "
         f"{_own(proof['outputs_apart'])}, evidence of a patch is within {proof['apart_bits']:.1g} bits of what "
         f"'explain' gives with as many steps; up to {proof['gap_share']:.1%} of the bits are unaccounted",
+    )
+
+
+def _explains(info: dict[str, Any]) -> str:
+    """What an exported model says of its own."""
+    settings, outputs = info["settings"], ", ".join(repr(name) for name in info["outputs"].values())
+    versus = "" if info["versus"] is None else f" rather than {info['versus_label']}"
+    pictures = "" if info["picture"] is None else f", of decoded pictures in {info['picture']['input']!r}"
+    return (
+        f"itself: {', '.join(info['target_labels'])}{versus}, in {outputs}{pictures} ({settings['method']}, "
+        f"{settings['steps']} steps, {', '.join(info['cuts'])}; version {info['version']})"
     )
 
 

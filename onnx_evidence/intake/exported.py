@@ -1,7 +1,7 @@
 """Models that explain themselves, as `export` writes them: their record, and the deployed model in them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +52,37 @@ def export_record(metadata: Mapping[str, str], path: Path) -> dict[str, Any] | N
 
 def without_evidence(proto: onnx.ModelProto, record: Mapping[str, Any]) -> None:
     """Leave the deployed model alone of an exported one: what explains it goes; in place."""
-    graph, added = proto.graph, {*record["outputs"].values(), record["input"]}
-    kept = [value for value in graph.output if value.name not in added]
-    net = Net(proto)
-    inputs = [value for value in graph.input if value.name not in added]
-    stop = []
-    if (picture := record["picture"]) is not None:
-        # What was the input is a tensor inside, made of decoded pictures.
-        own = [value for value in graph.value_info if value.name == picture["stands_for"]]
-        inputs = [*own, *(value for value in inputs if value.name != picture["input"])]
-        stop = [value.name for value in own]
-    nodes = net.needed(*(value.name for value in kept), stop=stop)
+    from_own_input(proto, record)
+    added = {*record["outputs"].values(), record["input"]}
+    _reduce(
+        proto,
+        [value for value in proto.graph.input if value.name not in added],
+        [value for value in proto.graph.output if value.name not in added],
+    )
+
+
+def from_own_input(proto: onnx.ModelProto, record: Mapping[str, Any]) -> None:
+    """Leave out what makes the model's input of decoded pictures, and evidence in theirs, if there is any; in place."""
+    if (picture := record["picture"]) is None:
+        return
+    graph = proto.graph
+    # What was the input is a tensor inside.
+    inputs = [value for value in graph.value_info if value.name == picture["stands_for"]]
+    inputs += [value for value in graph.input if value.name != picture["input"]]
+    _reduce(proto, inputs, [value for value in graph.output if value.name != picture["evidence"]])
+
+
+def _reduce(
+    proto: onnx.ModelProto, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
+) -> None:
+    """Leave what makes some outputs of some inputs."""
+    graph, net = proto.graph, Net(proto)
+    nodes = net.needed(*(value.name for value in outputs), stop=[value.name for value in inputs])
     needed = Net(net.model_of(nodes, [], [], graph.name))
     there = {name for node in nodes for name in node.output}
     told = [value for value in graph.value_info if value.name in there]
     for field, values in (
-        (graph.output, kept),
+        (graph.output, outputs),
         (graph.input, inputs),
         (graph.node, nodes),
         (graph.value_info, told),

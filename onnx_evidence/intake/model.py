@@ -3,16 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from onnx_evidence.counting import MAX_WORK
-from onnx_evidence.errors import ModelError
+from onnx_evidence.errors import ChangedError, ModelError
 from onnx_evidence.evidence import ClassKind
 from onnx_evidence.files import NOTHING_KEPT, Cache
 from onnx_evidence.graphs import Net, TensorInfo
 from onnx_evidence.intake.entry import Entry
-from onnx_evidence.intake.external import INLINE_LIMIT, Weights, check_unchanged
+from onnx_evidence.intake.exported import from_own_input
+from onnx_evidence.intake.external import INLINE_LIMIT, Weights, check_unchanged, digest
 from onnx_evidence.intake.labels import recorded_labels
 from onnx_evidence.intake.outputs import settle_output
 from onnx_evidence.intake.peek import peek
@@ -94,6 +96,8 @@ class Model:
         Where it comes from, in words.
     labels : tuple of str or None
         Class names as recorded in the file or beside it, or as its ZipMap has them.
+    explains : dict or None
+        What 'export' recorded in the file, if it explains itself; see `exported_graph`.
     """
 
     path: Path
@@ -126,6 +130,7 @@ class Model:
     preprocess: Preprocess | None
     preprocess_source: str | None
     labels: tuple[str, ...] | None
+    explains: dict[str, Any] | None = field(default=None, repr=False)
 
     def check_unchanged(self) -> None:
         """Refuse to go on where weights beside the file were changed since it was read.
@@ -227,7 +232,7 @@ def load_model(
         rows=taken.rows,
         arithmetic=taken.arithmetic,
         own=taken.own,
-        changes=(*(["what explains it is left out"] * file.explains), *taken.changes),
+        changes=(*(["what explains it is left out"] * (file.explains is not None)), *taken.changes),
         proof=taken.proof,
         output_name=found.name,
         output_kind=found.holds,
@@ -241,4 +246,35 @@ def load_model(
         preprocess=beside.preprocess,
         preprocess_source=beside.source,
         labels=recorded_labels(metadata, path) or beside.labels or class_names(net, tensors, found.name),
+        explains=file.explains,
     )
+
+
+def exported_graph(model: Model) -> onnx.ModelProto:
+    """What 'export' made of a model, from its own input on.
+
+    Parameters
+    ----------
+    model : Model
+        One that explains itself.
+
+    Returns
+    -------
+    onnx.ModelProto
+        With all outputs but those in pixels of decoded pictures.
+
+    Raises
+    ------
+    ChangedError
+        If the file was changed since it was read.
+    """
+    assert model.explains is not None
+    try:
+        data = model.path.read_bytes()
+    except OSError:
+        data = b""
+    if digest(data, ()) != model.sha256:
+        raise ChangedError(f"{model.path}: the file was changed since it was read: open it again")
+    proto = onnx.load_model_from_string(data)
+    from_own_input(proto, model.explains)
+    return proto

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -60,8 +60,8 @@ class File(NamedTuple):
         Large weights, which ``proto`` refers to.
     cache : Cache
         What was found out of it by trying, before.
-    explains : bool
-        Whether it explains itself; `data` and ``proto`` are the deployed model in it.
+    explains : dict or None
+        What 'export' recorded in it, if it explains itself; `data` and ``proto`` are the deployed model in it.
     """
 
     path: Path
@@ -74,7 +74,7 @@ class File(NamedTuple):
     outputs: frozenset[str] = frozenset()
     held: Sequence[AnyArray] = ()
     cache: Cache = NOTHING_KEPT
-    explains: bool = False
+    explains: dict[str, Any] | None = None
 
 
 def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -> File:
@@ -140,7 +140,7 @@ def read_file(path: Path, limit: int = INLINE_LIMIT, max_work: int = MAX_WORK) -
     outputs = frozenset(value.name for value in proto.graph.output)
     proto, held = hold_apart(proto)
     found = File(path, data, proto, sha256, objection, tuple(beside), max_work, outputs, held)
-    return found._replace(explains=record is not None)
+    return found._replace(explains=record)
 
 
 @contextmanager

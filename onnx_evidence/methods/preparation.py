@@ -15,8 +15,9 @@ from onnx_evidence.methods.background_file import BackgroundFile, load_backgroun
 from onnx_evidence.methods.choice import check_settings, method_of
 from onnx_evidence.methods.combine import combined
 from onnx_evidence.methods.engine import Engine, Question, View, placed
+from onnx_evidence.methods.inside import INSIDE
 from onnx_evidence.methods.method import Method
-from onnx_evidence.methods.settings import AGREEMENT, DEFAULT_METHOD, PLAIN_MEAN, WITH_RELEVANCE, Settings
+from onnx_evidence.methods.settings import AGREEMENT, DEFAULT_METHOD, OPTIONS, PLAIN_MEAN, WITH_RELEVANCE, Settings
 from onnx_evidence.methods.site import EvidenceMap, Site
 from onnx_evidence.methods.table import FALLBACK_METHODS
 from onnx_evidence.pictures import list_images
@@ -64,7 +65,8 @@ def prepare(deployed: DeployedModel, settings: Settings) -> Prepared:
     """Settle the method, choose the cuts and make an engine ready at each.
 
     Where the method was left to choose, one that the model does not allow gives way to the next: for want of a backward
-    rule windows of features are removed, for want of a cut windows of pixels. What the user named is never replaced.
+    rule windows of features are removed, for want of a cut windows of pixels. A file that explains itself is asked, if
+    nothing else is set. What the user named is never replaced.
 
     Parameters
     ----------
@@ -84,6 +86,8 @@ def prepare(deployed: DeployedModel, settings: Settings) -> Prepared:
     """
     if "method" not in settings.chosen_by_us:
         return _prepare(deployed, settings, "asked for")
+    if deployed.model.explains is not None and _is_plain(settings):
+        return _prepare(deployed, replace(settings, method=INSIDE.name), "the file was exported with its explanation")
     chosen, reason = settings, f"settled by --quality {settings.quality}"
     if settings.method == AUTO:
         chosen = replace(settings, method=DEFAULT_METHOD)
@@ -102,6 +106,12 @@ def prepare(deployed: DeployedModel, settings: Settings) -> Prepared:
         chosen = replace(settings.without_quality(), method=instead)
         check_settings(chosen)
     return _prepare(deployed, chosen, reason)
+
+
+def _is_plain(settings: Settings) -> bool:
+    """Whether nothing is asked of the method."""
+    plain = {name for name, option in OPTIONS.items() if not option.for_all} | {"quality", "layers"}
+    return all(getattr(settings, name) == getattr(Settings, name) for name in plain)
 
 
 def _prepare(deployed: DeployedModel, settings: Settings, reason: str) -> Prepared:

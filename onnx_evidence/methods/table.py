@@ -1,6 +1,6 @@
 """The table of methods: what ``--method`` names. A method is added with a file of its own and a line here."""
 
-from onnx_evidence.methods import masks, order, path, removal, slopes
+from onnx_evidence.methods import inside, masks, order, path, removal, slopes
 from onnx_evidence.methods.method import Method
 
 METHODS: dict[str, Method] = {
@@ -12,6 +12,7 @@ METHODS: dict[str, Method] = {
         path.INTEGRATED_GRADIENTS,
         *slopes.METHODS,
         *masks.METHODS,
+        inside.INSIDE,
     )
 }
 # Where the method is left to choose: without a backward graph, and without a cut that has a grid. Of what works on
