@@ -164,6 +164,31 @@ def test_every_question_is_answered_as_explain_does(explainer: Explainer, target
         assert apart(explainer.explain(picture, target=another, versus=rival), values) > 100 * CLOSE
 
 
+def test_evidence_may_be_left_on_the_grid_of_a_cut(explainer: Explainer, tiny_model: Path, tmp_path: Path):
+    """What `explain` keeps beside its map; of several cuts there is none."""
+    with pytest.raises(SettingError, match="cells of 2 cuts"):
+        explained(explainer, Asked(cells=True))
+    with Explainer(tiny_model, device="cpu", steps=4, most_steps=4, layer="deep.add") as alone:
+        picture, inputs = first_of(alone)
+        with pytest.raises(SettingError, match="not of decoded pictures"):
+            explained(alone, Asked(cells=True, decoded=True))
+        exported = export_model(alone, Asked(cells=True), pictures=1)
+        assert exported.info["unit"] == "bits per cell"
+        cells = run(exported.data, inputs)[-2]
+        grid = alone.explain(picture).grids[0]
+        assert cells.shape == (1, 1, *grid.shape)
+        assert np.abs(cells[0, 0] - grid).max() < CLOSE
+        assert np.abs(grid).max() > 100 * CLOSE
+    path = tmp_path / "cells.onnx"
+    path.write_bytes(exported.data)
+    assert check_exported(path, tiny_model, device="cpu").passed
+    # No picture: the model inside is explained.
+    with Explainer(path, device="cpu") as inner:
+        assert inner.settings.method == "integrated"
+    with pytest.raises(SettingError, match="gives bits per cell"):
+        Explainer(path, device="cpu", method="inside")
+
+
 def test_a_class_may_be_asked_for_with_every_picture(explainer: Explainer):
     model = explained(explainer, Asked((INPUT,)))
     pictures = noise(explainer, 3)

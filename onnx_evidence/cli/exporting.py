@@ -73,6 +73,12 @@ def _settings(command: Any) -> Any:
     metavar="N",
     help="Steps that are run together: fewer take less memory.",
 )
+@click.option(
+    "--pixels/--cells",
+    default=True,
+    show_default=True,
+    help="Evidence in pixels of the input, or on the grid of the one cut that --layer names, which is much smaller.",
+)
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print what is recorded in the file.")
 @verbosity_options
@@ -83,6 +89,7 @@ def export(
     targets: tuple[str, ...],
     versus: str | None,
     at_once: int,
+    pixels: bool,
     opening: Opening,
     as_json: bool,
     quiet: bool,
@@ -106,7 +113,7 @@ def export(
     steps = QUALITIES[wanted.get("quality", "default")].get("steps") or wanted.get("steps") or STEPS
     layers = wanted.pop("layers", None)
     more = {"steps": steps, "most_steps": steps, **({"layer": layers} if layers else {})}
-    asked = replace(_asked(deployed, targets, versus, at_once), decoded=decoded)
+    asked = replace(_asked(deployed, targets, versus, at_once), decoded=decoded, cells=not pixels)
     with Explainer(deployed, **{**wanted, **more}) as explainer, progress_bar(None, "picture", quiet or as_json) as bar:
         found = export_model(explainer, asked, done=bar.update)
     write_bytes(out, found.data)

@@ -306,7 +306,7 @@ def export_table(info: dict[str, Any], path: Path, growth: float) -> str:
     used = "computed once more for evidence" if info["apart"] else "used for evidence"
     return shown(
         f"{path}: {growth:+.1%} in size; what the file computes is {used}",
-        f"  output {outputs['evidence']!r}: {info['unit']} of the input, for each of: "
+        f"  output {outputs['evidence']!r}: {_unit(info['unit'])}, for each of: "
         f"{', '.join(info['target_labels'])}{given}{versus}",
         f"  output {outputs['budget']!r}: bits with all features, without, for, against, unaccounted",
         *_of_pictures(info),
@@ -342,6 +342,10 @@ def _of_pictures(info: dict[str, Any]) -> list[str]:
         f"{made}",
         f"  output {picture['evidence']!r}: the same evidence in bits per pixel of the picture",
     ]
+
+
+def _unit(unit: str) -> str:
+    return f"{unit} of the input" if unit == "bits per pixel" else unit
 
 
 def _own(apart: float) -> str:

@@ -42,6 +42,8 @@ PICTURE, IN_PICTURE = "picture", "evidence_in_picture"
 # Which class, if not one by number: that which the model gives, one that is asked for with the picture; and what it is
 # held against: that which comes next.
 WINNER, INPUT, RUNNER_UP = "winner", "input", "runner-up"
+# What evidence that is left on a grid is in.
+CELLS = "bits per cell"
 # Of every path, unless they are set.
 STEPS = 9
 # The methods whose steps are settled beforehand.
@@ -67,6 +69,8 @@ class Asked:
         file's own outputs otherwise, and the picture goes through the model once more.
     decoded : bool
         Whether it takes decoded pictures of any size, uint8 (N, height, width, 3), and does all that is done to them.
+    cells : bool
+        Whether evidence is left on the grid of the one cut, in bits per cell: the mean over backgrounds.
     """
 
     targets: Sequence[int | str] = (WINNER,)
@@ -74,6 +78,7 @@ class Asked:
     at_once: int = 5
     apart: bool = False
     decoded: bool = False
+    cells: bool = False
 
 
 def explained(explainer: Explainer, asked: Asked) -> onnx.ModelProto:
@@ -111,6 +116,12 @@ def _check(explainer: Explainer, asked: Asked) -> None:
             f"background {settings.background!r} cannot be exported: take mean, zero, blur, blur+mean, or FILE.npz "
             "with --statistic position or channel"
         )
+    if asked.cells and len(explainer.engines) != 1:
+        raise SettingError(
+            f"cells of {len(explainer.engines)} cuts cannot be exported: name one with --layer, or take --pixels"
+        )
+    if asked.cells and asked.decoded:
+        raise SettingError("cells are of the model's input, not of decoded pictures: drop --cells, or 'inside'")
     if asked.decoded:
         check_decoded(explainer.deployed.preprocess)
     if any(engine.field.how == OPEN for engine in explainer.engines):
@@ -197,7 +208,8 @@ class _Export:
         if INPUT in self.asked.targets:
             graph.input.append(helper.make_tensor_value_info(names[2], TensorProto.INT64, [batch]))
         targets = len(self.asked.targets)
-        for name, shape in ((names[0], [targets, *self.size]), (names[1], [targets, 5])):
+        grid = self.explainer.engines[0].cut.grid if self.asked.cells else self.size
+        for name, shape in ((names[0], [targets, *grid]), (names[1], [targets, 5])):
             graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape]))
         if self.asked.decoded:
             self._declare_decoded(batch, names[3], names[4])
@@ -277,9 +289,10 @@ class _Export:
         return GraphScore(direction, 1.0 - direction if self._has_rest else None, classes.count)
 
     def _answer(self, pictures: Value, sites: Sequence[Site], score: GraphScore) -> tuple[Value, Value]:
-        """Evidence (N, H, W) and budget (N, 5)."""
+        """Evidence, (N, H, W) or of cells (N, A, B), and budget (N, 5)."""
         maps = [integrate(self.whole, site, score, self.settings.steps, self.asked.at_once) for site in sites]
-        return self._combined(pictures, maps, score), mean_budget([each.budget for each in maps])
+        budget = mean_budget([each.budget for each in maps])
+        return (maps[0].cells if self.asked.cells else self._combined(pictures, maps, score)), budget
 
     def _combined(self, pictures: Value, maps: Sequence[GraphMaps], score: GraphScore) -> Value:
         first, *others = [each.values for each in maps]

@@ -12,7 +12,7 @@ from onnx_evidence.deployed import DeployedModel
 from onnx_evidence.errors import ModelError
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.export import selftest
-from onnx_evidence.export.build import Asked
+from onnx_evidence.export.build import CELLS, Asked
 from onnx_evidence.export.proof import ROUNDING, Proof, noise, prove
 from onnx_evidence.graphs import Net
 from onnx_evidence.intake import export_record
@@ -130,7 +130,12 @@ def _proof(
             )
         with Explainer(deployed, layer=layers, **chosen) as explainer:
             asked = Asked(
-                record["targets"], record["versus"], record["at_once"], record["apart"], record["picture"] is not None
+                record["targets"],
+                record["versus"],
+                record["at_once"],
+                record["apart"],
+                decoded=record["picture"] is not None,
+                cells=record["unit"] == CELLS,
             )
             pictures = noise(explainer, _PICTURES, decoded=asked.decoded)
             return prove(model, explainer, asked, pictures, done)

@@ -47,9 +47,10 @@ class Site:
 
 @dataclass(frozen=True)
 class GraphMaps:
-    """What one cut answers: maps (backgrounds, N, H, W), bits per pixel, and their budget."""
+    """What one cut answers: maps (backgrounds, N, H, W), bits per pixel, mean cells (N, A, B), and their budget."""
 
     values: Value
+    cells: Value
     budget: GraphBudget
 
 
@@ -79,8 +80,9 @@ def integrate(whole: Whole, site: Site, score: GraphScore, steps: int, at_once: 
         slope = slope + each
     cells = _cells(whole, site, slope, changes)
     without = _mean([scores[number * (steps - 1)] for number in range(count)])
-    budget = GraphBudget.of(cells.reduce("Mean", [0], keepdims=False), scores[len(points) - 1], without)
-    return GraphMaps(_to_pixels(whole, cells, site.field), budget)
+    mean = cells.reduce("Mean", [0], keepdims=False)
+    budget = GraphBudget.of(mean, scores[len(points) - 1], without)
+    return GraphMaps(_to_pixels(whole, cells, site.field), mean, budget)
 
 
 def _run(

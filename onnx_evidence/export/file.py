@@ -12,7 +12,7 @@ from onnx_evidence.errors import ModelError
 from onnx_evidence.evidence import EXCLUSIVE
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.export import selftest
-from onnx_evidence.export.build import INPUT, Asked, explained
+from onnx_evidence.export.build import CELLS, INPUT, Asked, explained
 from onnx_evidence.export.proof import ROUNDING, Proof, noise, prove
 from onnx_evidence.graphs import Net
 from onnx_evidence.intake import LABELS_KEY, RECORD, SCHEMA
@@ -150,7 +150,7 @@ def _info(model: onnx.ModelProto, explainer: Explainer, asked: Asked, proof: Pro
         "target_labels": [named(target) for target in asked.targets],
         "versus": asked.versus,
         "versus_label": None if asked.versus is None else named(asked.versus),
-        "unit": explainer.method.unit,
+        "unit": CELLS if asked.cells else explainer.method.unit,
         "settings": record["settings"],
         "background": record["background"],
         "background_sha256": record["hashes"]["background"],

@@ -45,7 +45,7 @@ class Proof:
         Largest difference between them, as a share of the largest value; half precision is computed otherwise where
         weights are read by more.
     apart_bits : float
-        Largest difference of the evidence of a patch, bits (`Explanation.patch`).
+        Largest difference of the evidence of a patch (`Explanation.patch`), or of a cell, bits.
     gap_share : float
         Largest share of the bits that the exported model leaves unaccounted.
     levels_apart : float
@@ -103,7 +103,8 @@ def prove(
         given = session.run_all(inputs if front is None else picture.raw[None], *rows)
         own, (evidence, budget, *more) = given[: len(said)], given[len(said) :]
         in_picture = more[0][0] if more else ()
-        apart = [*map(_apart, found, evidence[0]), *map(_carried, found, in_picture)]
+        differ = _apart_by_cells if asked.cells else _apart
+        apart = [*map(differ, found, evidence[0]), *map(_carried, found, in_picture)]
         proof = Proof(
             len(pictures),
             proof.identical and all(map(_same, said, own)),
@@ -150,10 +151,19 @@ def _explanations(explainer: Explainer, asked: Asked, picture: Photograph) -> li
     return found
 
 
-def _apart(found: Explanation, evidence: AnyArray) -> float:
-    other = replace(found, values=evidence.astype(np.float32))
+def _apart_by_cells(found: Explanation, evidence: AnyArray) -> float:
+    _check_finite(evidence)
+    return float(np.abs(found.grids[0] - evidence).max())
+
+
+def _check_finite(evidence: AnyArray) -> None:
     if not np.isfinite(evidence).all():
         raise ModelError("the exported model gives evidence that is not a finite number: take another --background")
+
+
+def _apart(found: Explanation, evidence: AnyArray) -> float:
+    _check_finite(evidence)
+    other = replace(found, values=evidence.astype(np.float32))
     return float(np.abs(found.shown - other.shown).max())
 
 

@@ -63,10 +63,11 @@ def answers(
 
 
 def pooled(evidence: AnyArray) -> FloatArray:
-    """Evidence (..., H, W) summed over patches: (..., BLOCKS, BLOCKS)."""
+    """Evidence (..., H, W) summed over patches: (..., BLOCKS, BLOCKS); of fewer rows or columns as they are."""
     found: FloatArray = evidence.astype(np.float64)
     for axis in (-2, -1):
-        side = found.shape[axis]
+        if (side := found.shape[axis]) < BLOCKS:
+            continue
         first = [-(-number * side // BLOCKS) for number in range(BLOCKS)]
         found = np.add.reduceat(found, first, axis=axis)
     return found

@@ -10,7 +10,7 @@ from onnx_evidence.deployed import DeployedModel, Inside
 from onnx_evidence.errors import CutError, SettingError, TargetError
 from onnx_evidence.evidence import Budget
 from onnx_evidence.methods.engine import CutMap, Engine, Progress, Question, View
-from onnx_evidence.methods.method import Method
+from onnx_evidence.methods.method import BITS_PER_PIXEL, Method
 from onnx_evidence.methods.settings import Settings
 from onnx_evidence.methods.site import Site
 
@@ -110,6 +110,10 @@ def _check(deployed: DeployedModel) -> None:
         raise SettingError(
             f"method 'inside': {path} does not explain itself: take another method, or a file that 'onnx-evidence "
             "export' wrote"
+        )
+    if record["unit"] != BITS_PER_PIXEL:
+        raise SettingError(
+            f"method 'inside': {path} gives {record['unit']}, which are no picture: take --method integrated"
         )
     if record["classes"] != deployed.class_kind.name:
         raise SettingError(

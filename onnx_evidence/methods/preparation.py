@@ -16,7 +16,7 @@ from onnx_evidence.methods.choice import check_settings, method_of
 from onnx_evidence.methods.combine import combined
 from onnx_evidence.methods.engine import Engine, Question, View, placed
 from onnx_evidence.methods.inside import INSIDE
-from onnx_evidence.methods.method import Method
+from onnx_evidence.methods.method import BITS_PER_PIXEL, Method
 from onnx_evidence.methods.settings import AGREEMENT, DEFAULT_METHOD, OPTIONS, PLAIN_MEAN, WITH_RELEVANCE, Settings
 from onnx_evidence.methods.site import EvidenceMap, Site
 from onnx_evidence.methods.table import FALLBACK_METHODS
@@ -86,7 +86,7 @@ def prepare(deployed: DeployedModel, settings: Settings) -> Prepared:
     """
     if "method" not in settings.chosen_by_us:
         return _prepare(deployed, settings, "asked for")
-    if deployed.model.explains is not None and _is_plain(settings):
+    if _is_plain(settings) and (deployed.model.explains or {}).get("unit") == BITS_PER_PIXEL:
         return _prepare(deployed, replace(settings, method=INSIDE.name), "the file was exported with its explanation")
     chosen, reason = settings, f"settled by --quality {settings.quality}"
     if settings.method == AUTO:
