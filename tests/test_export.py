@@ -196,9 +196,21 @@ def test_a_class_may_be_asked_for_with_every_picture(explainer: Explainer):
     evidence = run(model, inputs, np.array([4, 0, 2]))[-2]
     for picture, number, values in zip(pictures, (4, 0, 2), evidence, strict=True):
         assert apart(explainer.explain(picture, target=number), values[0]) < 1e-3
-    for wrong in (5, -6):
+    for wrong in (5, -1, -6):
         with pytest.raises(ort.capi.onnxruntime_pybind11_state.InvalidArgument, match=r"out of .*bounds"):
             run(model, inputs[:1], np.array([wrong]))
+
+
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_pictures_and_classes_that_do_not_match_fail(explainer: Explainer, at_once: int):
+    """Nothing is repeated to fit: not one class for all, not one picture for several, not other sides."""
+    model = explained(explainer, Asked((INPUT,), at_once=at_once))
+    inputs = np.zeros((3, *explainer.deployed.model.input_shape), np.float32)
+    for count, asked in ((1, [1, 2]), (3, [1]), (3, [1, 2]), (3, [])):
+        with pytest.raises(ort.capi.onnxruntime_pybind11_state.Fail, match="reshaped|same size"):
+            run(model, inputs[:count], np.array(asked, np.int64))
+    with pytest.raises(ort.capi.onnxruntime_pybind11_state.InvalidArgument, match="invalid dimensions"):
+        run(model, inputs[:1, :, 1:], np.array([1]))
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])

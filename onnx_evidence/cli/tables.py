@@ -311,7 +311,7 @@ def export_table(info: dict[str, Any], path: Path, growth: float) -> str:
         f"  output {outputs['budget']!r}: bits with all features, without, for, against, unaccounted",
         *_of_pictures(info),
         f"method: {settings['method']}, {settings['steps']} steps from each of: {info['background']}",
-        f"cuts: {', '.join(info['cuts'])}, combined by {settings['combine']}",
+        f"cuts: {', '.join(info['cuts'])}, {_combined(info)}",
         f"proved on {several(proof['pictures'], 'picture')} of noise: the file's own outputs are "
         f"{_own(proof['outputs_apart'])}, evidence of a patch is within {proof['apart_bits']:.1g} bits of what "
         f"'explain' gives with as many steps; up to {proof['gap_share']:.1%} of the bits are unaccounted",
@@ -342,6 +342,11 @@ def _of_pictures(info: dict[str, Any]) -> list[str]:
         f"{made}",
         f"  output {picture['evidence']!r}: the same evidence in bits per pixel of the picture",
     ]
+
+
+def _combined(info: dict[str, Any]) -> str:
+    as_it_is = info["unit"] == "bits per cell"
+    return "the mean over backgrounds" if as_it_is else f"combined by {info['settings']['combine']}"
 
 
 def _unit(unit: str) -> str:

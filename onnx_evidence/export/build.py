@@ -332,9 +332,12 @@ class _Classes:
         return self.winner * self.tape.integers(0) + self.tape.integers(int(number))
 
     def asked(self, name: str) -> Value:
-        """What the second input says; the run fails where there is no such class."""
-        numbers = self.tape.constant(np.arange(self.count))
-        return numbers.op("Gather", Value(self.tape, name, TensorProto.INT64))
+        """What the second input says; the run fails where there is no such class, or not one for every picture."""
+        numbers, asked = self.tape.constant(np.arange(self.count)), Value(self.tape, name, TensorProto.INT64)
+        # Numbers below 0 would count from the end.
+        below = asked.op("Less", asked.number(0), elem_type=TensorProto.BOOL)
+        place = below.op("Where", asked.number(self.count), asked, elem_type=TensorProto.INT64)
+        return numbers.op("Gather", place).reshape_like(self.winner)
 
     def marked(self, chosen: Value) -> Value:
         """1 at the class, 0 at all others: (N, K)."""
