@@ -207,7 +207,7 @@ def test_pictures_and_classes_that_do_not_match_fail(explainer: Explainer, at_on
     model = explained(explainer, Asked((INPUT,), at_once=at_once))
     inputs = np.zeros((3, *explainer.deployed.model.input_shape), np.float32)
     for count, asked in ((1, [1, 2]), (3, [1]), (3, [1, 2]), (3, [])):
-        with pytest.raises(ort.capi.onnxruntime_pybind11_state.Fail, match="reshaped|same size"):
+        with pytest.raises(ort.capi.onnxruntime_pybind11_state.Fail, match=r"reshaped|same size"):
             run(model, inputs[:count], np.array(asked, np.int64))
     with pytest.raises(ort.capi.onnxruntime_pybind11_state.InvalidArgument, match="invalid dimensions"):
         run(model, inputs[:1, :, 1:], np.array([1]))
