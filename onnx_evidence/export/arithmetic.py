@@ -32,7 +32,10 @@ class GraphScore:
             return linear / LN2
         counts = self.rest.op("Greater", self.rest.number(0.0), elem_type=TensorProto.BOOL)
         others = counts.op("Where", logits, logits.number(_NEVER), elem_type=logits.elem_type)
-        return (linear - others.reduce("LogSumExp", [-1], keepdims=False)) / LN2
+        # Written out: OpenVINO 2026.4 has ReduceLogSumExp sum over other axes, too, where sides are free.
+        largest = others.reduce("Max", [-1])
+        total = (others - largest).op("Exp").reduce("Sum", [-1]).op("Log") + largest
+        return (linear - total.op("Squeeze", total.tape.integers(-1))) / LN2
 
 
 @dataclass(frozen=True)

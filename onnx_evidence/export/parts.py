@@ -91,16 +91,38 @@ class Whole:
         copy.CopyFrom(node)
         rename_inputs(copy, names)
         key = _key(copy)
-        if key is None or (made := self._nodes.get(key)) is None:
-            # Names, and what exporters say of a node, are most of what it takes in a file.
-            made = [name and self._name() for name in node.output]
-            copy.output[:] = made
-            for field in ("name", "doc_string", "metadata_props"):
-                copy.ClearField(field)
-            self.net.add(copy)
-            if key is not None:
-                self._nodes[key] = made
+        found = None if key is None else self._nodes.get(key)
+        if found is not None:
+            return found
+        made = [self._turned(copy.input[0])] if self._turns_square(copy) else self._written_anew(copy)
+        if key is not None:
+            self._nodes[key] = made
         return made
+
+    def _written_anew(self, node: onnx.NodeProto) -> list[str]:
+        """Add a node; names, and what exporters say of it, are most of what it takes in a file."""
+        made = [name and self._name() for name in node.output]
+        node.output[:] = made
+        for field in ("name", "doc_string", "metadata_props"):
+            node.ClearField(field)
+        self.net.add(node)
+        return made
+
+    def _turns_square(self, node: onnx.NodeProto) -> bool:
+        """Whether it transposes a square constant."""
+        value = self.net.array(node.input[0]) if node.op_type == "Transpose" else None
+        return value is not None and value.ndim == 2 and value.shape[0] == value.shape[1] > 1
+
+    def _turned(self, name: str) -> str:
+        """The transpose of a square constant, put together of two parts.
+
+        OpenVINO (2024.4, 2026.4) takes a square matrix for its transpose where a graph has use for both; of what
+        runtimes put together when they load a model it does not know that. Without it maps of transformers are wrong.
+        """
+        matrix = Value(self.tape, name, self.net.constants[name].data_type)
+        side = len(array_of(self.net.constants[name]))
+        first, others = (matrix.slice([start], [end], [0]).transpose(1, 0) for start, end in ((0, 1), (1, side)))
+        return first.op("Concat", others, axis=1).name
 
     def _constant(self, tensor: onnx.TensorProto) -> str:
         content = _content(tensor)
