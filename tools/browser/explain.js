@@ -148,7 +148,11 @@ export async function explain(model, picture, asked = null) {
   const wanted = record.input === null ? 0 : (asked ?? 0);
   let found = await run(model, picture, wanted);
   const winner = largest(found.scores);
-  if (record.input !== null && asked === null && winner !== 0) found = await run(model, picture, winner);
+  let { ms } = found;
+  if (record.input !== null && asked === null && winner !== 0) {
+    found = await run(model, picture, winner);
+    ms += found.ms;
+  }
   const chosen = (target) => (target === "winner" ? winner : target === "input" ? (asked ?? winner) : target);
   const size = found.evidence.length / record.targets.length;
   const answers = record.targets.map((target, index) => answerOf(model, found, {
@@ -156,7 +160,7 @@ export async function explain(model, picture, asked = null) {
     evidence: found.evidence.subarray(index * size, (index + 1) * size),
     budget: found.budget.subarray(index * 5, (index + 1) * 5),
   }));
-  return { answers, winner, ms: found.ms, raw: found };
+  return { answers, winner: { number: winner, label: nameOf(model, winner) }, ms, raw: found };
 }
 
 async function run({ session, record }, { pixels, width, height }, target) {
@@ -182,15 +186,17 @@ async function run({ session, record }, { pixels, width, height }, target) {
   };
 }
 
-function answerOf({ record, labels }, { scores }, { target, evidence, budget }) {
-  const named = (number) => labels?.[number] ?? `class ${number}`;
+const nameOf = ({ labels }, number) => labels?.[number] || `class ${number}`;
+
+function answerOf(model, { scores }, { target, evidence, budget }) {
+  const { record } = model;
   const versus = record.versus === "runner-up" ? largest(scores, target) : record.versus;
   const [bits, without, supporting, opposing, unaccounted] = budget;
   // With bits of one class the first number is its log2 odds; rather than another they are odds of these two.
   const odds = versus === null && record.settings.score === "log-odds";
   return {
-    label: named(target),
-    title: versus === null ? named(target) : `${named(target)} rather than ${named(versus)}`,
+    target,
+    title: nameOf(model, target) + (versus === null ? "" : ` rather than ${nameOf(model, versus)}`),
     probability: odds ? 1 / (1 + 2 ** -bits) : null,
     evidence,
     budget: { bits, without, supporting, opposing, unaccounted },
@@ -315,16 +321,19 @@ export function smoothed(sum, seen, height, width, step) {
   const patch = patchOf(seen.size);
   const half = patch.map((side, axis) => (Math.max(1, Math.floor(side / 4)) / 2) * seen.pixel[axis]);
   const area = patch[0] * seen.pixel[0] * patch[1] * seen.pixel[1];
-  // No further than what the model saw, where there is nothing to average.
+  // No further than what the model saw: beyond it there is nothing to average, and nothing to show.
   const ends = (middle, reach, from, size) =>
-    [Math.max(middle - reach, from), Math.min(middle + reach, from + size)];
+    middle < from || middle > from + size
+      ? null
+      : [Math.max(middle - reach, from), Math.min(middle + reach, from + size)];
   const values = new Float32Array(rows * cols);
   let limit = 0;
   for (let row = 0, index = 0; row < rows; row++) {
-    const [top, bottom] = ends((row + 0.5) * step, half[0], seen.top, seen.height);
+    const down = ends((row + 0.5) * step, half[0], seen.top, seen.height);
     for (let col = 0; col < cols; col++, index++) {
-      const [left, right] = ends((col + 0.5) * step, half[1], seen.left, seen.width);
-      if (bottom <= top || right <= left) continue;
+      const across = ends((col + 0.5) * step, half[1], seen.left, seen.width);
+      if (down === null || across === null) continue;
+      const [top, bottom, left, right] = [...down, ...across];
       values[index] = (sum(top, left, bottom, right) / ((bottom - top) * (right - left))) * area;
       limit = Math.max(limit, Math.abs(values[index]));
     }

@@ -15,6 +15,7 @@ let work = Promise.resolve();
 function doing(words, task) {
   work = work.then(async () => {
     part.trouble.hidden = true;
+    part.trouble.textContent = "";
     part.main.setAttribute("aria-busy", "true");
     part.status.textContent = words;
     // Let these words be painted before what may take long.
@@ -47,6 +48,7 @@ async function useModel(bytes, name) {
   part.asked.value = "";
   part.picking.hidden = record.targets.length === 1;
   part.target.replaceChildren(...record.target_labels.map((label, index) => new Option(label, index)));
+  held.result = null;
   return held.picture ? answer() : "Ready. Drop a picture.";
 }
 
@@ -75,7 +77,14 @@ function take(files) {
 
 async function answer() {
   const { model, picture } = held;
-  held.result = await explaining.explain(model, picture, askedClass());
+  const asked = askedClass();
+  try {
+    held.result = await explaining.explain(model, picture, asked);
+  } catch (error) {
+    // What is on the screen is of this model and this picture, or not there.
+    part.result.hidden = true;
+    throw error;
+  }
   show(Number(part.target.value) || 0);
   const { threads } = model;
   return `${picture.name}: computed in ${seconds(held.result.ms)} on this device, ` +
@@ -89,7 +98,7 @@ function askedClass() {
   const { labels } = held.model;
   const named = labels?.findIndex((label) => label.toLowerCase() === text) ?? -1;
   if (named >= 0) return named;
-  if (/^\d+$/.test(text) && Number(text) < held.result.raw.scores.length) return Number(text);
+  if (/^\d+$/.test(text) && Number(text) < (held.result?.raw.scores.length ?? Infinity)) return Number(text);
   throw new explaining.Refusal(`The model has no class "${part.asked.value}".`);
 }
 
@@ -152,13 +161,17 @@ function say() {
   const { found, map, seen, strongest } = shown;
   const { bits, without, supporting, opposing, unaccounted } = found.budget;
   const [rows, cols] = explaining.patchOf(seen.size);
+  const { winner } = held.result;
+  part.said.textContent = found.target === winner.number ? `${picture.name}: the model says`
+    : `${picture.name}: the model says ${winner.label}. Asked for is`;
   part.title.textContent = found.title;
   part.probability.textContent = found.probability === null ? "" : `probability ${precise(found.probability)}`;
   const numbers = { with: signed(bits), without: signed(without), for: signed(supporting), against: signed(opposing),
     unaccounted: unaccounted.toFixed(2) };
   for (const [name, text] of Object.entries(numbers)) part[name].textContent = `${text} bits`;
-  const share = unaccounted / Math.max(Math.abs(bits - without), 1);
-  part.share.textContent = `${(100 * share).toFixed(0)} % of the difference. ` +
+  const difference = Math.abs(bits - without);
+  const share = unaccounted / Math.max(difference, 1);
+  part.share.textContent = `${(100 * share).toFixed(0)} % of ${difference < 1 ? "one bit" : "the difference"}. ` +
     (share > 0.05 ? "A file that is exported with more steps leaves less." : "");
   const at = ({ bits, pixel }) => `${signed(bits, 2)} bits at row ${pixel[0]}, column ${pixel[1]}`;
   part.strongestFor.textContent = strongest.most.bits > 0 ? at(strongest.most) : "nothing";
@@ -190,7 +203,7 @@ function read(y, x) {
   const [height, width] = explaining.patchOf(seen.size).map((side, axis) => side * seen.pixel[axis]);
   const [top, left] = [pointed[0] * held.picture.height - height / 2, pointed[1] * held.picture.width - width / 2];
   place(part.probe, { top, left, height, width });
-  part.reading.textContent = `${signed(sum(top, left, top + height, left + width), 3)} bits in this patch`;
+  part.reading.textContent = `${signed(sum(top, left, top + height, left + width), 3)} bits in this patch.`;
 }
 
 part.canvas.addEventListener("pointermove", (event) => {
@@ -198,6 +211,7 @@ part.canvas.addEventListener("pointermove", (event) => {
   read((event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width);
 });
 part.canvas.addEventListener("pointerleave", () => { part.probe.hidden = true; });
+part.canvas.addEventListener("focus", () => read(...pointed));
 part.canvas.addEventListener("blur", () => { part.probe.hidden = true; });
 part.canvas.addEventListener("keydown", (event) => {
   const way = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
