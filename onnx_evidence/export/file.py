@@ -144,6 +144,7 @@ def _info(model: onnx.ModelProto, explainer: Explainer, asked: Asked, proof: Pro
         "version": record["versions"]["onnx-evidence"],
         "model_sha256": deployed.model.sha256,
         "outputs": outputs,
+        "scores": {"name": deployed.model.output_name, "kind": deployed.model.output_kind},
         "picture": picture if asked.decoded else None,
         "input": inputs[-1] if INPUT in asked.targets else None,
         "targets": list(asked.targets),

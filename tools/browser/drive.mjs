@@ -4,7 +4,7 @@
 //     python tools/browser/expect.py FOLDER/model-explained.onnx photo.jpg -o expected
 //     node tools/browser/drive.mjs FOLDER expected photo.jpg [--screenshot page.png] [--browser PATH]
 //
-// FOLDER is put together as docs/export.md says. The browser is Chromium, of the system where no other is named.
+// FOLDER is put together as docs/serving.md says. The browser is Chromium, of the system where no other is named.
 
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";

@@ -176,7 +176,7 @@ async function run({ session, record }, { pixels, width, height }, target) {
   }
   const ms = performance.now() - start;
   // The model's own come first.
-  const scores = session.outputNames.find((name) => !Object.values(record.outputs).includes(name));
+  const scores = record.scores.name;
   return {
     ms,
     scores: results[scores].data,

@@ -42,7 +42,7 @@ void explain(const char* model, Picture picture, const char* out) {
   Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "explain");
   Ort::Session session(env, model, Ort::SessionOptions{});
   Ort::AllocatorWithDefaultOptions allocator;
-  const std::string logits = session.GetOutputNameAllocated(0, allocator).get();  // the model's own comes first
+  const std::string logits = session.GetOutputNameAllocated(0, allocator).get();  // the model's own come first
   const char* inputs[] = {"picture"};
   const char* outputs[] = {logits.c_str(), "budget", "evidence_in_picture"};
   const int64_t shape[] = {1, picture.height, picture.width, 3};
