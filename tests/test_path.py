@@ -379,6 +379,22 @@ def test_no_larger_share_is_missed_of_a_mean_than_of_its_paths(rng):
     assert {part.budget.steps for part in stopped} == {9}
 
 
+def test_a_path_that_misses_nothing_is_not_taken_for_ever(rng):
+    """As from the blurred picture of an even one, where the steps of the other path do not suffice."""
+    tail, score, taken = MixingTail(rng, smooth=False), SCORES["log-odds"], []
+    features = rng.normal(size=SHAPE)
+
+    def gradient(*given):
+        taken.append(len(given[0]))
+        assert len(taken) < 50
+        return tail.gradient(*given)
+
+    starts = np.stack([features, 5 * rng.normal(size=SHAPE)])
+    parts = integrate_all(features, starts, gradient, score, completeness=1e-9, most_steps=9)
+    assert [part.budget.steps for part in parts] == [5, 9]
+    assert parts[0].budget.gap == 0 < parts[1].budget.gap
+
+
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),

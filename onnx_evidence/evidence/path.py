@@ -218,7 +218,8 @@ def integrate_all(
         again = path(worst, before.budget.gap_share / 2, before)
         if again.budget.gap < before.budget.gap:
             parts[worst] = again
-        if again.budget.gap_share > before.budget.gap_share / 2:
+        # One that misses nothing, as where the baseline is the picture itself, has nothing to gain.
+        if before.budget.gap == 0 or again.budget.gap_share > before.budget.gap_share / 2:
             left.remove(worst)
     return parts
 
