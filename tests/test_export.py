@@ -327,6 +327,16 @@ def test_maps_are_combined_where_they_agree_as_the_explainer_does(count: int, rn
     assert count == 1 or np.abs(found[0] - maps[:, 0].mean(axis=0)).max() > 0.01
 
 
+def test_maps_of_many_pixels_are_summed_without_many_roundings(rng: np.random.Generator):
+    """A sum of float32 in float32 is off by many roundings, and all bits for a class with it."""
+    maps = np.abs(some_maps(rng, 4, 1)).repeat(40, axis=2).repeat(48, axis=3) * (1 + rng.random((4, 1, 240, 240)))
+    maps = maps.astype(np.float32)
+    (found,) = graph_of(lambda whole, m, w: [arithmetic.agreed(m, w)], m=maps, w=np.ones((4, 1, 1, 1)))
+    exact = maps[:, 0].astype(np.float64)
+    expected = exact.mean(axis=0) * agreement(list(exact))
+    assert abs(found[0].sum(dtype=np.float64) / expected.sum() - 1) < 2e-7
+
+
 def test_maps_of_silent_cuts_do_not_count(rng: np.random.Generator):
     maps = some_maps(rng, 4)
     weights = np.ones((4, 3, 1, 1))

@@ -90,7 +90,7 @@ def agreed(maps: Value, weights: Value) -> Value:
     count = weights.reduce("Sum", [0], keepdims=False)
     apart = scaled - middle
     # Of one map there is no variance, and it agrees with itself.
-    spread = (apart * apart * weights).reduce("Mean", [2, 3]).reduce("Sum", [0], keepdims=False)
+    spread = _over_pixels(apart * apart * weights, "Mean", [2, 3]).reduce("Sum", [0], keepdims=False)
     noise = spread / (count - 1.0).op("Max", count.number(0.5))
     square = middle * middle
     weight = middle.op("Abs") / size.op("Max", size.number(_LEAST))
@@ -116,8 +116,8 @@ def _scaled(values: Value, like: Value, sign: int) -> Value:
 def held_against(maps: Value, weights: Value, beside: Value, count: int) -> Value:
     """The mean of maps where they and another (N, H, W) agree; see `evidence.agreement.held_against`."""
     alone, unaided = mean(maps, weights), agreed(maps, weights)
-    size = beside.op("Abs").reduce("Sum", [1, 2])
-    scale = alone.op("Abs").reduce("Sum", [1, 2]) / size.op("Max", size.number(_LEAST))
+    size = _over_pixels(beside.op("Abs"), "Sum", [1, 2])
+    scale = _over_pixels(alone.op("Abs"), "Sum", [1, 2]) / size.op("Max", size.number(_LEAST))
     tape = beside.tape
     axes = tape.integers(0)
     both = maps.op("Concat", (beside * scale).op("Unsqueeze", axes), axis=0)
@@ -136,11 +136,16 @@ def _share(values: Value, like: Value, sign: int) -> tuple[Value, Value, Value]:
 
     And whether there is anything of it, and not too little; 1 or 0.
     """
-    wanted, there = (_part(each, sign).reduce("Sum", [1, 2]) for each in (like, values))
+    wanted, there = (_over_pixels(_part(each, sign), "Sum", [1, 2]) for each in (like, values))
     kept = _is_more(there.op("Abs"), 0.0)
     share = wanted / (there + (1.0 - kept)) * kept
     enough = 1.0 - _is_more(wanted.op("Abs") * CONTRADICTED - there.op("Abs"), 0.0)
     return share, kept, enough
+
+
+def _over_pixels(values: Value, how: str, axes: Sequence[int]) -> Value:
+    """Sums or means over all pixels of a map, in float64 and rounded once: in float32 there are many roundings."""
+    return values.cast(TensorProto.DOUBLE).reduce(how, axes).cast(TensorProto.FLOAT)
 
 
 def _part(values: Value, sign: int) -> Value:
