@@ -411,6 +411,35 @@ def test_pictures_are_blurred_to_the_bit_as_the_explainer_blurs_them(size, sigma
     assert not np.array_equal(found, np.stack([blur(each, 1.1 * sigma) for each in pictures]))
 
 
+def test_between_codes_features_of_every_cut_are_computed_from_the_picture_on(tmp_path: Path):
+    """What is read in the middle keeps the runtime from computing with integers, and changes what is behind."""
+    with opened("quantised", tmp_path) as deployed:
+        names = [cut.name for cut in deployed.graph.cuts if cut.name != "input"]
+        assert len(names) > 1
+        for count in (1, 2):
+            explainer = Explainer(deployed, layer=names[-count:], background="mean", steps=3, most_steps=3)
+            model = explained(explainer, Asked())
+            apart_ = [node for node in model.graph.node if node.op_type == "Max" and len({*node.input}) == 1]
+            assert len(apart_) == count
+            stems = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+            assert len({node.input[0] for node in stems} & {node.output[0] for node in apart_}) == count
+
+
+def test_nodes_that_a_converter_appended_are_put_where_they_belong(tiny_model: Path, tmp_path: Path):
+    model = onnx.load(tiny_model)
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[1:], nodes[0]])
+    path = tmp_path / "appended.onnx"
+    onnx.save(model, path)
+    with pytest.raises(onnx.checker.ValidationError, match="topologically sorted"):
+        onnx.checker.check_model(model)
+    with Explainer(path, device="cpu", quality="fast", most_steps=5) as explainer:
+        found = export_model(explainer, Asked())
+    onnx.checker.check_model(onnx.load_model_from_string(found.data), full_check=True)
+    assert found.info["proof"]["identical"]
+
+
 # Files
 
 

@@ -182,7 +182,7 @@ def _same(deployed: DeployedModel, quality: str, steps: int, pictures: Sequence[
     exported = export_model(explainer, Asked())
     spent = time.perf_counter() - start
     proto = onnx.load_model_from_string(exported.data)
-    onnx.checker.check_model(proto, full_check=True)
+    checked = _checked(proto)
     found = [explainer.explain(each) for each in pictures]
     inputs, sizes = _inputs(deployed, pictures), _sizes(deployed)
     file, other = _session(deployed.model.path), _session(exported.data)
@@ -195,6 +195,7 @@ def _same(deployed: DeployedModel, quality: str, steps: int, pictures: Sequence[
         "growth": exported.growth,
         "seconds": spent,
         "nodes": len(proto.graph.node),
+        "checker": checked,
         "settings": {key: exported.info[key] for key in ("cuts", "background", "apart", "proof")},
         "batches": [asdict(each) for each in compared],
         "largest_patch": [_most(each.shown) for each in found],
@@ -203,6 +204,15 @@ def _same(deployed: DeployedModel, quality: str, steps: int, pictures: Sequence[
         "floor": _floor(deployed, quality, steps, found) if "floor" in extras else None,
         "cells": _cells(explainer, pictures, inputs) if "cells" in extras else None,
     }
+
+
+def _checked(proto: onnx.ModelProto) -> str | None:
+    """What onnx's checker has against a model; None if nothing."""
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return str(error).partition("\n")[0]
+    return None
 
 
 def _floor(deployed: DeployedModel, quality: str, steps: int, found: Sequence[Explanation]) -> list[float]:
@@ -236,7 +246,7 @@ def _same_row(name: str, found: dict[str, Any]) -> dict[str, str]:
     ]
     own = ["the same" if each["same"] else f"{each['outputs']:.0e}" for each in batches]
     return {
-        "file": name,
+        "file": name if found["checker"] is None else f"{name}: no valid ONNX: {found['checker']}",
         "size": f"{found['growth']:+.1%}",
         "own": ", ".join(own),
         "patch": _each(max(each["patch"]) for each in batches),

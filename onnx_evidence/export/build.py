@@ -16,11 +16,11 @@ from onnx_evidence.export.arithmetic import GraphScore, agreed, counted, held_ag
 from onnx_evidence.export.dialect import OLDEST, lower, lowered
 from onnx_evidence.export.evidence import GraphMaps, Site, integrate
 from onnx_evidence.export.parts import Whole
-from onnx_evidence.export.pictures import blurred, canonical, handed_over
+from onnx_evidence.export.pictures import blurred, canonical, handed_over, set_apart
 from onnx_evidence.export.placing import Axis, placed, to_picture
 from onnx_evidence.export.resampling import check_decoded, decoded_input
 from onnx_evidence.graphs import Net
-from onnx_evidence.intake import unsigned
+from onnx_evidence.intake import CODES, unsigned
 from onnx_evidence.methods import (
     BLUR,
     BLURRED,
@@ -173,6 +173,8 @@ class _Export:
         # What is done to pictures goes before the file's own.
         nodes = net.take()
         net.add(*nodes[own:front], *nodes[:own], *nodes[front:])
+        # Some converters append nodes, which the runtime does not mind; ONNX does.
+        net.sort()
         net.finish()
         self._declare(names)
         return net.proto
@@ -265,8 +267,22 @@ class _Export:
     def _features(self, cuts: Sequence[Cut], pictures: Value) -> list[Value]:
         source, graph = self.deployed.model.input_name, self.deployed.graph
         inside = [cut for cut in cuts if cut.name != source]
-        found = iter(self._put(graph.head(*inside), pictures) if inside else ())
+        if self.deployed.model.arithmetic == CODES:
+            found = iter(self._one_by_one(inside, pictures))
+        else:
+            found = iter(self._put(graph.head(*inside), pictures) if inside else ())
         return [pictures if cut.name == source else next(found) for cut in cuts]
+
+    def _one_by_one(self, cuts: Sequence[Cut], pictures: Value) -> list[Value]:
+        """Features between codes, each from the picture on.
+
+        What is read in the middle keeps the runtime from computing with integers, and what is behind would be another.
+        """
+        found = []
+        for cut in cuts:
+            pictures = set_apart(pictures)
+            found += self._put(self.deployed.graph.head(cut), pictures)
+        return found
 
     def _backward(self, cut: Cut, rules: str) -> onnx.ModelProto:
         rest = self._has_rest

@@ -15,7 +15,12 @@ def canonical(whole: Whole, name: str, entry: Entry, *, apart: bool) -> Value:
     given = Value(whole.tape, name, entry.elem_type)
     ordered = given.transpose(0, 3, 1, 2) if entry.layout == "NHWC" else given
     pictures = ordered.cast(TensorProto.FLOAT)
-    return pictures.op("Max", pictures) if apart else pictures
+    return set_apart(pictures) if apart else pictures
+
+
+def set_apart(values: Value) -> Value:
+    """The same values as a tensor of which no optimiser knows what it is."""
+    return values.op("Max", values)
 
 
 def handed_over(pictures: Value, entry: Entry) -> Value:
