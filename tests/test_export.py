@@ -27,7 +27,7 @@ from onnx_evidence.export.parts import Whole
 from onnx_evidence.export.pictures import blurred
 from onnx_evidence.export.proof import noise
 from onnx_evidence.graphs import Net
-from onnx_evidence.intake import as_file_takes_it
+from onnx_evidence.intake import RECORD, as_file_takes_it
 from onnx_evidence.pictures import blur
 from onnx_evidence.results import Explanation
 from onnx_evidence.vjp import Value
@@ -582,3 +582,115 @@ def test_the_recipe_of_the_documentation_runs(lite0: Path, hopper: Path, tmp_pat
     with DeployedModel(lite0, device="cpu") as deployed:
         assert deployed.label(int(number)) in ("academic gown", "military uniform", "mortarboard", "suit", "bow tie")
     assert float(evidence_for) > 0
+
+
+def recorded(path: Path) -> dict[str, object]:
+    return json.loads(next(each.value for each in onnx.load(path).metadata_props if each.key == RECORD))
+
+
+def test_steps_that_a_quality_settles_are_refused(tiny_model: Path, tmp_path: Path):
+    out = tmp_path / "out.onnx"
+    told = CliRunner().invoke(main, ["export", str(tiny_model), "-o", str(out), "--quality", "fast", "--steps", "7"])
+    assert (told.exit_code, out.exists()) == (2, False)
+    assert "quality 'fast' settles the steps" in told.output
+
+
+def test_a_winner_that_is_held_against_itself_has_no_evidence(explainer: Explainer):
+    picture, inputs = first_of(explainer)
+    top = explainer.deployed.answer(inputs[0]).ranked[0]
+    for targets in ((WINNER,), (WINNER, (top + 1) % 5)):
+        exported = export_model(explainer, Asked(targets, top), pictures=1)
+        _, evidence, budget = run(exported.data, inputs)
+        assert not evidence[0, 0].any()
+        assert not budget[0, 0].any()
+    other = explainer.explain(picture, target=(top + 1) % 5, versus=top)
+    assert apart(other, evidence[0, 1]) < CLOSE
+
+
+def test_verify_notices_that_the_own_answer_was_changed(tiny_model: Path, tmp_path: Path):
+    """The evidence is as it was, the class is another."""
+    out = tmp_path / "out.onnx"
+    export(tiny_model, "-o", out, "--quality", "fast", "-q")
+    model = onnx.load(out)
+    last = next(node for node in model.graph.node if "logits" in node.output)
+    last.output[0] = "before"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-3, 0, 0, 0, 0], np.float32), "moved"))
+    place = list(model.graph.node).index(last) + 1
+    for node in list(model.graph.node)[place:]:
+        node.input[:] = ["before" if name == "logits" else name for name in node.input]
+    model.graph.node.insert(place, helper.make_node("Add", ["before", "moved"], ["logits"]))
+    onnx.save(model, out)
+    told = CliRunner().invoke(main, ["verify", str(out)])
+    assert (told.exit_code, told.output.splitlines()[-1]) == (1, "WRONG")
+
+
+def test_verify_asks_as_it_was_exported(tiny_model: Path, tmp_path: Path):
+    """Classes as they were said to be."""
+    out = tmp_path / "out.onnx"
+    export(tiny_model, "-o", out, "--quality", "fast", "--classes", "independent", "-q")
+    told = CliRunner().invoke(main, ["verify", str(out), "--model", str(tiny_model)])
+    assert told.exit_code == 0, told.output
+
+
+def of_tiny(change: object) -> onnx.ModelProto:
+    model = tiny.classifier()
+    change(model)
+    return model
+
+
+def no_shape(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+
+
+def open_as_minus_one(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+
+
+def listed_weights(model: onnx.ModelProto) -> None:
+    """As before version 4, one that nothing reads among them, and all before the picture."""
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.float32), "unread"))
+    own = model.graph.input.pop()
+    for tensor in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    model.graph.input.append(own)
+
+
+@pytest.mark.parametrize("change", [no_shape, open_as_minus_one, listed_weights])
+def test_files_that_are_written_otherwise_can_be_used_when_exported(change: object, tmp_path: Path):
+    path, out = tmp_path / "model.onnx", tmp_path / "out.onnx"
+    onnx.save(of_tiny(change), path)
+    export(path, "-o", out, "--quality", "fast", "-q")
+    for command in (["verify", str(out), "--model", str(path)], ["inspect", str(out)]):
+        told = CliRunner().invoke(main, command)
+        assert told.exit_code == 0, told.output
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("self_test",), None),
+        (("self_test", "evidence"), []),
+        (("self_test", "levels"), []),
+        (("self_test", "budget"), None),
+        (("targets",), None),
+        (("outputs",), {}),
+        (("outputs", "budget"), "logits"),
+        (("scores",), None),
+    ],
+)
+def test_damaged_records_are_told(place: tuple[str, ...], value: object, tiny_model: Path, tmp_path: Path):
+    """Nothing ends in a traceback, and nothing is right."""
+    out = tmp_path / "out.onnx"
+    export(tiny_model, "-o", out, "--quality", "fast", "-q")
+    model, record = onnx.load(out), recorded(out)
+    inner = record if len(place) == 1 else record[place[0]]
+    if value is None:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    next(each for each in model.metadata_props if each.key == RECORD).value = json.dumps(record)
+    onnx.save(model, out)
+    told = CliRunner().invoke(main, ["verify", str(out)])
+    assert told.exit_code == 1, told.output
+    assert isinstance(told.exception, SystemExit)
+    assert re.search(r"damaged|was changed|WRONG|ONNX Runtime", told.output), told.output

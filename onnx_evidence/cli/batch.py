@@ -256,7 +256,7 @@ def verify(
     """
     set_verbosity(quiet, verbose)
     settle_device(device, providers)  # what is typed wrongly says nothing against a receipt
-    if folder.suffix == ".onnx" and folder.is_file():
+    if folder.suffix.lower() == ".onnx" and (folder.is_file() or not folder.exists()):
         _verify_exported(folder, model, device, providers, as_json=as_json, quiet=quiet)
         return
     find = finder(folder, images)

@@ -110,7 +110,10 @@ def export(
     check_replaced(out, read_files(model, opening), "a model of 'export'", is_exported)
     deployed = opened(model, opening)
     wanted = given(settings)
-    steps = QUALITIES[wanted.get("quality", "default")].get("steps") or wanted.get("steps") or STEPS
+    settled = QUALITIES[wanted.get("quality", "default")]
+    # What was typed goes first, so that a quality that settles it can object.
+    steps = wanted.get("steps") or settled.get("steps") or STEPS
+    wanted.setdefault("method", settled.get("method", _METHODS[0]))
     layers = wanted.pop("layers", None)
     more = {"steps": steps, "most_steps": steps, **({"layer": layers} if layers else {})}
     asked = replace(_asked(deployed, targets, versus, at_once), decoded=decoded, cells=not pixels)
@@ -133,8 +136,6 @@ def _inside(opening: Opening) -> tuple[bool, Opening]:
 
 def _asked(deployed: DeployedModel, targets: tuple[str, ...], versus: str | None, at_once: int) -> Asked:
     """Classes by their numbers."""
-    chosen: list[int | str] = [
-        each if each in (WINNER, INPUT) else deployed.find_class(each) for each in dict.fromkeys(targets)
-    ]
+    chosen: list[int | str] = [each if each in (WINNER, INPUT) else deployed.find_class(each) for each in targets]
     rival = versus if versus is None or versus == RUNNER_UP else deployed.find_class(versus)
-    return Asked(chosen, rival, at_once)
+    return Asked(list(dict.fromkeys(chosen)), rival, at_once)

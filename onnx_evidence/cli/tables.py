@@ -8,7 +8,7 @@ from typing import Any
 from onnx_evidence.cuts import PLAIN_AXES
 from onnx_evidence.evidence import CONFIDENCE
 from onnx_evidence.explainer import Explainer
-from onnx_evidence.export import TOLERANCE, Checked
+from onnx_evidence.export import ROUNDING, TOLERANCE, Checked
 from onnx_evidence.files import fit, several, shown, visible
 from onnx_evidence.methods import QUALITIES, WITH_RELEVANCE, Header, Settings
 from onnx_evidence.preprocessing import in_words, make_preprocess
@@ -355,6 +355,8 @@ def _unit(unit: str) -> str:
 
 def _own(apart: float) -> str:
     """How far an exported model's outputs are from the file's."""
+    if apart > ROUNDING:
+        return f"{apart:.1g} of the largest off"
     return "the same to the bit" if apart == 0 else f"within {apart:.1g} of the largest, by rounding, of what they were"
 
 

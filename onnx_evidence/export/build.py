@@ -204,8 +204,12 @@ class _Export:
         """Name what goes in and comes out."""
         graph, model = self.whole.net.graph, self.deployed.model
         sides = self.source.type.tensor_type.shape.dim
+        if not sides:
+            sides.extend(onnx.TensorShapeProto.Dimension() for _ in range(len(model.entry.sides) + 1))
         for dim, side in zip(sides[1:], model.entry.sides, strict=True):
             dim.dim_value = side
+        if sides[0].dim_value < 1:
+            sides[0].ClearField("dim_value")  # an open side as some exporters write it
         batch: int | str = model.rows or sides[0].dim_param or "N"
         if INPUT in self.asked.targets:
             graph.input.append(helper.make_tensor_value_info(names[2], TensorProto.INT64, [batch]))

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from onnx_evidence.deployed import DeployedModel
-from onnx_evidence.errors import ModelError
+from onnx_evidence.errors import ModelError, one_line
 from onnx_evidence.explainer import Explainer
 from onnx_evidence.export import selftest
 from onnx_evidence.export.build import CELLS, Asked
@@ -33,7 +33,7 @@ class Checked:
     device : str
         Where it was run.
     apart_bits : float
-        Largest difference of the self-test: of the evidence of a patch, or of a number of the budget.
+        Largest difference of the self-test: of the evidence of a patch, of the budget, or of the model's own scores.
     proof : Proof or None
         Beside the model that it is of, where that was given.
     passed : bool
@@ -89,7 +89,18 @@ def check_exported(
     if record is None:
         raise ModelError(f"{path}: is no model of 'export': nothing of the kind is recorded in it")
     where = settle_device(device, providers)
-    apart = _self_test(model, record, where)
+    added = [value.name for value in model.graph.output][-len(record["outputs"]) :]
+    if added != list(record["outputs"].values()):
+        raise ModelError(
+            f"{path}: its last outputs are {', '.join(added)}, and those that 'export' recorded are "
+            f"{', '.join(record['outputs'].values())}: it was changed; export the model again"
+        )
+    try:
+        apart = _self_test(model, record, where)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{path}: the self-test that 'export' recorded in it is damaged ({one_line(error)}): export the model again"
+        ) from error
     proof = None if source is None else _proof(model, record, source, where, done)
     close = apart <= selftest.TOLERANCE
     right = proof is None or (proof.outputs_apart <= ROUNDING and proof.apart_bits <= selftest.TOLERANCE)
@@ -106,9 +117,9 @@ def _read(path: Path) -> onnx.ModelProto:
 def _self_test(model: onnx.ModelProto, record: Mapping[str, Any], device: Device) -> float:
     test = record["self_test"]
     rows = Net(model).inputs[0].type.tensor_type.shape.dim[0].dim_value
-    session = Session(model.SerializeToString(), device, batch=rows or None)
-    found = selftest.answers(model, session, test, record["outputs"])
-    return max(_apart(values, np.array(test[kind])) for kind, values in found.items())
+    session = Session(model.SerializeToString(), device, batch=rows if rows > 0 else None)
+    found = selftest.answers(model, session, test, {**record["outputs"], "scores": record["scores"]["name"]})
+    return max(_apart(values, np.array(test[kind], np.float64)) for kind, values in found.items())
 
 
 def _apart(one: FloatArray, other: FloatArray) -> float:
@@ -122,7 +133,8 @@ def _proof(
     preprocess, layers = make_preprocess(settings.pop("preprocess"), str(source)), settings.pop("layers")
     # What a quality stands for is among the settings.
     chosen: Keywords = {name: settings[name] for name in OPTIONS if name in settings and name != "quality"}  # type: ignore[assignment] # by name
-    with DeployedModel(source, preprocess=preprocess, device="cpu" if device.plain else "auto") as deployed:
+    how = {"output": record["scores"]["name"], "classes": record["classes"]}
+    with DeployedModel(source, preprocess=preprocess, device="cpu" if device.plain else "auto", **how) as deployed:
         if deployed.model.sha256 != record["model_sha256"]:
             raise ModelError(
                 f"{source}: has SHA-256 {deployed.model.sha256}, and what was exported is of a model with "

@@ -183,7 +183,7 @@ def _self_test(
         "target": 0 if INPUT in asked.targets else None,
     }
     session = Session(model.SerializeToString(), deployed.device, batch=deployed.model.rows)
-    found = selftest.answers(model, session, test, outputs)
+    found = selftest.answers(model, session, test, {**outputs, "scores": deployed.model.output_name})
     return {**test, **{kind: values.astype(float).tolist() for kind, values in found.items()}}
 
 

@@ -5,13 +5,13 @@ one operator, with the same attributes, that read the same tensors are one node 
 content are one constant.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 
 import onnx
 from onnx import helper, numpy_helper
 
-from onnx_evidence.graphs import Net, array_of, infer_with_values, node_inputs, rename_inputs
+from onnx_evidence.graphs import Net, array_of, bodies, infer_with_values, node_inputs, rename_inputs
 from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp import Tape, Value
 
@@ -36,6 +36,8 @@ class Whole:
 
     def __init__(self, net: Net) -> None:
         self.net, self.tape = net, Tape(net, {}, {}, prefix=_PREFIX)
+        # Graphs inside of nodes may not make what is made outside.
+        net.taken.update(_made_inside(net.nodes))
         self._written = 0
         self._told: set[str] = set()
         self._constants: dict[bytes, str] = {}
@@ -133,6 +135,14 @@ class Whole:
     def _name(self) -> str:
         self._written += 1
         return self.net.fresh(f"{_PREFIX}/{self._written}")
+
+
+def _made_inside(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    """Names of what is made in the graphs inside of nodes."""
+    for body in (body for node in nodes for body in bodies(node)):
+        yield from (value.name for value in (*body.input, *body.initializer))
+        yield from (name for node in body.node for name in node.output)
+        yield from _made_inside(body.node)
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:

@@ -98,13 +98,17 @@ def prove(
         inputs = as_file_takes_it(deployed.prepare(picture)[1][None], model.entry)
         taken = inputs if front is None else front.run_all(picture.raw[None])[0]
         said = file.run_all(taken)
-        found = _explanations(explainer, asked, picture)
-        rows = [np.array([each.target.number]) for each in found[:1] if INPUT in asked.targets]
-        given = session.run_all(inputs if front is None else picture.raw[None], *rows)
+        questions = _questions(deployed.answer(deployed.prepare(picture)[1]).ranked, asked)
+        rows = [np.array([number]) for (number, _), each in zip(questions, asked.targets, strict=True) if each == INPUT]
+        given = session.run_all(inputs if front is None else picture.raw[None], *rows[:1])
+        if len(given) != len(said) + 2 + asked.decoded:
+            raise ModelError(f"the exported model has {len(given)} outputs, and the file that it is of {len(said)}")
         own, (evidence, budget, *more) = given[: len(said)], given[len(said) :]
-        in_picture = more[0][0] if more else ()
-        differ = _apart_by_cells if asked.cells else _apart
-        apart = [*map(differ, found, evidence[0]), *map(_carried, found, in_picture)]
+        apart = [0.0]
+        for number, question in enumerate(questions):
+            if (found := _explained(explainer, picture, *question)) is not None:
+                apart.append((_apart_by_cells if asked.cells else _apart)(found, evidence[0, number]))
+                apart += [_carried(found, each[0, number]) for each in more]
         proof = Proof(
             len(pictures),
             proof.identical and all(map(_same, said, own)),
@@ -137,18 +141,21 @@ def _carried(found: Explanation, in_picture: AnyArray) -> float:
     return float(np.abs(pooled(in_picture) - pooled(found.pixels)).max())
 
 
-def _explanations(explainer: Explainer, asked: Asked, picture: Photograph) -> list[Explanation]:
-    """One for each target, in their order."""
+def _questions(ranked: Sequence[int], asked: Asked) -> list[tuple[int, int | None]]:
+    """Target and rival of each answer, in their order, of a picture whose classes are ranked."""
     found = []
     for target in asked.targets:
-        wanted = "top1" if target in (WINNER, INPUT) else target
-        rival = asked.versus
-        if rival == RUNNER_UP:
-            alone = explainer.deployed.answer(explainer.deployed.prepare(picture)[1]).ranked
-            first = explainer.deployed.find_class(wanted) if wanted != "top1" else alone[0]
-            rival = next(number for number in alone if number != first)
-        found.append(explainer.explain(picture, target=wanted, versus=rival))
+        # A class that is given is another than the rival.
+        first = next(number for number in ranked if target == WINNER or number != asked.versus)
+        chosen = first if isinstance(target, str) else target
+        rival = next(number for number in ranked if number != chosen) if asked.versus == RUNNER_UP else asked.versus
+        found.append((chosen, None if rival is None else int(rival)))
     return found
+
+
+def _explained(explainer: Explainer, picture: Photograph, target: int, rival: int | None) -> Explanation | None:
+    """What `Explainer` says; None where the winner is the rival, of which there is nothing to say."""
+    return None if target == rival else explainer.explain(picture, target=target, versus=rival)
 
 
 def _apart_by_cells(found: Explanation, evidence: AnyArray) -> float:

@@ -13,6 +13,10 @@ from onnx_evidence.graphs import Net
 # Under this key of a file's metadata, as JSON.
 RECORD = "onnx_evidence.export"
 SCHEMA = 1
+_RECORDED = frozenset(
+    "version model_sha256 input targets target_labels versus unit settings background cuts classes at_once apart "
+    "self_test".split()
+)
 
 
 def export_record(metadata: Mapping[str, str], path: Path) -> dict[str, Any] | None:
@@ -38,8 +42,9 @@ def export_record(metadata: Mapping[str, str], path: Path) -> dict[str, Any] | N
         return None
     try:
         record = json.loads(metadata[RECORD])
-        names = [*record["outputs"].values(), *(record["picture"] or {}).values()]
+        names = [*record["outputs"].values(), *(record["picture"] or {}).values(), *record["scores"].values()]
         whole = record["schema"] == SCHEMA and all(isinstance(each, str) for each in names)
+        whole &= {"evidence", "budget"} <= {*record["outputs"]} and {*record} >= _RECORDED
     except (ValueError, TypeError, KeyError, AttributeError):
         whole = False
     if not whole:
@@ -79,6 +84,8 @@ def _reduce(
     graph, net = proto.graph, Net(proto)
     nodes = net.needed(*(value.name for value in outputs), stop=[value.name for value in inputs])
     needed = Net(net.model_of(nodes, [], [], graph.name))
+    # Old files list weights among the inputs, those that nothing reads too.
+    inputs = [value for value in inputs if value.name not in net.constants or value.name in needed.constants]
     there = {name for node in nodes for name in node.output}
     told = [value for value in graph.value_info if value.name in there]
     for field, values in (
