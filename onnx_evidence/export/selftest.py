@@ -68,7 +68,9 @@ def answers(
 def spread(scores: AnyArray) -> FloatArray:
     """As many scores as are recorded, evenly spread."""
     flat: FloatArray = scores.astype(np.float64).reshape(-1)
-    return flat[np.linspace(0, len(flat) - 1, min(len(flat), _SCORES)).astype(int)]
+    places = np.linspace(0, len(flat) - 1, min(len(flat), _SCORES)).astype(int)
+    found: FloatArray = flat[places]
+    return found
 
 
 # What is recorded of an output that is no map, by its kind.
