@@ -625,7 +625,7 @@ def gather(d: Draw) -> list[Problem]:
     axis = d.pick(1, 2, -1)
     taken = d.pick(
         np.array(0), np.array(-1), np.array(2, np.int32), indices(1), indices(0, 2, 2, -1), indices(1, 2),
-        np.array([[0, 1], [2, -2], [0, 0]]),
+        indices(2, 0), indices(-1, 0, 1), np.array([[0, 1], [2, -2], [0, 0]]), np.array([[2], [-3]]),
     )  # fmt: skip
     problems = [Problem(single("Gather", (3, 4, 3), "x", taken, axis=axis), d.normal(2, 3, 4, 3))]
     # Parts of an attention's packed queries, keys and values: the batch is the second axis.
@@ -1111,6 +1111,43 @@ def test_equal_values_share_the_cotangent(model: onnx.ModelProto):
     gradient, _ = run({"x": x, "cotangent": cotangent})
     total = gradient.reshape(2, -1) if elementwise else gradient.reshape(2, -1).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(total, cotangent)
+
+
+@pytest.mark.parametrize(
+    ("model", "taken"),
+    [
+        (single("Gather", (4, 3), "x", indices(2, 0, 3, 1), axis=1), (slice(None), [2, 0, 3, 1])),
+        (single("Gather", (4, 3), "x", indices(-1, 1), axis=1), (slice(None), [3, 1])),
+        (single("Slice", (5, 3), "x", indices(0), indices(5), indices(1), indices(2)), (slice(None), slice(0, 5, 2))),
+        (
+            single("Slice", (5, 3), "x", indices(-1), indices(-9), indices(1), indices(-1)),
+            (slice(None), [4, 3, 2, 1, 0]),
+        ),
+    ],
+    ids=["permuted", "selected", "strided", "turned round"],
+)
+def test_cells_that_were_taken_once_are_moved(rng: np.random.Generator, model: onnx.ModelProto, taken: tuple):
+    """Exactly: what is infinite stays in its place, where a product with zeros would spread it."""
+    x = rng.normal(size=(2, *(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:])))
+    expected = np.zeros_like(x)
+    cotangent = rng.normal(size=expected[taken].shape)
+    cotangent[0, 1, 2] = np.inf
+    expected[taken] = cotangent
+    backward = build_vjp(model)
+    gradient, _ = reference(backward)({"x": x, "cotangent": cotangent.reshape(2, -1)})
+    np.testing.assert_array_equal(gradient, expected)
+    assert not {"MatMul", "ScatterElements", "ScatterND"}.intersection(each.op_type for each in backward.graph.node)
+
+
+def test_cells_that_were_taken_twice_add_up(rng: np.random.Generator):
+    model = single("Gather", (4, 3), "x", indices(2, 0, 2), axis=1)
+    backward = build_vjp(model)
+    cotangent = rng.normal(size=(2, 3, 3))
+    gradient, _ = reference(backward)({"x": np.zeros((2, 4, 3)), "cotangent": cotangent.reshape(2, -1)})
+    none = np.zeros((2, 3))
+    expected = np.stack([cotangent[:, 1], none, cotangent[:, 0] + cotangent[:, 2], none], axis=1)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-15)
+    assert "MatMul" in {each.op_type for each in backward.graph.node}
 
 
 def test_a_norm_of_nothing_has_gradient_0():
