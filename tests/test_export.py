@@ -694,3 +694,18 @@ def test_damaged_records_are_told(place: tuple[str, ...], value: object, tiny_mo
     assert told.exit_code == 1, told.output
     assert isinstance(told.exception, SystemExit)
     assert re.search(r"damaged|was changed|WRONG|ONNX Runtime", told.output), told.output
+
+
+def test_no_square_weights_are_read_both_ways(tmp_path: Path):
+    """OpenVINO takes them for one another."""
+    with opened("vit", tmp_path) as deployed, Explainer(deployed, steps=2, most_steps=2) as explainer:
+        model = explained(explainer, Asked())
+    square = {each.name for each in model.graph.initializer if len(each.dims) == 2 and each.dims[0] == each.dims[1] > 1}
+    ways: dict[str, set[int]] = {}
+    for node in model.graph.node:
+        if node.op_type == "Gemm" and node.input[1] in square:
+            turned = next((each.i for each in node.attribute if each.name == "transB"), 0)
+            ways.setdefault(node.input[1], set()).add(turned)
+        assert not (node.op_type == "Transpose" and node.input[0] in square)
+    assert square
+    assert all(len(each) == 1 for each in ways.values())

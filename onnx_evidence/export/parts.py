@@ -11,7 +11,7 @@ from hashlib import sha256
 import onnx
 from onnx import helper, numpy_helper
 
-from onnx_evidence.graphs import Net, array_of, bodies, infer_with_values, node_inputs, rename_inputs
+from onnx_evidence.graphs import Net, array_of, attributes_of, bodies, infer_with_values, node_inputs, rename_inputs
 from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp import Tape, Value
 
@@ -42,11 +42,14 @@ class Whole:
         self._told: set[str] = set()
         self._constants: dict[bytes, str] = {}
         self._nodes: dict[bytes, list[str]] = {}
+        # Of square constants that Gemm multiplies by: whether it takes them turned.
+        self._ways: dict[str, int] = {}
         for tensor in net.constants.values():
             self._constants.setdefault(_content(tensor), tensor.name)
         for node in net.nodes:
             if (key := _key(node)) is not None:
                 self._nodes.setdefault(key, list(node.output))
+            self._way(node)
 
     def put(self, part: onnx.ModelProto, *given: Value, rows: str = "") -> list[Value]:
         """Add the nodes of a model that are not there yet, its inputs being tensors that are; its outputs.
@@ -96,7 +99,11 @@ class Whole:
         found = None if key is None else self._nodes.get(key)
         if found is not None:
             return found
-        made = [self._turned(copy.input[0])] if self._turns_square(copy) else self._written_anew(copy)
+        if copy.op_type == "Transpose" and self._is_square(copy.input[0]):
+            made = [self._turned(copy.input[0])]
+        else:
+            self._read_one_way(copy)
+            made = self._written_anew(copy)
         if key is not None:
             self._nodes[key] = made
         return made
@@ -110,10 +117,28 @@ class Whole:
         self.net.add(node)
         return made
 
-    def _turns_square(self, node: onnx.NodeProto) -> bool:
-        """Whether it transposes a square constant."""
-        value = self.net.array(node.input[0]) if node.op_type == "Transpose" else None
+    def _is_square(self, name: str) -> bool:
+        """Whether it is a square constant."""
+        value = self.net.array(name)
         return value is not None and value.ndim == 2 and value.shape[0] == value.shape[1] > 1
+
+    def _way(self, node: onnx.NodeProto) -> bool:
+        """Whether a node reads its weights as those before it do, if it is a Gemm and they are square."""
+        if node.op_type != "Gemm" or not self._is_square(node.input[1]):
+            return True
+        turned = int(attributes_of(node).get("transB", 0))
+        return self._ways.setdefault(node.input[1], turned) == turned
+
+    def _read_one_way(self, node: onnx.NodeProto) -> None:
+        """Let Gemm read the transpose of a square constant that others read the other way; see `_turned`."""
+        if self._way(node):
+            return
+        transpose = helper.make_node("Transpose", [node.input[1]], ["turned"], perm=[1, 0])
+        turned = self._ways[node.input[1]]
+        node.input[1] = self._made(transpose, {})[0]
+        kept = [each for each in node.attribute if each.name != "transB"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute("transB", turned)])
 
     def _turned(self, name: str) -> str:
         """The transpose of a square constant, put together of two parts.
