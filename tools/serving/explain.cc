@@ -10,10 +10,12 @@
 #include <onnxruntime_cxx_api.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <fstream>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -23,14 +25,23 @@ struct Picture {
   std::vector<uint8_t> pixels;  // red, green, blue; row by row
 };
 
+// The next number of a PPM's head, behind comments; 0 where there is none.
+int64_t number(std::istream& file) {
+  while ((file >> std::ws).peek() == '#') file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+  int64_t found = 0;
+  return file >> found ? found : 0;
+}
+
 Picture read_ppm(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::string kind;
-  int64_t white = 0;
+  file >> kind;
   Picture found;
-  file >> kind >> found.width >> found.height >> white;
-  if (kind != "P6" || white != 255 || found.width < 1 || found.height < 1)
+  found.width = number(file);
+  found.height = number(file);
+  if (kind != "P6" || number(file) != 255 || std::min(found.width, found.height) < 1)
     throw std::runtime_error(path + ": no binary PPM of 8 bits");
+  if (std::max(found.width, found.height) > 1 << 14) throw std::runtime_error(path + ": more than 16384 pixels a side");
   file.get();  // one blank, then the pixels
   found.pixels.resize(static_cast<size_t>(found.width * found.height * 3));
   if (!file.read(reinterpret_cast<char*>(found.pixels.data()), static_cast<std::streamsize>(found.pixels.size())))
@@ -49,7 +60,9 @@ void explain(const char* model, Picture picture, const char* out) {
   const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   auto tensor =
       Ort::Value::CreateTensor<uint8_t>(memory, picture.pixels.data(), picture.pixels.size(), shape, std::size(shape));
+  const auto start = std::chrono::steady_clock::now();
   auto found = session.Run(Ort::RunOptions{}, inputs, &tensor, 1, outputs, std::size(outputs));
+  const std::chrono::duration<double, std::milli> spent = std::chrono::steady_clock::now() - start;
 
   const float* scores = found[0].GetTensorData<float>();
   const auto classes = found[0].GetTensorTypeAndShapeInfo().GetElementCount();
@@ -61,9 +74,11 @@ void explain(const char* model, Picture picture, const char* out) {
   std::printf("for %+.4f, against %+.4f, unaccounted %.4f\n", budget[2], budget[3], budget[4]);
   std::printf("strongest at row %lld, column %lld\n", static_cast<long long>(strongest / picture.width),
               static_cast<long long>(strongest % picture.width));
-  if (out != nullptr)
-    std::ofstream(out, std::ios::binary)
-        .write(reinterpret_cast<const char*>(bits), picture.height * picture.width * static_cast<int64_t>(sizeof(float)));
+  std::printf("%.0f ms\n", spent.count());
+  if (out == nullptr) return;
+  std::ofstream file(out, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(bits), picture.height * picture.width * static_cast<int64_t>(sizeof(float)));
+  if (!file.flush()) throw std::runtime_error(std::string(out) + ": cannot be written");
 }
 
 int main(int count, char** words) try {
