@@ -30,7 +30,7 @@ from onnx_evidence.graphs import Net
 from onnx_evidence.intake import RECORD, as_file_takes_it
 from onnx_evidence.pictures import blur
 from onnx_evidence.results import Explanation
-from onnx_evidence.vjp import Value
+from onnx_evidence.vjp import Value, build_vjp
 from tests import tiny, tiny_transformers
 from tests.batch import write_pictures
 
@@ -260,6 +260,33 @@ def test_weights_are_stored_once(explainer: Explainer):
     own = sum(np.prod(each.dims) for each in onnx.load(explainer.deployed.model.path).graph.initializer)
     new = sum(np.prod(each.dims) for each in model.graph.initializer if len(each.dims) == 4)
     assert new <= own
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+@pytest.mark.parametrize("operator", ["Gemm", "MatMul"])
+def test_square_matrices_are_read_one_way(operator: str, turned: int, rng: np.random.Generator):
+    """OpenVINO takes one for its transpose where a graph multiplies by both."""
+    w, x, cotangent = rng.normal(size=(4, 4)), rng.normal(size=(3, 4)), rng.normal(size=(3, 4))
+    given = {"transB": turned} if operator == "Gemm" else {}
+    node = helper.make_node(operator, ["x", "w"], ["y"], **given)
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in ("x", "y")]
+    weights = numpy_helper.from_array(w.astype(np.float32), "w")
+    graph = helper.make_graph([node], "g", sides[:1], sides[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    part = build_vjp(model)
+    model.graph.input.append(helper.make_tensor_value_info("v", TensorProto.FLOAT, ["N", 4]))
+    whole = Whole(Net(model))
+    gradient, _ = whole.put(part, *(Value(whole.tape, name, TensorProto.FLOAT) for name in "xv"))
+    whole.net.finish()
+    model.graph.output.append(helper.make_tensor_value_info(gradient.name, TensorProto.FLOAT, None))
+    way = w.T if turned and operator == "Gemm" else w
+    answers = run(model, x.astype(np.float32), cotangent.astype(np.float32))
+    for found, expected in zip(answers, (x @ way, cotangent @ way.T), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert [
+        list(each.input).index("w") for each in model.graph.node if each.op_type == operator and "w" in each.input
+    ] == [1]
+    assert not [each for each in model.graph.node if each.op_type == "Transpose" and "w" in each.input]
 
 
 # What a graph cannot do.
