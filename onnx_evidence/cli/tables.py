@@ -8,7 +8,7 @@ from typing import Any
 from onnx_evidence.cuts import PLAIN_AXES
 from onnx_evidence.evidence import CONFIDENCE
 from onnx_evidence.explainer import Explainer
-from onnx_evidence.export import ROUNDING, TOLERANCE, Checked
+from onnx_evidence.export import CELLS, ROUNDING, TOLERANCE, Checked
 from onnx_evidence.files import fit, several, shown, visible
 from onnx_evidence.methods import QUALITIES, WITH_RELEVANCE, Header, Settings
 from onnx_evidence.preprocessing import in_words, make_preprocess
@@ -345,12 +345,11 @@ def _of_pictures(info: dict[str, Any]) -> list[str]:
 
 
 def _combined(info: dict[str, Any]) -> str:
-    as_it_is = info["unit"] == "bits per cell"
-    return "the mean over backgrounds" if as_it_is else f"combined by {info['settings']['combine']}"
+    return "the mean over backgrounds" if info["unit"] == CELLS else f"combined by {info['settings']['combine']}"
 
 
 def _unit(unit: str) -> str:
-    return f"{unit} of the input" if unit == "bits per pixel" else unit
+    return unit if unit == CELLS else f"{unit} of the input"
 
 
 def _own(apart: float) -> str:

@@ -9,13 +9,14 @@
 Imported by: cli.
 """
 
-from onnx_evidence.export.build import INPUT, RUNNER_UP, STEPS, WINNER, Asked
+from onnx_evidence.export.build import CELLS, INPUT, RUNNER_UP, STEPS, WINNER, Asked
 from onnx_evidence.export.check import Checked, check_exported
 from onnx_evidence.export.file import export_model, is_exported
 from onnx_evidence.export.proof import ROUNDING
 from onnx_evidence.export.selftest import TOLERANCE
 
 __all__ = [
+    "CELLS",
     "INPUT",
     "ROUNDING",
     "RUNNER_UP",

@@ -59,10 +59,10 @@ class GraphBudget:
 def mean_budget(budgets: Sequence[GraphBudget]) -> Value:
     """With, without, for, against and gap (N, 5), bits: the mean over cuts that are not silent, all if all are."""
     counts = counted([each.speaks for each in budgets])
-    total = _sum(counts)
+    total = summed(counts)
     names = ("with_features", "without", "supporting", "opposing")
     means = [
-        _sum([getattr(each, name) * count for each, count in zip(budgets, counts, strict=True)]) / total
+        summed([getattr(each, name) * count for each, count in zip(budgets, counts, strict=True)]) / total
         for name in names
     ]
     gap = (means[2] + means[3] - (means[0] - means[1])).op("Abs")
@@ -71,7 +71,7 @@ def mean_budget(budgets: Sequence[GraphBudget]) -> Value:
 
 def counted(speak: Sequence[Value]) -> list[Value]:
     """For each of some cuts how much it counts, 1 or 0, (N,): not where it is silent, but where all are."""
-    none = 1.0 - _is_more(_sum(speak), 0.0)
+    none = 1.0 - _is_more(summed(speak), 0.0)
     return [each + none for each in speak]
 
 
@@ -105,7 +105,7 @@ def rescaled(values: Value, like: Value) -> Value:
 
     Where nothing of a part is left it is that of the others.
     """
-    return _sum([_part(_scaled(values, like, sign), sign) for sign in (1, -1)])
+    return summed([_part(_scaled(values, like, sign), sign) for sign in (1, -1)])
 
 
 def _scaled(values: Value, like: Value, sign: int) -> Value:
@@ -127,7 +127,7 @@ def held_against(maps: Value, weights: Value, beside: Value, count: int) -> Valu
     shares = [_share(found, alone, sign) for sign in (1, -1)]
     # Where of the bits for, or against, hardly any are left, the other says the contrary.
     trusted = shares[0][2] * shares[1][2] * _is_more(size, 0.0)
-    kept = _sum([_part(found, sign) * share for sign, (share, *_) in zip((1, -1), shares, strict=True)])
+    kept = summed([_part(found, sign) * share for sign, (share, *_) in zip((1, -1), shares, strict=True)])
     return kept * trusted + unaided * (1.0 - trusted)
 
 
@@ -158,7 +158,8 @@ def _is_more(value: Value, bound: float) -> Value:
     return value.op("Greater", value.number(bound), elem_type=TensorProto.BOOL).cast(value.elem_type)
 
 
-def _sum(values: Sequence[Value]) -> Value:
+def summed(values: Sequence[Value]) -> Value:
+    """The sum of values, the first ones first."""
     total = values[0]
     for each in values[1:]:
         total = total + each

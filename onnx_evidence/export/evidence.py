@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from onnx_evidence.evidence import LN2, CellField
-from onnx_evidence.export.arithmetic import GraphBudget, GraphScore, stacked, trapezoid
+from onnx_evidence.export.arithmetic import GraphBudget, GraphScore, stacked, summed, trapezoid
 from onnx_evidence.export.parts import Whole
 from onnx_evidence.types import AnyArray
 from onnx_evidence.vjp import Value
@@ -75,11 +75,8 @@ def integrate(whole: Whole, site: Site, score: GraphScore, steps: int, at_once: 
         ends = [index for index in part if points[index][1] in (0.0, 1.0)]
         bits = score.bits(logits.reshape(len(part), -1, score.classes))
         scores |= {index: bits.op("Gather", whole.tape.integers(index - first)).op("Squeeze", zero) for index in ends}
-    slope = slopes[0]
-    for each in slopes[1:]:
-        slope = slope + each
-    cells = _cells(whole, site, slope, changes)
-    without = _mean([scores[number * (steps - 1)] for number in range(count)])
+    cells = _cells(whole, site, summed(slopes), changes)
+    without = summed([scores[number * (steps - 1)] for number in range(count)]) / float(count)
     mean = cells.reduce("Mean", [0], keepdims=False)
     budget = GraphBudget.of(mean, scores[len(points) - 1], without)
     return GraphMaps(_to_pixels(whole, cells, site.field), mean, budget)
@@ -113,13 +110,6 @@ def _weighed(whole: Whole, gradient: Value, shares: AnyArray) -> Value:
     """Sums over places, one for each background, of gradients by their shares: (backgrounds, N * C * A * B)."""
     flat = gradient.op("Reshape", whole.tape.integers(shares.shape[1], -1))
     return whole.constant(shares).op("MatMul", flat)
-
-
-def _mean(values: Sequence[Value]) -> Value:
-    total = values[0]
-    for each in values[1:]:
-        total = total + each
-    return total / float(len(values))
 
 
 def _cells(whole: Whole, site: Site, slope: Value, changes: Sequence[Value]) -> Value:

@@ -50,7 +50,7 @@ class Axis:
         As `pictures.spread_to_original` carries maps that add up.
         """
         tape = self.before.tape
-        numbers = tape.constant(np.array(0)).op("Range", self.before, tape.constant(np.array(1)))
+        numbers = up_to(self.before)
         first, last = (real(each) * self.factor - real(self.corner) for each in (numbers, numbers + 1))
         inner = tape.constant(np.arange(self.size, dtype=np.float64)[None])
         starts = first.op("Unsqueeze", tape.integers(1)).op("Max", inner)
@@ -84,6 +84,11 @@ def real(value: Value) -> Value:
 def whole(value: Value) -> Value:
     """In int64, what is behind the point cut off."""
     return value.cast(TensorProto.INT64)
+
+
+def up_to(end: Value) -> Value:
+    """Whole numbers from 0 to before an int64 scalar."""
+    return _scalar(end.tape, 0).op("Range", end, _scalar(end.tape, 1))
 
 
 def _scalar(tape: Tape, number: int) -> Value:

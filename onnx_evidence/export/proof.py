@@ -95,10 +95,11 @@ def prove(
         front = Session(front_of(exported, model.entry.name).SerializeToString(), device, batch=model.rows)
     proof = Proof(len(pictures), True, 0.0, 0.0, 0.0)
     for picture in pictures:
-        inputs = as_file_takes_it(deployed.prepare(picture)[1][None], model.entry)
+        prepared = deployed.prepare(picture)[1]
+        inputs = as_file_takes_it(prepared[None], model.entry)
         taken = inputs if front is None else front.run_all(picture.raw[None])[0]
         said = file.run_all(taken)
-        questions = _questions(deployed.answer(deployed.prepare(picture)[1]).ranked, asked)
+        questions = _questions(deployed.answer(prepared).ranked, asked)
         rows = [np.array([number]) for (number, _), each in zip(questions, asked.targets, strict=True) if each == INPUT]
         given = session.run_all(inputs if front is None else picture.raw[None], *rows[:1])
         if len(given) != len(said) + 2 + asked.decoded:

@@ -13,7 +13,8 @@ import numpy as np
 from onnx import TensorProto
 
 from onnx_evidence.errors import SettingError
-from onnx_evidence.export.placing import Axis, real, whole
+from onnx_evidence.export.arithmetic import summed
+from onnx_evidence.export.placing import Axis, real, up_to, whole
 from onnx_evidence.preprocessing import WHITE, Preprocess
 from onnx_evidence.vjp import Value
 
@@ -105,8 +106,8 @@ def _pillow_places(axis: Axis) -> Value:
     step = real(axis.before) / real(axis.after)
     tape = step.tape
     count = axis.after.op("Unsqueeze", tape.integers(0))
-    first = tape.constant(np.array(0)).op("Range", axis.after, tape.constant(np.array(1)))
-    is_first = first.op("Equal", first.number(0), elem_type=TensorProto.BOOL)
+    numbers = up_to(axis.after)
+    is_first = numbers.op("Equal", numbers.number(0), elem_type=TensorProto.BOOL)
     steps = is_first.op("Where", step * 0.5, step.op("Expand", count), elem_type=TensorProto.DOUBLE)
     return steps.op("CumSum", tape.constant(np.array(0))).op("Gather", axis.places())
 
@@ -131,7 +132,7 @@ def _pillow(function: Callable[[Value], Value], width: float) -> "Resize":
         stretch = scale.op("Max", scale.number(1.0))
         centre = ((real(axis.places()) + 0.5) * scale).op("Unsqueeze", tape.integers(1))
         first, last = (whole(centre + support + 0.5) for support in (-(stretch * width), stretch * width))
-        numbers = tape.constant(np.array(0)).op("Range", axis.before, tape.constant(np.array(1)))
+        numbers = up_to(axis.before)
         near = numbers.op("Greater", first.op("Max", first.number(0)) - 1, elem_type=TensorProto.BOOL).op(
             "And", numbers.op("Less", last, elem_type=TensorProto.BOOL)
         )
@@ -195,7 +196,7 @@ def _area(picture: Value, rows: Axis, cols: Axis) -> Value:
 
     def matrix(axis: Axis) -> Value:
         tape, scale = axis.before.tape, axis.step
-        numbers = real(tape.constant(np.array(0)).op("Range", axis.before, tape.constant(np.array(1))))
+        numbers = real(up_to(axis.before))
         places = real(axis.places()).op("Unsqueeze", tape.integers(1))
         ends = ((places + 1.0) * scale).op("Min", numbers + 1.0)
         covered = (ends - (places * scale).op("Max", numbers)).op("Max", numbers.number(0.0))
@@ -223,11 +224,7 @@ class _Taps:
 
     def mixed(self, picture: Value, axis: int) -> Value:
         """Sums in float64."""
-        total = None
-        for each, weight in zip(self.seen(picture, axis), self.along(axis), strict=True):
-            total = each * weight if total is None else total + each * weight
-        assert total is not None
-        return total
+        return summed([x * weight for x, weight in zip(self.seen(picture, axis), self.along(axis), strict=True)])
 
     def seen(self, picture: Value, axis: int) -> list[Value]:
         """The pixels of the picture."""
@@ -298,9 +295,7 @@ def _opencv_lanczos(picture: Value, rows: Axis, cols: Axis) -> Value:
             turned = near.op("Where", turned.number(1.0), turned, elem_type=TensorProto.DOUBLE)
             value = ((sine * by_sine + cosine * by_cosine) / (turned * turned)).cast(TensorProto.FLOAT)
             found.append(near.op("Where", share.number(1e30), value, elem_type=TensorProto.FLOAT))
-        total = found[0]
-        for each in found[1:]:
-            total = total + each
+        total = summed(found)
         return [_fixed(each * (1.0 / total)) for each in found]
 
     across = _taps(cols, weigh, -3).mixed(picture, _COLS)
